@@ -1,0 +1,261 @@
+package trust
+
+import (
+	"encoding/base64"
+	"slices"
+	"strings"
+)
+
+// This file reads authorized_keys (sshd(8), "AUTHORIZED_KEYS FILE FORMAT") the
+// way OpenSSH's auth2-pubkeyfile.c does, and keeps every byte of it.
+
+// AuthorizedKeys is the content of one authorized_keys file. Every byte that is
+// not deliberately changed stays as it was. Lines are counted from 0.
+type AuthorizedKeys struct {
+	lines []AuthorizedLine
+}
+
+// A LineKind says what a line of a file is.
+type LineKind string
+
+// The kinds of lines.
+const (
+	BlankLine   LineKind = "blank"
+	CommentLine LineKind = "comment"
+	// KeyLine holds a key, be it one that a server honors or not.
+	KeyLine LineKind = "key"
+	// UnknownLine is anything else. No server finds a key in it; Reason of the
+	// line says why.
+	UnknownLine LineKind = "unknown"
+)
+
+// An AuthorizedLine is one line of an authorized_keys file: an AuthorizedKey
+// with its options, or what else a line can be.
+type AuthorizedLine struct {
+	textLine
+	kind   LineKind
+	reason string
+	key    PublicKey
+	// The parts of a key line, as offsets into text: options [optionsAt,
+	// optionsEnd), type [typeAt, typeEnd), base64 [blobAt, blobEnd), comment
+	// from commentAt on.
+	optionsAt, optionsEnd, typeAt, typeEnd, blobAt, blobEnd, commentAt int
+	options                                                            []KeyOption
+	grant                                                              Grant
+	grantErr                                                           error
+}
+
+// ParseAuthorizedKeys reads data. It never fails: what is not a key line is
+// kept as it is.
+func ParseAuthorizedKeys(data []byte) *AuthorizedKeys {
+	split := splitLines(data)
+	f := &AuthorizedKeys{lines: make([]AuthorizedLine, len(split))}
+	for i, l := range split {
+		f.lines[i] = parseAuthorizedLine(l)
+	}
+	return f
+}
+
+// Bytes returns the content of the file.
+func (f *AuthorizedKeys) Bytes() []byte { return joinLines(f.lines) }
+
+// Len returns the number of lines.
+func (f *AuthorizedKeys) Len() int { return len(f.lines) }
+
+// Line returns line i.
+func (f *AuthorizedKeys) Line(i int) AuthorizedLine { return f.lines[i] }
+
+// Lines returns all lines.
+func (f *AuthorizedKeys) Lines() []AuthorizedLine { return slices.Clone(f.lines) }
+
+// Find returns the numbers of all lines that hold key, honored or not, in
+// order. Keys are matched by blob, never by comment.
+func (f *AuthorizedKeys) Find(key PublicKey) []int {
+	var found []int
+	for i, l := range f.lines {
+		if l.kind == KeyLine && l.key == key {
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
+// Kind says what the line is.
+func (l *AuthorizedLine) Kind() LineKind { return l.kind }
+
+// Reason says, of an UnknownLine, why no key was found in it.
+func (l *AuthorizedLine) Reason() string { return l.reason }
+
+// Key returns the key of a KeyLine, else the zero key.
+func (l *AuthorizedLine) Key() PublicKey { return l.key }
+
+// OptionsText returns the options of a KeyLine byte for byte, or "".
+func (l *AuthorizedLine) OptionsText() string { return l.text[l.optionsAt:l.optionsEnd] }
+
+// Options returns the options of a KeyLine in order, known or not.
+func (l *AuthorizedLine) Options() []KeyOption { return slices.Clone(l.options) }
+
+// Comment returns what follows the key in a KeyLine.
+func (l *AuthorizedLine) Comment() string {
+	if l.kind != KeyLine {
+		return ""
+	}
+	return strings.TrimRight(visible(l.text[l.commentAt:]), "\r")
+}
+
+// Grant returns what the line's options allow and demand, as the newest OpenSSH
+// reads them, or an Invalid error that says why it refuses them.
+func (l *AuthorizedLine) Grant() (Grant, error) {
+	if l.kind != KeyLine {
+		return Grant{}, Errorf(Invalid, "line holds no key: %s", l.reason)
+	}
+	return l.grant, l.grantErr
+}
+
+// With returns the text of l with key in the place of its own: leading blanks,
+// options, spaces between the parts and comment stay byte for byte.
+func (l *AuthorizedLine) With(key PublicKey) string {
+	encoded := base64.StdEncoding.EncodeToString([]byte(key.blob))
+	// What lies between type and base64 is kept; what follows the base64 is
+	// the comment with the blanks in front of it.
+	return l.text[:l.typeAt] + key.Type() + l.text[l.typeEnd:l.blobAt] + encoded + l.text[l.blobEnd:]
+}
+
+// SameOptions reports whether two key lines grant the same: their options are
+// equal byte for byte, or are both valid and amount to the same. Lines that are
+// refused for their options are the same only where the bytes are.
+func SameOptions(a, b AuthorizedLine) bool {
+	if a.kind != KeyLine || b.kind != KeyLine {
+		return false
+	}
+	if a.OptionsText() == b.OptionsText() {
+		return true
+	}
+	return a.grantErr == nil && b.grantErr == nil && a.grant.Equal(b.grant)
+}
+
+// parseAuthorizedLine reads one line in the steps of auth_check_authkey_line:
+// a key; or else options, and then a key.
+func parseAuthorizedLine(line textLine) AuthorizedLine {
+	l := AuthorizedLine{textLine: line, kind: UnknownLine}
+	// The server reads lines as C strings: nothing behind a NUL is there.
+	seen := visible(l.text)
+	start := skipBlanks(seen, 0)
+	switch {
+	case strings.Trim(seen[start:], "\r") == "":
+		l.kind = BlankLine
+		return l
+	case seen[start] == '#':
+		l.kind = CommentLine
+		return l
+	}
+	if l.readKey(seen, start) {
+		l.kind = KeyLine
+		l.grant, l.grantErr = parseGrant("")
+		return l
+	}
+	end, closed := optionsEnd(seen, start)
+	if !closed {
+		l.reason = "a quote is never closed"
+		return l
+	}
+	if !l.readKey(seen, skipBlanks(seen, end)) {
+		l.reason = whyNoKey(seen[start:])
+		return l
+	}
+	l.kind, l.reason = KeyLine, ""
+	l.optionsAt, l.optionsEnd = start, end
+	l.options = splitOptions(l.OptionsText())
+	l.grant, l.grantErr = parseGrant(l.OptionsText())
+	return l
+}
+
+// readKey reads "type base64 comment" at offset at, as sshkey_read does, and
+// fills in l's parts where it finds one.
+func (l *AuthorizedLine) readKey(seen string, at int) bool {
+	typeEnd := skipWord(seen, at)
+	blobAt := skipBlanks(seen, typeEnd)
+	blobEnd := skipWord(seen, blobAt)
+	if typeEnd == at || blobEnd == blobAt {
+		return false
+	}
+	key, ok := decodeKey(seen[at:typeEnd], seen[blobAt:blobEnd])
+	if !ok {
+		return false
+	}
+	l.key = key
+	l.typeAt, l.typeEnd, l.blobAt, l.blobEnd = at, typeEnd, blobAt, blobEnd
+	l.commentAt = skipBlanks(seen, blobEnd)
+	return true
+}
+
+// decodeKey reads a key from the name of its type and its base64, as
+// sshkey_read does: white space within the base64 is ignored (which is how a
+// "\r" at the end of a line does no harm), and the names of RSA's and webauthn's
+// signature algorithms stand for their keys' types.
+func decodeKey(name, encoded string) (PublicKey, bool) {
+	encoded = strings.Map(func(r rune) rune {
+		if strings.ContainsRune("\t\n\v\f\r ", r) {
+			return -1
+		}
+		return r
+	}, encoded)
+	blob, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return PublicKey{}, false
+	}
+	declared, ok := blobType(string(blob))
+	if !ok || declared != keyTypeOfAlgorithm(name) {
+		return PublicKey{}, false
+	}
+	return PublicKey{string(blob)}, true
+}
+
+// keyTypeOfAlgorithm returns the type of key that the public key algorithm name
+// uses: itself, but for the algorithms that are only another way to sign.
+func keyTypeOfAlgorithm(name string) string {
+	switch name {
+	case "rsa-sha2-256", "rsa-sha2-512":
+		return "ssh-rsa"
+	case "webauthn-sk-ecdsa-sha2-nistp256@openssh.com":
+		return "sk-ecdsa-sha2-nistp256@openssh.com"
+	}
+	return name
+}
+
+// whyNoKey explains a line in which no key was found.
+func whyNoKey(text string) string {
+	switch {
+	case strings.HasPrefix(text, "\ufeff"):
+		return "it starts with a UTF-8 byte order mark, which hides the first key"
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
+		return "the file is UTF-16, which no SSH server reads"
+	case strings.HasPrefix(text, "---- BEGIN SSH2 PUBLIC KEY"), strings.HasPrefix(text, "-----BEGIN"):
+		return "it belongs to a key in another format; ssh-keygen -i converts it"
+	case strings.Contains(text, " "):
+		return "no key type is followed by that type's key in base64"
+	}
+	return "it is one word: a key's line may not be wrapped"
+}
+
+// visible returns what of s a program sees that reads it as a C string.
+func visible(s string) string {
+	if i := strings.IndexByte(s, 0); i >= 0 {
+		return s[:i]
+	}
+	return s
+}
+
+func skipBlanks(s string, i int) int {
+	for i < len(s) && (s[i] == ' ' || s[i] == '\t') {
+		i++
+	}
+	return i
+}
+
+func skipWord(s string, i int) int {
+	for i < len(s) && s[i] != ' ' && s[i] != '\t' {
+		i++
+	}
+	return i
+}
