@@ -1,0 +1,85 @@
+# Everything that is done to Keyturn by hand or by machine has a name here.
+# "make" prints the names; .ci/run runs the stages of "check" one by one.
+
+GO        ?= go
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+DATA      ?= ./keyturn-data
+FUZZTIME  ?= 10s
+BENCH     ?= .
+BENCHTIME ?= 1s
+TODAY     := $(shell date -u +%F)
+
+# The stages of check, in the order in which they are cheapest to fail.
+STAGES := fmt-check vet lint arrows test race fuzz
+
+# Packages that start goroutines, in their code or in their tests. The race
+# detector is run on these alone: elsewhere it costs minutes and finds nothing.
+RACEPKGS = $(shell grep -rlE --include='*.go' --exclude-dir=testdata \
+	'(^|[^[:alnum:]_."])go (func\(|[[:alpha:]_][[:alnum:]_.]*\()|\.Go\(|synctest\.' \
+	cmd internal test 2>/dev/null | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help deps build run test check stages race fuzz bench soak fmt fmt-check vet lint arrows generate clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install by package name what the tests need (Debian; asks for root when something is missing)
+	@scripts/deps
+
+build: ## build bin/keyturn: static, reproducible, version from git
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/keyturn ./cmd/keyturn
+
+run: build ## build and serve on http://127.0.0.1:7780 with everything embedded (DATA=./keyturn-data)
+	bin/keyturn serve --data $(DATA)
+
+test: deps ## the tests: go test ./... (those that need root or a lab skip without, and say so)
+	$(GO) test ./...
+
+check: $(STAGES) ## all that CI checks: format, vet, linters, arrows, test, race, fuzz
+
+stages: # the stages of check, for .ci/run
+	@echo $(STAGES)
+
+race: ## the tests again under the race detector, where goroutines are ours (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race $(RACEPKGS)
+
+fuzz: ## every fuzz target for FUZZTIME=10s
+	@grep -rHoE --include='*_test.go' '^func Fuzz[[:alnum:]_]+' . | sed 's,^\(.*\)/[^/]*:func ,\1 ,' | sort | \
+	while read -r dir target; do \
+		echo "$(GO) test -run='^$$' -fuzz='^$$target\$$' -fuzztime=$(FUZZTIME) $$dir"; \
+		$(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$dir" || exit 1; \
+	done
+
+bench: ## benchmarks BENCH=. for BENCHTIME=1s, printed and kept as bench/results/DATE.txt
+	@mkdir -p bench/results
+	@{ echo "# $(TODAY) keyturn $(VERSION), $$($(GO) version), $$(nproc) cores, $$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"; \
+	$(GO) test -run='^$$' -bench='$(BENCH)' -benchtime=$(BENCHTIME) -benchmem ./... | grep -v -e 'no test files' -e '^ok .*s$$' -e '^PASS$$'; \
+	} | tee bench/results/$(TODAY).txt
+
+soak: ## soaks and 100,000 hosts: tests named TestSoak..., hours and gigabytes
+	KEYTURN_SOAK=1 $(GO) test -count=1 -timeout=0 -v -run='^TestSoak' ./...
+
+fmt: ## format every Go file
+	$(GO) tool gofumpt -l -w .
+
+fmt-check: ## fail if a Go file is not formatted
+	@files=$$($(GO) tool gofumpt -l .) && if [ -n "$$files" ]; then echo "not formatted, run 'make fmt':"; echo "$$files"; exit 1; fi
+
+vet: ## go vet
+	$(GO) vet ./...
+
+lint: ## staticcheck, pinned in go.mod
+	$(GO) tool staticcheck ./...
+
+arrows: ## who may import whom, and the other rules of this repository (*_test.go in this folder)
+	$(GO) test -count=1 .
+
+generate: ## run go generate
+	$(GO) generate ./...
+
+clean: ## remove what build made
+	rm -rf bin dist

@@ -1,0 +1,130 @@
+// Package keyturn holds no code, only the rules that this repository keeps:
+// arch_test.go is the table of who may import whom, code_test.go what Go files
+// may hold, docs_test.go what documents may say, rules_test.go reads the
+// repository and runs the rules, and proves on broken examples that each bites.
+//
+// "make arrows" runs them alone.
+package keyturn
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// mayImport is the drawing in ARCHITECTURE.md as a table: each package of this
+// module and the packages it may import besides internal/trust, which everything
+// may. Arrows point down only. A package that is not here fails, so that a new
+// one, like a new arrow, is a line that somebody reviews.
+//
+// Names are folders below internal/, or below the module for what is outside.
+var mayImport = map[string]string{
+	// the ground: pure, or knowing no noun
+	"trust": "",
+	"audit": "",
+	"store": "audit",
+
+	// rows, and who asks
+	"keyring":   "store audit",
+	"identity":  "store audit keyring",
+	"inventory": "store audit",
+
+	// hands
+	"dial":   "",
+	"remote": "dial",
+	"job":    "store audit",
+
+	// mechanisms
+	"discovery": "store audit inventory job remote",
+	"rotation":  "store audit inventory job remote keyring",
+
+	// verbs: never a host's wire, so neither dial nor remote
+	"control": "audit store keyring identity inventory job discovery rotation",
+
+	// front doors: a protocol comes in, one verb goes out; they never meet
+	"api":          "control",
+	"api/v1":       "api control",
+	"api/appviewx": "api control",
+	"cmd/keyturn":  "*",
+
+	// throw-away servers, for the demo and for tests
+	"lab":      "need",
+	"lab/sim":  "lab need",
+	"test/lab": "lab need",
+
+	// what only tests import
+	"need":            "",
+	"store/storetest": "store need",
+}
+
+// forTests may be imported by the tests of every package, which may also import
+// whatever their own package reaches in mayImport, however many arrows down.
+var forTests = []string{"need", "store/storetest", "lab", "lab/sim"}
+
+// secretOf names the package whose business a module is. Nobody else imports
+// it: that is what makes it possible to exchange it.
+var secretOf = map[string]string{
+	"modernc.org/sqlite":              "store",
+	"github.com/jackc/pgx/":           "store",
+	"github.com/pressly/goose/":       "store",
+	"github.com/tink-crypto/":         "keyring",
+	"github.com/alexedwards/argon2id": "identity",
+	"github.com/spf13/cobra":          "cmd/keyturn",
+}
+
+const module = "keyturn"
+
+// short returns a package's name in the tables above: its folder, without
+// "internal/".
+func short(dir string) string { return strings.TrimPrefix(dir, "internal/") }
+
+// reaches returns every package that lies below name, however many arrows down.
+func reaches(name string) []string {
+	var all []string
+	for _, below := range strings.Fields(mayImport[name]) {
+		if !slices.Contains(all, below) {
+			all = append(all, below)
+			all = append(all, reaches(below)...)
+		}
+	}
+	return all
+}
+
+func arrows(r *repo) (problems []string) {
+	for _, p := range r.packages {
+		name := short(p.dir)
+		allowed, known := mayImport[name]
+		if !known && strings.HasPrefix(p.dir, "test/") {
+			allowed, known = "*", true // scenarios over the whole product
+		}
+		if !known {
+			problems = append(problems, fmt.Sprintf("%s: a package that the table mayImport in arch_test.go does not know: give it a line there and a place in the drawing in ARCHITECTURE.md", p.dir))
+			continue
+		}
+		for _, f := range p.files {
+			for _, imported := range f.imports() {
+				problems = append(problems, wrongArrow(f, name, allowed, imported)...)
+			}
+		}
+	}
+	return problems
+}
+
+// wrongArrow says why the file f of the package name may not import what it
+// imports.
+func wrongArrow(f *file, name, allowed, imported string) []string {
+	for secret, owner := range secretOf {
+		if strings.HasPrefix(imported, secret) && name != owner && !f.test {
+			return []string{fmt.Sprintf("%s imports %s, which is the secret of %s: ask that package for what you need", f.path, imported, owner)}
+		}
+	}
+	target, ours := strings.CutPrefix(imported, module+"/")
+	target = short(target)
+	if !ours || target == "trust" || target == name || allowed == "*" || slices.Contains(strings.Fields(allowed), target) {
+		return nil
+	}
+	if f.test && (slices.Contains(forTests, target) || slices.Contains(reaches(name), target)) {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s imports %s, but %s may import only trust and [%s]: move the code to where the arrow points down, or argue for the new arrow in arch_test.go and ARCHITECTURE.md", f.path, target, name, allowed)}
+}

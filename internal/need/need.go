@@ -1,0 +1,69 @@
+// Package need says what a test cannot do without, and what happens when the
+// machine does not have it: on a developer's machine the test is skipped and
+// says why; where KEYTURN_CI is set it fails, because CI installs and is given
+// all that the tests need, and a capability that goes missing there would
+// otherwise take the tests that prove a promise with it, silently.
+//
+// Only tests and the packages that serve them (storetest, lab) import it. A
+// test is skipped through this package or not at all; a test in the root folder
+// holds that rule.
+package need
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// Skip skips the test for the reason given, or fails it where KEYTURN_CI is
+// set. The reason names what is missing and what provides it, such as
+// "sshd is not installed (package openssh-server)".
+func Skip(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("KEYTURN_CI") != "" {
+		t.Fatalf("required in CI: "+format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
+// Optional skips the test for the reason given, in CI too. It is for what CI is
+// not promised to have, such as the root of an OpenSSH release that its mirror
+// may have dropped.
+func Optional(t testing.TB, format string, args ...any) {
+	t.Helper()
+	t.Skipf("optional: "+format, args...)
+}
+
+// Root skips the test unless it runs as uid 0.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Skip(t, "needs root (namespaces, mounts, several accounts): run the tests as root")
+	}
+}
+
+// Program returns the path of a program that the Debian package provides, and
+// skips the test when it is not there. Besides PATH it looks where Debian keeps
+// daemons, which an ordinary user's PATH leaves out.
+func Program(t testing.TB, name, debianPackage string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	for _, dir := range []string{"/usr/sbin/", "/sbin/", "/usr/local/sbin/"} {
+		if path, err := exec.LookPath(dir + name); err == nil {
+			return path
+		}
+	}
+	Skip(t, "%s is not installed (package %s): run 'make deps'", name, debianPackage)
+	return ""
+}
+
+// Soak skips the test unless KEYTURN_SOAK is set, as 'make soak' sets it: for
+// tests named TestSoak..., which take hours or gigabytes.
+func Soak(t testing.TB) {
+	t.Helper()
+	if os.Getenv("KEYTURN_SOAK") == "" {
+		t.Skip("a soak: run 'make soak'")
+	}
+}
