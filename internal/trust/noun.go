@@ -3,6 +3,10 @@ package trust
 // A TenantID names who owns a set of hosts: 32 lower-case hex digits.
 type TenantID string
 
+// Installation stands where a tenant stands, for what belongs to the
+// installation as a whole and to none of its tenants. No tenant has this id.
+const Installation TenantID = "00000000000000000000000000000000"
+
 // A HostID names a host for as long as it is known, across renames and changes
 // of address: a UUID in text form.
 type HostID string
