@@ -1,0 +1,36 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// ids makes the ids of events: UUIDs of version 7 (RFC 9562, section 5.7),
+// with the microseconds in rand_a, each greater than the one before it, also
+// when the clock steps back.
+type ids struct {
+	mu   sync.Mutex
+	last uint64 // milliseconds and rand_a of the last id
+}
+
+func (s *ids) next(now time.Time) uuid.UUID {
+	micros := uint64(now.UnixMicro())
+	// 60 bits: milliseconds, and the rest of the time as a fraction of 4096.
+	stamp := micros/1000<<12 | micros%1000<<12/1000
+	s.mu.Lock()
+	if stamp <= s.last {
+		stamp = s.last + 1
+	}
+	s.last = stamp
+	s.mu.Unlock()
+
+	var id uuid.UUID
+	rand.Read(id[8:])
+	binary.BigEndian.PutUint64(id[:8], stamp>>12<<16|0x7000|stamp&0xfff)
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}

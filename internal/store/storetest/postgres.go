@@ -1,0 +1,208 @@
+package storetest
+
+import (
+	"bytes"
+	"database/sql"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver
+)
+
+// A Server is a PostgreSQL server of this process, in a directory of its own,
+// that can be reached by a unix socket only. It does not outlive the process,
+// however that ends.
+type Server struct {
+	dir   string
+	stdin io.Closer // the server stops when this closes
+	done  chan struct{}
+	admin *sql.DB
+
+	mu   sync.Mutex
+	next int
+}
+
+// role owns the databases. It is no superuser, so that row security binds it.
+const role = "keyturn"
+
+var shared = sync.OnceValues(func() (*Server, error) {
+	return start("fsync=off", "full_page_writes=off")
+})
+
+// Postgres returns the URL of a new, empty PostgreSQL database, dropped at the
+// end of the test. Where PostgreSQL is not installed the test is skipped, or
+// fails if KEYTURN_CI=1.
+func Postgres(tb testing.TB) string {
+	tb.Helper()
+	s, err := shared()
+	if err != nil {
+		missing(tb, err)
+	}
+	return s.Database(tb)
+}
+
+// StartPostgres starts a server for one test, with settings such as
+// "fsync=on". It is stopped at the end of the test, or before by Stop.
+func StartPostgres(tb testing.TB, settings ...string) *Server {
+	tb.Helper()
+	s, err := start(settings...)
+	if err != nil {
+		missing(tb, err)
+	}
+	tb.Cleanup(s.Stop)
+	return s
+}
+
+func missing(tb testing.TB, err error) {
+	tb.Helper()
+	if os.Getenv("KEYTURN_CI") == "1" {
+		tb.Fatalf("PostgreSQL for tests: %v", err)
+	}
+	tb.Skipf("PostgreSQL for tests: %v", err)
+}
+
+// Database returns the URL of a new, empty database of the server.
+func (s *Server) Database(tb testing.TB) string {
+	tb.Helper()
+	s.mu.Lock()
+	s.next++
+	name := fmt.Sprintf("test_%d", s.next)
+	s.mu.Unlock()
+	if _, err := s.admin.Exec("CREATE DATABASE " + name + " OWNER " + role); err != nil {
+		tb.Fatalf("create a database: %v", err)
+	}
+	tb.Cleanup(func() { _, _ = s.admin.Exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)") })
+	return s.url(role, name)
+}
+
+func (s *Server) url(user, database string) string {
+	return fmt.Sprintf("postgres://%s@/%s?host=%s", user, database, s.dir)
+}
+
+// Stop kills the server, as a crash would.
+func (s *Server) Stop() {
+	_ = s.admin.Close()
+	_ = s.stdin.Close()
+	<-s.done
+}
+
+// keeper runs the server and stops it when its standard input ends, which the
+// kernel sees to when the test process dies. $1 is the directory.
+const keeper = `
+dir=$1; shift
+"$@" >"$dir/log" 2>&1 </dev/null &
+read -r _
+kill -QUIT $!
+wait
+rm -rf "$dir"
+`
+
+// start makes and starts a server.
+func start(settings ...string) (*Server, error) {
+	bin, err := binaries()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "ktpg")
+	if err != nil {
+		return nil, err
+	}
+	as, err := unprivileged(dir)
+	if err != nil {
+		return nil, err
+	}
+	command := func(name string, args ...string) *exec.Cmd {
+		cmd := exec.Command(name, args...)
+		cmd.Dir = dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as, Setpgid: true}
+		return cmd
+	}
+	data := filepath.Join(dir, "data")
+	if out, err := command(filepath.Join(bin, "initdb"), "--no-sync", "--auth=trust", "--username=postgres",
+		"--encoding=UTF8", "--locale=C", "--pgdata="+data).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
+	}
+	args := []string{
+		"-c", keeper, "keeper", dir, filepath.Join(bin, "postgres"), "-D", data, "-k", dir,
+		"-c", "listen_addresses=", "-c", "max_connections=300",
+	}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	cmd := command("/bin/sh", args...)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir, stdin: stdin, done: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(s.done)
+	}()
+	if s.admin, err = sql.Open("pgx", s.url("postgres", "postgres")); err != nil {
+		return nil, err
+	}
+	s.admin.SetMaxOpenConns(4)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if err = s.admin.Ping(); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			s.Stop()
+			return nil, fmt.Errorf("postgres does not answer: %w: %s", err, bytes.TrimSpace(log))
+		}
+	}
+	if _, err := s.admin.Exec("CREATE ROLE " + role + " LOGIN"); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// binaries returns the directory of initdb and postgres.
+func binaries() (string, error) {
+	if path, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(path), nil
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil || len(found) == 0 {
+		return "", fmt.Errorf("initdb is neither in PATH nor in /usr/lib/postgresql/*/bin")
+	}
+	return filepath.Dir(slices.Max(found)), nil
+}
+
+// unprivileged returns whom the server runs as where this process is root,
+// which PostgreSQL refuses to run as, and makes dir theirs.
+func unprivileged(dir string) (*syscall.Credential, error) {
+	if os.Getuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		if u, err = user.Lookup("nobody"); err != nil {
+			return nil, err
+		}
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, os.Chown(dir, int(uid), int(gid))
+}

@@ -1,0 +1,60 @@
+// Package storetest opens stores for tests: on SQLite in a directory of the
+// test, and on PostgreSQL in a server of the test process.
+package storetest
+
+import (
+	"context"
+	"io/fs"
+	"path/filepath"
+	"testing"
+
+	"keyturn/internal/audit"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// Tenant is a tenant to test with, and Other another one.
+const (
+	Tenant trust.TenantID = "0123456789abcdef0123456789abcdef"
+	Other  trust.TenantID = "fedcba9876543210fedcba9876543210"
+)
+
+// Event returns an event of Tenant that passes.
+func Event() audit.Event {
+	return audit.Event{
+		Tenant:  Tenant,
+		Actor:   audit.Actor{Kind: "system", ID: "test"},
+		Action:  "test.change",
+		Subject: "test:1",
+	}
+}
+
+// Open returns a store with the given schemas on SQLite in a directory of the
+// test, closed at its end.
+func Open(tb testing.TB, schemas ...fs.FS) *store.Store {
+	tb.Helper()
+	return OpenURL(tb, "sqlite:"+filepath.Join(tb.TempDir(), "keyturn.db"), schemas...)
+}
+
+// OpenURL returns a store with the given schemas on the database at url,
+// closed at the end of the test.
+func OpenURL(tb testing.TB, url string, schemas ...fs.FS) *store.Store {
+	tb.Helper()
+	s, err := store.Open(context.Background(), store.Options{URL: url, Schema: schemas})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Errorf("close the store: %v", err)
+		}
+	})
+	return s
+}
+
+// Both runs a test on either engine, each time with a new store.
+func Both(t *testing.T, schemas []fs.FS, test func(t *testing.T, s *store.Store)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { test(t, Open(t, schemas...)) })
+	t.Run("postgres", func(t *testing.T) { test(t, OpenURL(t, Postgres(t), schemas...)) })
+}
