@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -25,10 +26,10 @@ const (
 	Listening EventKind = "listening"
 	// Matched: a line of an authorized keys file names the key; File and
 	// Line say which. It is logged for a query and again for the login that
-	// follows it.
+	// follows it. For a certificate it names CA instead; Line is 0 where File
+	// is a TrustedUserCAKeys file.
 	Matched EventKind = "matched"
-	// Accepted: a login. For a certificate, Fingerprint is the certificate's
-	// key and CA the key that signed it.
+	// Accepted: a login.
 	Accepted EventKind = "accepted"
 	// Failed: an attempt to log in that was turned down.
 	Failed EventKind = "failed"
@@ -55,9 +56,11 @@ type Event struct {
 	// Method is the authentication method of Accepted and Failed, such as
 	// "publickey".
 	Method string
-	// Fingerprint is the key's, of Matched, Accepted and Failed.
+	// Fingerprint is the key's, of Matched, Accepted and Failed. For a
+	// certificate that was Accepted it is that of the key in it.
 	Fingerprint trust.Fingerprint
-	// CA is the fingerprint of the key that signed an Accepted certificate.
+	// CA is the fingerprint of the key that signed a certificate, of Matched
+	// and Accepted.
 	CA trust.Fingerprint
 	// File and Line are of Matched: the line of an authorized keys file that
 	// names the key.
@@ -66,11 +69,12 @@ type Event struct {
 }
 
 var (
-	matchedPattern  = regexp.MustCompile(`^(?:Accepted|Matching) (?:key|CA) \S+ (SHA256:\S+)(?: .*?)? found at (.+):(\d+)$`)
+	matchedPattern  = regexp.MustCompile(`^Accepted key \S+ (SHA256:\S+) found at (.+):(\d+)$`)
+	issuedPattern   = regexp.MustCompile(`^Accepted certificate ID ".*" \(serial \d+\) signed by (?:CA \S+|\S+ CA) (SHA256:\S+) (?:found at (.+):(\d+)|via (.+))$`)
 	attemptPattern  = regexp.MustCompile(`^(Accepted|Failed) (\S+) for (?:invalid user )?(.*) from (\S+) port (\d+)(?: ssh2)?(?:: \S+ (SHA256:\S+))?(?:.* CA \S+ (SHA256:\S+))?`)
 	dropbearPattern = regexp.MustCompile(`^(Pubkey auth|Password auth) succeeded for '(.*?)'(?: with \S+ key (SHA256:\S+))? from (\S+)$`)
 	closedPattern   = regexp.MustCompile(`^(?:Connection (?:closed|reset)|Disconnected from|Received disconnect from|Exit )`)
-	refusedPattern  = regexp.MustCompile(`^(?:Authentication refused|Authentication tried|User .* (?:not allowed|from .* not allowed)|Key for user|Certificate |.*: bad key options|error: .*[Aa]uthori[sz]|.*bad ownership or modes)`)
+	refusedPattern  = regexp.MustCompile(`^(?:.*: )?(?:Authentication (?:refused|tried|key .* revoked by)|User .* not allowed because|bad key options|entry expired|Ignored .*: bad ownership|WARNING: revoked key|Certificate invalid|.*: Key is revoked)`)
 	prefixPattern   = regexp.MustCompile(`^\[\d+\] \w{3} \d\d \d\d:\d\d:\d\d `)
 )
 
@@ -91,12 +95,15 @@ func ParseEvent(line string) Event {
 	if m := matchedPattern.FindStringSubmatch(line); m != nil {
 		e.Kind, e.Fingerprint, e.File = Matched, trust.Fingerprint(m[1]), m[2]
 		e.Line, _ = strconv.Atoi(m[3])
+	} else if m := issuedPattern.FindStringSubmatch(line); m != nil {
+		e.Kind, e.CA, e.File = Matched, trust.Fingerprint(m[1]), m[2]+m[4]
+		e.Line, _ = strconv.Atoi(m[3])
 	} else if m := attemptPattern.FindStringSubmatch(line); m != nil {
 		e.Kind = Accepted
 		if m[1] == "Failed" {
 			e.Kind = Failed
 		}
-		e.Method, e.User, e.Source = m[2], m[3], m[4]+":"+m[5]
+		e.Method, e.User, e.Source = m[2], m[3], net.JoinHostPort(m[4], m[5])
 		e.Fingerprint, e.CA = trust.Fingerprint(m[6]), trust.Fingerprint(m[7])
 	} else if m := dropbearPattern.FindStringSubmatch(line); m != nil {
 		e.Kind, e.Method = Accepted, "publickey"
