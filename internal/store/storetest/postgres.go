@@ -17,6 +17,8 @@ import (
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver
+
+	"keyturn/internal/need"
 )
 
 // A Server is a PostgreSQL server of this process, in a directory of its own,
@@ -41,12 +43,12 @@ var shared = sync.OnceValues(func() (*Server, error) {
 
 // Postgres returns the URL of a new, empty PostgreSQL database, dropped at the
 // end of the test. Where PostgreSQL is not installed the test is skipped, or
-// fails if KEYTURN_CI=1.
+// fails where KEYTURN_CI is set.
 func Postgres(tb testing.TB) string {
 	tb.Helper()
 	s, err := shared()
 	if err != nil {
-		missing(tb, err)
+		need.Skip(tb, "PostgreSQL for tests: %v", err)
 	}
 	return s.Database(tb)
 }
@@ -57,18 +59,10 @@ func StartPostgres(tb testing.TB, settings ...string) *Server {
 	tb.Helper()
 	s, err := start(settings...)
 	if err != nil {
-		missing(tb, err)
+		need.Skip(tb, "PostgreSQL for tests: %v", err)
 	}
 	tb.Cleanup(s.Stop)
 	return s
-}
-
-func missing(tb testing.TB, err error) {
-	tb.Helper()
-	if os.Getenv("KEYTURN_CI") == "1" {
-		tb.Fatalf("PostgreSQL for tests: %v", err)
-	}
-	tb.Skipf("PostgreSQL for tests: %v", err)
 }
 
 // Database returns the URL of a new, empty database of the server.
@@ -156,20 +150,34 @@ func start(settings ...string) (*Server, error) {
 		return nil, err
 	}
 	s.admin.SetMaxOpenConns(4)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if err = s.admin.Ping(); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			log, _ := os.ReadFile(filepath.Join(dir, "log"))
-			s.Stop()
-			return nil, fmt.Errorf("postgres does not answer: %w: %s", err, bytes.TrimSpace(log))
-		}
+	if err := s.await(30 * time.Second); err != nil {
+		s.Stop()
+		return nil, err
 	}
 	if _, err := s.admin.Exec("CREATE ROLE " + role + " LOGIN"); err != nil {
+		s.Stop()
 		return nil, err
 	}
 	return s, nil
+}
+
+// await waits until the server answers.
+func (s *Server) await(patience time.Duration) error {
+	deadline := time.After(patience)
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		err := s.admin.Ping()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-deadline:
+			log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+			return fmt.Errorf("postgres does not answer: %w: %s", err, bytes.TrimSpace(log))
+		}
+	}
 }
 
 // binaries returns the directory of initdb and postgres.

@@ -1,5 +1,13 @@
 // Package storetest opens stores for tests: on SQLite in a directory of the
 // test, and on PostgreSQL in a server of the test process.
+//
+// Begin with [Both], which runs a test on either engine, each time with a store
+// that holds nothing but the tables of the schemas given. The PostgreSQL server
+// is made by initdb in a temporary directory when the first test asks for it,
+// listens on a unix socket only, runs as an unprivileged user, and is stopped
+// and removed when the process ends, however that comes about. Its databases
+// belong to a role that is no superuser, so that row security binds the tests
+// as it binds the product.
 package storetest
 
 import (
