@@ -1,0 +1,207 @@
+package remote
+
+import (
+	"embed"
+	"strings"
+)
+
+// # How a host is spoken to
+//
+// Everything that Keyturn does on a host is one of the ops below. An op is a
+// fixed POSIX shell script (tried with dash, bash and busybox's ash) that needs
+// nothing installed, leaves nothing running, and is asked for by one "exec"
+// request (RFC 4254, section 6.5) without a terminal. The command is
+//
+//	[BECOME] [AS] sh -c 'SCRIPT' keyturn.OP ARG...
+//
+// where BECOME is nothing, "sudo -n" or "doas -n", and AS is nothing or one of
+//
+//	setpriv --reuid=UID --regid=GID --init-groups
+//	runuser -u USER --
+//	su -s /bin/sh USER -c 'SCRIPT' keyturn.OP ARG...      (in the place of "sh -c")
+//
+// so that the last word that begins with "keyturn." names the op whatever stands
+// before it. Every ARG is in single quotes, with ' written as '\”. A script has
+// no newline, no single quote and no exclamation mark in it, so that csh and fish
+// may be the login shell too; it stays below 8,000 bytes, because Dropbear takes
+// no command longer than 9,000.
+//
+// AS makes the op act as the account whose file is concerned: a program that acts
+// as root in a directory that somebody else can write can be led anywhere. An op
+// that changes something therefore refuses ("no owner UID") to act as root in a
+// directory that does not belong to root, and asks to be run as its owner.
+//
+// # What comes back
+//
+// Lines, each a word, a blank and the rest. The first is "keyturn OP 1" (1 is the
+// version of the grammar), the last "ok", or "no WORD [DETAIL]" if the op refuses.
+// An answer without a last line was cut off: nothing is known about what was done,
+// and since every op is "make it so", the way on is to do it again. The exit
+// status is 0 whenever there is a last line; else the shell, sudo or the
+// connection failed and stderr may say why.
+//
+// Content of files is given as it is, as a block: the line "content", the bytes
+// (LIMIT+1 at most: one more than LIMIT means that there is more), a newline, NONCE
+// and a newline. NONCE is 32 random hex digits made for this one call, so that no
+// file can contain it. LISTING is a line of "ls -ldin": inode, mode as in
+// "-rw-r--r--" (an eleventh character "+" or "." where there is an ACL or a label),
+// links, uid, gid, size, three words of date, name.
+//
+// # The lock of a file
+//
+// Beside a file NAME that is being changed stands a directory .NAME.keyturn, made
+// by hold and removed by release, 0700 and of the same owner as the directory. In
+// it are
+//
+//	own.INSTALLATION.EPOCH.RUN.TOKEN   who holds the lock: an empty file, whose name says it
+//	new.TOKEN                          what a swap is writing
+//	prev.SHA256.SIZE.TOKEN             a hard link to an inode that a swap replaced, when it
+//	                                   had SIZE bytes with that hash
+//	next                               a private key made here that waits for install
+//
+// INSTALLATION, RUN and TOKEN are of [A-Za-z0-9_-], EPOCH is decimal. One run of one
+// installation holds a lock at a time; within a run the highest epoch does, and
+// TOKEN names one attempt. Whoever takes over writes its own file first and removes
+// every new.* second; whoever swaps makes new.TOKEN first, checks the owner second
+// and renames new.TOKEN third. So a swap of somebody who lost the lock has either
+// happened before the takeover ends, or finds nothing to rename.
+//
+// A process that opened the file before it was replaced and appends to it afterwards
+// appends to the inode that prev.* still names. Ops that answer with "prev" lines
+// give such inodes, so that the line is merged and not lost; a swap that merged one
+// names the prev it merged and the name it has from now on.
+//
+// # Refusals (no WORD)
+//
+//	absent DETAIL       there is no such file or directory
+//	denied DETAIL       this user may not see or read it
+//	loop, special       too many links; not a regular file (or its lock is a link)
+//	owner UID           act as UID: the directory is theirs
+//	shared MODE         root's directory can be written by others
+//	held I E R          the lock is held by run R, epoch E of installation I
+//	superseded I E R    the same run holds it with a later epoch E
+//	lost                the lock, or what this op wrote, was taken away by a later attempt
+//	changed             the file no longer has the content that was said
+//	short               the bytes that arrived are not those that were sent
+//	meta DETAIL         owner, mode or ACL could not be kept
+//	link DETAIL         the file system has no hard links
+//	write DETAIL        writing failed: full, read-only, immutable, quota
+//	sync DETAIL         done, but the disk did not confirm it
+//	pending             release: a prev was written to; merge it first
+//	tool NAME           a program that is needed is missing
+//	failed DETAIL       config: the sshd says why
+//	many                identities: too many files
+//
+// # The ops
+//
+// hello CONNECTION -> uid N, gid N, user NAME, home PATH, shell PATH, kernel TEXT,
+// host NAME, time UNIXSECONDS, connection "ADDR PORT ADDR PORT" (SSH_CONNECTION as
+// the login shell expanded it, may be empty), tools NAME..., drop
+// setpriv|runuser|su (root only: how to act as another account).
+//
+// read NONCE LIMIT content|facts PATH... -> for each PATH, in order: path K (from 0),
+// then, where its directory can be entered: real PATH, up LISTING of each directory
+// from / to the one that holds it, [writable] (this user may write that directory),
+// dev N, df LINE (df -P), dfi LINE (df -P -i), [mount LINE] (of /proc/self/mounts),
+// [attr LINE]... (lsattr -d of "." and of the file), [lock I.E.R.TOKEN]..., [ls LISTING];
+// always: state file|absent|denied|special|loop; then, for a readable file if content
+// was asked for, its block. Changes nothing.
+//
+// hold PATH UMASK|- INSTALLATION EPOCH RUN TOKEN NONCE LIMIT content|sum -> real PATH,
+// dir LISTING, [prev NAME + block]..., and if the file is there: ls LISTING, then its
+// block, or sum SHA256. With "-" a file that is not there is refused; with UMASK it may
+// be absent and missing directories are made. Takes or confirms the lock.
+//
+// swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE
+// [MERGED BECOMES]... <BYTES -> now SHA256, [prev NAME + block]... OLD and NEW are
+// SHA256.SIZE; OLD is "-" if the file must not exist yet, and then has MODE, UID and
+// GID; else those are what the file has already. OLD equal to NEW writes nothing and makes
+// what is there durable. Changes the file.
+//
+// release DIR NAME INSTALLATION EPOCH RUN LIMIT NONCE -> ok, also where there is no
+// lock; or [prev NAME + block]... no pending. Removes the lock.
+//
+// install DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID SUM PRIVATE PUBLIC
+// CERTIFICATE <BYTES -> now SHA256. OLD (or "-") and NEW are SHA256 of the private key
+// file before and after. BYTES, with hash SUM, are the private key file, X.pub and
+// X-cert.pub, of so many bytes each; 0 for the last two means that there is none
+// afterwards, and for the first that the key is "next". Changes the identity.
+//
+// generate DIR NAME INSTALLATION EPOCH RUN TOKEN TYPE BITS openssh|pem COMMENT -> public
+// LINE, sum SHA256. Makes "next", once, in the lock directory.
+//
+// identities NONCE DIR... -> for each private key file: identity
+// openssh|pem|pkcs8|putty no|yes|unknown (is it encrypted), real PATH, ls LISTING,
+// [link] (it is a symbolic link), [public LINE] (derived on the host), [block] (the
+// head of an encrypted OpenSSH key, which holds its public half), [pub LINE] (first
+// line of X.pub), [cert]. Changes nothing, shows no private byte.
+//
+// login IDENTITY USER ADDRESS PORT KEY[,KEY]... SECONDS -> client VERSION, [accepted],
+// log LINE... A login from that host with its own client; KEY is "type base64".
+//
+// accounts [NAME] -> account NAME:UID:GID:x|:HOME:SHELL (x: the shell can be executed),
+// shadow NAME:set|none|locked|empty:LASTCHANGE:MAX:INACTIVE:EXPIRE where shadow can be
+// read. Changes nothing.
+//
+// sshd -> for each process from the shell up to the first: proc PID PPID UID NAME, exe
+// PATH (empty if hidden), arg WORD...; or hidden PID where /proc does not show it; unit
+// NAME and show KEY=VALUE... of the oldest that is an SSH server. Changes nothing.
+//
+// config BINARY SPEC OPTION... -> version TEXT, how -G|-T|-h, set LINE... of sshd's own
+// answer for the connection SPEC (sshd(8), -C). Changes nothing.
+
+//go:embed ops/*.sh
+var opFiles embed.FS
+
+// op is one named script.
+type op struct {
+	name string
+	// changes says that the op has an effect on the host, before and after which
+	// the hook is called.
+	changes bool
+	parts   string // the files that make up the script, in order
+}
+
+// The ops, each with what it is put together from.
+var (
+	opHello      = op{"hello", false, "common hello"}
+	opRead       = op{"read", false, "common give resolve read"}
+	opHold       = op{"hold", true, "common give resolve lock sum prevs hold"}
+	opSwap       = op{"swap", true, "common give lock sum prevs keep swap"}
+	opRelease    = op{"release", true, "common give lock sum prevs keep release"}
+	opInstall    = op{"install", true, "common lock sum keep install"}
+	opGenerate   = op{"generate", true, "common lock sum keep generate"}
+	opIdentities = op{"identities", false, "common identities"}
+	opLogin      = op{"login", false, "common scratch login"}
+	opAccounts   = op{"accounts", false, "common accounts"}
+	opSshd       = op{"sshd", false, "common sshd"}
+	opConfig     = op{"config", false, "common scratch config"}
+)
+
+// scripts holds the text of each op as it goes over the wire.
+var scripts = assemble(opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate,
+	opIdentities, opLogin, opAccounts, opSshd, opConfig)
+
+// assemble joins the lines of each op's files by blanks. Lines that begin with "#"
+// are comments; every other line ends where a blank may follow, which is why
+// statements in those files end in ";".
+func assemble(ops ...op) map[string]string {
+	out := make(map[string]string, len(ops))
+	for _, o := range ops {
+		var words []string
+		for _, part := range strings.Fields(o.parts) {
+			text, err := opFiles.ReadFile("ops/" + part + ".sh")
+			if err != nil {
+				panic("remote: internal error: op " + o.name + ": " + err.Error())
+			}
+			for line := range strings.Lines(string(text)) {
+				line = strings.TrimSpace(line)
+				if line != "" && !strings.HasPrefix(line, "#") {
+					words = append(words, line)
+				}
+			}
+		}
+		out[o.name] = strings.Join(words, " ")
+	}
+	return out
+}

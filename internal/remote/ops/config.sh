@@ -1,0 +1,20 @@
+# config BINARY SPEC OPTION...: the configuration that this sshd would use for a
+# connection, as it says itself: by -G, else -T, else -T with a passing host key.
+b=$1; spec=$2; shift 2;
+[ -x "$b" ] || no absent "$b";
+v=$("$b" -V 2>&1 </dev/null | grep -m 1 SSH); printf "version %s\n" "$v";
+wait=; command -v timeout >/dev/null && wait="timeout 30";
+try() { o=$($wait "$b" "$@" 2>/dev/null </dev/null); };
+d=;
+if try -G -C "$spec" "$@"; then how=-G;
+elif try -T -C "$spec" "$@"; then how=-T;
+else
+  e=$($wait "$b" -T -C "$spec" "$@" 2>&1 >/dev/null </dev/null);
+  scratch; ssh-keygen -q -t ed25519 -N "" -f "$d/key" </dev/null >/dev/null 2>&1;
+  try -T -h "$d/key" -C "$spec" "$@" || no failed "$e"; how=-h;
+fi;
+echo "how $how";
+printf "%s\n" "$o" | while read -r l; do
+  [ "$l" = "hostkey $d/key" ] || printf "set %s\n" "$l";
+done;
+echo ok;

@@ -1,0 +1,34 @@
+# hold PATH UMASK|- INSTALLATION EPOCH RUN TOKEN NONCE LIMIT content|sum: takes
+# the lock of a file, fences off whoever acted before us, tells what is there.
+path=$1; make=$2; I=$3; E=$4; R=$5; T=$6; nonce=$7; limit=$8; what=$9;
+if resolve "$path"; then :;
+else
+  [ $why = absent ] || no $why "$path";
+  [ $make = - ] && no absent "$path";
+  a=$missing;
+  while :; do [ -d "$a" ] && break; a=${a%/*}; a=${a:-/}; done;
+  cd -P -- "$a" && ours "$(ls -ldin .)";
+  e=$(umask $make; mkdir -p -- "$missing" 2>&1) || no write "$e";
+  sync "$a"; resolve "$path" || no $why "$path";
+fi;
+l=$(ls -ldin .); ours "$l"; printf "real %s/%s\ndir %s\n" "${D%/}" "$N" "$l";
+if [ -e "$N" ]; then
+  [ -f "$N" ] || no special "$(ls -ldin -- "$N")";
+elif [ $make = - ]; then no absent "$path"; fi;
+L=.$N.keyturn;
+[ -h "$L" ] && no special "$(ls -ldin -- "$L")";
+e=$(mkdir -- "$L" 2>&1); cd -P -- "$L" 2>/dev/null || no write "$e";
+held;
+e=$( (: >"own.$I.$E.$R.$T") 2>&1) || no write "$e";
+(held) | grep . && { rm -f "own.$I.$E.$R.$T"; exit 0; };
+for o in own.*; do [ "$o" = "own.$I.$E.$R.$T" ] || rm -f "$o"; done;
+rm -f new.*;
+for o in prev.*; do [ "$o" -ef "../$N" ] && rm -f "$o"; done;
+prevs;
+if [ -e "../$N" ]; then
+  printf "ls %s\n" "$(ls -ldin -- "../$N")";
+  [ -r "../$N" ] || no denied "$path";
+  if [ $what = sum ]; then sum "../$N"; echo "sum $s";
+  else give "../$N"; fi;
+fi;
+echo ok;

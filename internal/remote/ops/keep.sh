@@ -1,0 +1,23 @@
+# enter DIR NAME: stands in the lock directory of a file.
+enter() {
+  cd -P -- "$1" 2>/dev/null || no absent "$1";
+  ours "$(ls -ldin .)";
+  [ -h ".$2.keyturn" ] && no special ".$2.keyturn";
+  cd -P -- ".$2.keyturn" 2>/dev/null || no lost; N=$2;
+};
+# keep FILE LIKE MODE UID GID: FILE gets the owner, mode, ACL, label and extended
+# attributes of LIKE; where there is no LIKE, the owner and mode that are named.
+keep() {
+  if [ -e "$2" ]; then
+    cp --attributes-only --preserve=all -- "$2" "$1" 2>/dev/null || {
+      chown "$4:$5" "$1" 2>/dev/null; chmod "$3" "$1";
+      getfacl -p -- "$2" 2>/dev/null | setfacl --set-file=- "$1" 2>/dev/null;
+      [ -e /sys/fs/selinux/enforce ] && chcon --reference="$2" "$1" 2>/dev/null; };
+    set -- "$1" "$2" $(ls -ldn "$1"; ls -ldn "$2");
+    [ "$3 $5 $6" = "${12} ${14} ${15}" ] || no meta "$3 $5 $6, not ${12} ${14} ${15}";
+  else
+    chown "$4:$5" "$1" 2>/dev/null; chmod "$3" "$1";
+    set -- "$1" "$4:$5" $(ls -ldn "$1");
+    [ "$5:$6" = "$2" ] || no meta "$5:$6, not $2";
+  fi;
+};

@@ -1,0 +1,25 @@
+# The lock directory holds one empty file own.INSTALLATION.EPOCH.RUN.TOKEN per
+# claim. held: refuses by name if another installation or run has a claim, or a
+# later epoch of this one. Sets own to the token of this epoch, else empty.
+held() {
+  own=;
+  for o in own.*; do
+    [ -e "$o" ] || continue;
+    IFS=.; set -- $o; unset IFS;
+    [ "$2.$4" = "$I.$R" ] || no held "$2 $3 $4";
+    [ "$3" -gt "$E" ] && no superseded "$2 $3 $4";
+    [ "$3" -eq "$E" ] && own=$5;
+  done;
+};
+# ours LISTING: nobody else may be able to exchange what lies beneath our feet.
+# As root we act only in a directory that only root can write, as anybody else
+# in one that this user can write. LISTING is that of "." by ls -ldin.
+ours() {
+  set -- $1; me=$(id -u);
+  case $me:$4:$2 in
+    0:0:?????-??-*) return 0;;
+    0:0:*) no shared "$2";;
+    0:*) no owner "$4";;
+  esac;
+  [ -w . ] || no owner "$4";
+};
