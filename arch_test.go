@@ -61,8 +61,13 @@ var mayImport = map[string]string{
 // whatever their own package reaches in mayImport, however many arrows down.
 var forTests = []string{"need", "store/storetest", "lab", "lab/sim"}
 
-// secretOf names the package whose business a module is. Nobody else imports
-// it: that is what makes it possible to exchange it.
+// serveTests are the packages that are no tests themselves and run in none but
+// them (lab in the demo too). They may wait by polling, skip, and keep one
+// server for the whole test process.
+var serveTests = []string{"need", "store/storetest", "lab", "lab/sim", "test/lab"}
+
+// secretOf names the package whose business a module is, with those below it.
+// Nobody else imports it: that is what makes it possible to exchange it.
 var secretOf = map[string]string{
 	"modernc.org/sqlite":              "store",
 	"github.com/jackc/pgx/":           "store",

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"keyturn/internal/lab"
+	"keyturn/internal/need"
 	"keyturn/internal/trust"
 )
 
@@ -40,8 +41,8 @@ func start(t *testing.T, o lab.Options) *lab.Server {
 func skipWithout(t *testing.T, err error) {
 	t.Helper()
 	kind := trust.KindOf(err)
-	if (kind == trust.NotFound || kind == trust.Conflict) && os.Getenv("KEYTURN_CI") == "" {
-		t.Skip(err)
+	if kind == trust.NotFound || kind == trust.Conflict {
+		need.Skip(t, "%v", err)
 	}
 }
 
@@ -132,10 +133,7 @@ func TestLogin(t *testing.T) {
 }
 
 func TestLoginWithOpenSSH(t *testing.T) {
-	client, err := exec.LookPath("ssh")
-	if err != nil {
-		t.Skip("no ssh on this machine")
-	}
+	client := need.Program(t, "ssh", "openssh-client")
 	s := start(t, lab.Options{Name: "web1"})
 	dir := t.TempDir()
 	identity, knownHosts := filepath.Join(dir, "id"), filepath.Join(dir, "known_hosts")
@@ -162,7 +160,7 @@ func TestLoginWithOpenSSH(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), client, append(args, "echo", "$HOME")...)
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), "account is currently not available") {
-		t.Skip("the current user has no login shell, so sessions run nothing")
+		need.Optional(t, "the current user has no login shell, so sessions run nothing")
 	}
 	if err != nil || strings.TrimSpace(string(out)) != s.Home() {
 		t.Fatalf("HOME is %q (%v), want %q\n%s", out, err, s.Home(), s.Log().Tail(20))
@@ -300,7 +298,7 @@ func sessionProcesses(t *testing.T, c *ssh.Client, script string) []int {
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || strings.Contains(line, "not available") {
-		t.Skip("the current user has no login shell, so sessions run nothing")
+		need.Optional(t, "the current user has no login shell, so sessions run nothing")
 	}
 	var pids []int
 	for field := range strings.FieldsSeq(line) {
