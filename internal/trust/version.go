@@ -38,7 +38,7 @@ func OpenSSHVersion(major, minor int) ServerVersion {
 }
 
 // ParseServerVersion reads an identification string, with or without its
-// "SSH-2.0-" and line ending, and what "sshd -V" or "ssh -V" prints. It refuses
+// "SSH-2.0-" and line ending, or what "sshd -V" and "dropbear -V" print. It refuses
 // only a string that cannot be one; an unknown program is OtherServer.
 func ParseServerVersion(banner string) (ServerVersion, error) {
 	text := strings.TrimRight(banner, "\r\n")
@@ -51,6 +51,9 @@ func ParseServerVersion(banner string) (ServerVersion, error) {
 	}
 	if text == "" || len(text) > 255 || strings.ContainsAny(text, "\r\n\x00") {
 		return ServerVersion{}, Errorf(Invalid, "%q is not an SSH identification string", abbreviate(text))
+	}
+	if rest, ok := strings.CutPrefix(text, "Dropbear v"); ok {
+		text = "dropbear_" + rest
 	}
 	software, comments, _ := strings.Cut(text, " ")
 	software = strings.TrimSuffix(software, ",")

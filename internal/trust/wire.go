@@ -1,0 +1,103 @@
+package trust
+
+import (
+	"encoding/binary"
+	"math/big"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// wire reads values of RFC 4251, section 5, from the front of a string.
+type wire string
+
+// next takes a string off w's front.
+func (w *wire) next() (string, bool) {
+	if len(*w) < 4 {
+		return "", false
+	}
+	n := binary.BigEndian.Uint32([]byte((*w)[:4]))
+	if uint64(n) > uint64(len(*w)-4) {
+		return "", false
+	}
+	s := string((*w)[4 : 4+n])
+	*w = (*w)[4+n:]
+	return s, true
+}
+
+// mpint takes a multiple precision integer that is not negative off w's front.
+func (w *wire) mpint() (*big.Int, bool) {
+	s, ok := w.next()
+	if !ok || s != "" && s[0]&0x80 != 0 {
+		return nil, false
+	}
+	return new(big.Int).SetBytes([]byte(s)), true
+}
+
+// A keyType is what is known of one type of public key.
+type keyType struct {
+	name string
+	// The first release of OpenSSH that knows it, and the first that no
+	// longer does (0.0: none).
+	since, until [2]int
+}
+
+// keyTypes are the types that some OpenSSH reads in authorized_keys.
+// Certificates of them are named by the type with "-cert-v01@openssh.com".
+var keyTypes = []keyType{
+	{name: "ssh-rsa"},
+	{name: "ssh-dss", until: [2]int{10, 1}},
+	{name: "ecdsa-sha2-nistp256", since: [2]int{5, 7}},
+	{name: "ecdsa-sha2-nistp384", since: [2]int{5, 7}},
+	{name: "ecdsa-sha2-nistp521", since: [2]int{5, 7}},
+	{name: "ssh-ed25519", since: [2]int{6, 5}},
+	{name: "sk-ecdsa-sha2-nistp256@openssh.com", since: [2]int{8, 2}},
+	{name: "sk-ssh-ed25519@openssh.com", since: [2]int{8, 2}},
+	{name: "ssh-mldsa44-ed25519@openssh.com", since: [2]int{10, 4}},
+}
+
+// IsCertificate reports whether k is a certificate rather than a key
+// (PROTOCOL.certkeys).
+func (k PublicKey) IsCertificate() bool {
+	return strings.HasSuffix(k.Type(), "-cert-v01@openssh.com")
+}
+
+// checkStructure refuses a key that OpenSSH cannot decode: one of a known type
+// whose parts are not what the type demands, or that something follows. Keys of
+// other types pass.
+func (k PublicKey) checkStructure() error {
+	malformed := Errorf(Invalid, "key of type %q is malformed", k.Type())
+	w := wire(k.blob)
+	name, _ := w.next()
+	switch name {
+	case "ssh-rsa":
+		// RSA is read here, since x/crypto refuses exponents that OpenSSH takes.
+		_, ok1 := w.mpint()
+		n, ok2 := w.mpint()
+		if !ok1 || !ok2 || w != "" {
+			return malformed
+		}
+		if n.BitLen() < 1024 || n.BitLen() > 16384 {
+			return Errorf(Invalid, "RSA key of %d bits: OpenSSH reads 1024 to 16384", n.BitLen())
+		}
+	case "ssh-dss":
+		for range 4 {
+			if _, ok := w.mpint(); !ok {
+				return malformed
+			}
+		}
+		if w != "" {
+			return malformed
+		}
+	case "ssh-mldsa44-ed25519@openssh.com":
+		if key, ok := w.next(); !ok || len(key) != 1312+32 || w != "" {
+			return malformed
+		}
+	case "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+		"sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519@openssh.com":
+		if _, err := ssh.ParsePublicKey([]byte(k.blob)); err != nil {
+			return malformed
+		}
+	}
+	return nil
+}
