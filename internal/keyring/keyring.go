@@ -1,0 +1,213 @@
+// Package keyring holds every private byte of Keyturn: private keys of users
+// and hosts, seeds, snapshots of files, the keys that open personal data. They
+// are sealed in the database; they leave as signatures, or by Reveal, which is
+// audited, or not at all.
+//
+// Three layers of keys, outermost first:
+//
+//	KEK            a key file (or later a passphrase, a command, a KMS): not in
+//	               the database, not in its backups
+//	root keyset    one row, wrapped by the KEK; read once, at Open
+//	data keyset    one row per tenant, wrapped by the root keyset
+//	sealed bytes   AES-256-GCM under the data keyset, bound to (tenant, kind, id)
+//
+// The root keyset stands between so that a KEK which answers over a network is
+// asked once, at start, and never inside a transaction, and so that another KEK
+// is one row rewritten. Keysets are Tink's: they rotate by construction, since
+// each ciphertext names the key it was made with.
+//
+// What is sealed opens only in its own row. A thief of the data directory or of
+// a dump gets public halves, ids, kinds, sizes and times, and no private byte;
+// docs/design/0003-secrets-at-rest.md says what a thief of other things gets.
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"sync"
+
+	"github.com/tink-crypto/tink-go/v2/keyset"
+
+	"github.com/tink-crypto/tink-go/v2/aead"
+
+	"keyturn/internal/audit"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// Schema is this package's part of the database.
+//
+//go:embed migrations/*.sql
+var Schema embed.FS
+
+// A Keyring opens what is sealed in one database. It serves every tenant: the
+// transaction that a method is given says which. It is safe for concurrent use.
+type Keyring struct {
+	store *store.Store
+	root  *sealer
+	// handle is the root keyset itself, for Rewrap.
+	handle *keyset.Handle
+
+	mu    sync.Mutex
+	cache map[trust.TenantID]*cached // guarded by mu
+}
+
+// A cached data keyset saves the unwrapping, never the reading: it counts only
+// for a row that holds the very bytes it was unwrapped from. A keyset that a
+// transaction made and that was then rolled back is so never sealed with again.
+type cached struct {
+	wrapped []byte
+	sealer  *sealer
+}
+
+// Open opens the keyring in s with the KEK that wraps its root keyset, and makes
+// the root keyset where there is none yet. Another KEK is refused, with an error
+// of kind Denied that names the one expected and the one given.
+func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
+	if kek.aead == nil {
+		return nil, trust.Errorf(trust.Invalid, "no key-encryption key was given")
+	}
+	name, wrapped, err := readRoot(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		err = makeRoot(ctx, s, kek)
+		// Another node that starts at the same time may have been first.
+		if err != nil && trust.KindOf(err) != trust.Conflict {
+			return nil, err
+		}
+		if name, wrapped, err = readRoot(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	if name != kek.name {
+		return nil, trust.Errorf(trust.Denied, "the database is sealed under key-encryption key %q, but %s holds %q", name, kek.from, kek.name).
+			WithHint("start with the key file that was made together with this database, or with its copy")
+	}
+	handle, err := unwrapKeyset(wrapped, &sealer{*kek.aead}, binding{trust.Installation, kindRoot, name})
+	if err != nil {
+		return nil, err
+	}
+	root, err := newSealer(handle)
+	if err != nil {
+		return nil, err
+	}
+	return &Keyring{store: s, root: root, handle: handle, cache: map[trust.TenantID]*cached{}}, nil
+}
+
+// Expected returns the name of the KEK that the database in s is sealed under,
+// or "" if nothing has been sealed in it yet.
+func Expected(ctx context.Context, s *store.Store) (string, error) {
+	name, _, err := readRoot(ctx, s)
+	return name, err
+}
+
+func readRoot(ctx context.Context, s *store.Store) (name string, wrapped []byte, err error) {
+	err = s.View(ctx, store.System, func(tx *store.Tx) error {
+		name, wrapped, err = selectRoot(tx)
+		return err
+	})
+	return name, wrapped, err
+}
+
+func makeRoot(ctx context.Context, s *store.Store, kek KEK) error {
+	_, wrapped, err := newKeyset(&sealer{*kek.aead}, binding{trust.Installation, kindRoot, kek.name})
+	if err != nil {
+		return err
+	}
+	return s.Update(ctx, audit.Event{
+		Tenant:  trust.Installation,
+		Actor:   audit.Actor{Kind: "system"},
+		Action:  "keyring.create",
+		Subject: "kek:" + kek.name,
+	}, func(tx *store.Tx) error { return insertRoot(tx, kek.name, wrapped) })
+}
+
+// Rewrap wraps the root keyset with another KEK, inside the Update whose event
+// is the rotation of the KEK. Every process that runs goes on undisturbed; one
+// that starts afterwards needs the new KEK. Backups made before need the old.
+func (k *Keyring) Rewrap(tx *store.Tx, kek KEK) error {
+	if kek.aead == nil {
+		return trust.Errorf(trust.Invalid, "no key-encryption key was given")
+	}
+	wrapped, err := wrapKeyset(k.handle, &sealer{*kek.aead}, binding{trust.Installation, kindRoot, kek.name})
+	if err != nil {
+		return err
+	}
+	return updateRoot(tx, kek.name, wrapped)
+}
+
+// RotateData gives the tenant of tx a new data key, which seals from now on. What
+// the earlier ones sealed still opens.
+func (k *Keyring) RotateData(tx *store.Tx) error {
+	b := binding{tx.Tenant(), kindKeyset, ""}
+	if _, err := k.data(tx); err != nil { // makes the first one
+		return err
+	}
+	wrapped, err := selectData(tx)
+	if err != nil {
+		return err
+	}
+	handle, err := unwrapKeyset(wrapped, k.root, b)
+	if err != nil {
+		return err
+	}
+	manager := keyset.NewManagerFromHandle(handle)
+	id, err := manager.Add(aead.AES256GCMKeyTemplate())
+	if err != nil {
+		return err
+	}
+	if err := manager.SetPrimary(id); err != nil {
+		return err
+	}
+	if handle, err = manager.Handle(); err != nil {
+		return err
+	}
+	if wrapped, err = wrapKeyset(handle, k.root, b); err != nil {
+		return err
+	}
+	return updateData(tx, wrapped)
+}
+
+// data returns what seals for the tenant of tx, which it makes at the first
+// call. tx then has to be an Update's.
+func (k *Keyring) data(tx *store.Tx) (*sealer, error) {
+	wrapped, err := selectData(tx)
+	if errors.Is(err, sql.ErrNoRows) {
+		s, wrapped, err := newKeyset(k.root, binding{tx.Tenant(), kindKeyset, ""})
+		if err != nil {
+			return nil, err
+		}
+		return s, insertData(tx, wrapped)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k.unwrapData(tx.Tenant(), wrapped)
+}
+
+// unwrapData returns what seals with the data keyset of a row that was just read.
+func (k *Keyring) unwrapData(tenant trust.TenantID, wrapped []byte) (*sealer, error) {
+	k.mu.Lock()
+	c := k.cache[tenant]
+	k.mu.Unlock()
+	if c != nil && bytes.Equal(c.wrapped, wrapped) {
+		return c.sealer, nil
+	}
+	handle, err := unwrapKeyset(wrapped, k.root, binding{tenant, kindKeyset, ""})
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSealer(handle)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	k.cache[tenant] = &cached{bytes.Clone(wrapped), s}
+	k.mu.Unlock()
+	return s, nil
+}

@@ -1,0 +1,423 @@
+package keyring
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/need"
+	"keyturn/internal/trust"
+)
+
+// sshKeygen runs ssh-keygen, the oracle of this file, and returns its output.
+func sshKeygen(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(need.Program(t, "ssh-keygen", "openssh-client"), args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ssh-keygen %q: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func writeFile(t *testing.T, name string, content []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// specs are all types, RSA in the sizes that the tests can afford.
+var specs = []Spec{{Type: "ed25519"}, {Type: "ecdsa-p256"}, {Type: "ecdsa-p384"}, {Type: "ecdsa-p521"}, {Type: "rsa", Bits: 2048}}
+
+// What we write, OpenSSH reads as the same key with the same comment, and so do
+// we.
+func TestWrittenKeysAreReadByOpenSSH(t *testing.T) {
+	for _, spec := range specs {
+		p, err := Generate(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Comment = "alice@web1 rotated"
+		for _, format := range Formats {
+			t.Run(fmt.Sprintf("%s %s", spec.Type, format), func(t *testing.T) {
+				text, err := p.text(format)
+				if err != nil {
+					t.Fatal(err)
+				}
+				again, err := Parse(text, []byte("a passphrase that is not needed"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if again.Public() != p.Public() {
+					t.Errorf("reads back as %s, was %s", again, p)
+				}
+				wantFormat, wantComment := format, ""
+				if format == OpenSSH || format == PEM && spec.Type == "ed25519" {
+					wantFormat, wantComment = OpenSSH, p.Comment
+				}
+				if again.Container() != wantFormat || again.Comment != wantComment {
+					t.Errorf("reads back in %q with comment %q, want %q and %q", again.Container(), again.Comment, wantFormat, wantComment)
+				}
+				if format == PKCS8 && spec.Type == "ed25519" {
+					return // ssh-keygen reads it only since 9.6
+				}
+				path := writeFile(t, "id", text)
+				line := sshKeygen(t, "-y", "-f", path)
+				public, comment, err := trust.ParsePublicKey(line)
+				if err != nil || public != p.Public() || comment != wantComment {
+					t.Errorf("ssh-keygen -y says %q, want %q with comment %q", line, p.Public(), wantComment)
+				}
+				if l := sshKeygen(t, "-l", "-f", path); !strings.HasPrefix(l, fmt.Sprintf("%d %s ", p.Public().Bits(), p.Public().Fingerprint())) {
+					t.Errorf("ssh-keygen -l says %q, want %d %s", l, p.Public().Bits(), p.Public().Fingerprint())
+				}
+			})
+		}
+	}
+}
+
+// What OpenSSH writes, in each container, encrypted and not, we read as the key
+// that ssh-keygen says it is.
+func TestParseReadsWhatOpenSSHWrites(t *testing.T) {
+	types := [][]string{{"-t", "ed25519"}, {"-t", "ecdsa", "-b", "256"}, {"-t", "ecdsa", "-b", "384"}, {"-t", "ecdsa", "-b", "521"}, {"-t", "rsa", "-b", "2048"}}
+	containers := map[Format]string{OpenSSH: "RFC4716", PEM: "PEM", PKCS8: "PKCS8"}
+	for _, kind := range types {
+		for format, m := range containers {
+			if kind[1] == "ed25519" && format != OpenSSH {
+				continue // ssh-keygen writes its own container whatever -m says
+			}
+			for _, passphrase := range []string{"", "correct horse"} {
+				name := fmt.Sprintf("%s %s passphrase=%t", strings.Join(kind[1:], ""), format, passphrase != "")
+				t.Run(name, func(t *testing.T) {
+					path := filepath.Join(t.TempDir(), "id")
+					sshKeygen(t, append([]string{"-q", "-f", path, "-m", m, "-N", passphrase, "-C", "bob's laptop"}, kind...)...)
+					file, err := os.ReadFile(path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					pub, err := os.ReadFile(path + ".pub")
+					if err != nil {
+						t.Fatal(err)
+					}
+					want, _, err := trust.ParsePublicKey(string(pub))
+					if err != nil {
+						t.Fatal(err)
+					}
+					p, err := Parse(file, []byte(passphrase))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if p.Public() != want || p.Container() != format {
+						t.Errorf("read %s in %q, want %s in %q", p.Public().Fingerprint(), p.Container(), want.Fingerprint(), format)
+					}
+					if wantComment := map[bool]string{true: "bob's laptop"}[format == OpenSSH && passphrase == ""]; p.Comment != wantComment {
+						t.Errorf("comment %q, want %q", p.Comment, wantComment)
+					}
+					if passphrase == "" {
+						return
+					}
+					for _, other := range []string{"", "correct horse ", "x"} {
+						_, err := Parse(file, []byte(other))
+						if !errors.Is(err, ErrPassphrase) || trust.KindOf(err) != trust.Invalid {
+							t.Errorf("passphrase %q: %v, want ErrPassphrase of kind Invalid", other, err)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// openssl writes PKCS#8 with other ciphers and pseudo-random functions than
+// ssh-keygen does, and SEC 1 with its parameters before it.
+func TestParseReadsWhatOpenSSLWrites(t *testing.T) {
+	program := need.Program(t, "openssl", "openssl")
+	openssl := func(args ...string) []byte {
+		out, err := exec.Command(program, args...).Output()
+		if err != nil {
+			t.Fatalf("openssl %q: %v", args, err)
+		}
+		return out
+	}
+	plain := openssl("ecparam", "-name", "prime256v1", "-genkey")
+	p, err := Parse(plain, nil)
+	if err != nil {
+		t.Fatalf("SEC 1 after EC PARAMETERS: %v", err)
+	}
+	path := writeFile(t, "ec.pem", plain)
+	for _, args := range [][]string{
+		{"-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA256"},
+		{"-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA512"},
+		{"-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA1"},
+		{"-v2", "des3"},
+	} {
+		file := openssl(append([]string{"pkcs8", "-topk8", "-in", path, "-passout", "pass:secret"}, args...)...)
+		q, err := Parse(file, []byte("secret"))
+		if err != nil || q.Public() != p.Public() {
+			t.Errorf("%q: %v, %v", args, q, err)
+		}
+		if _, err := Parse(file, []byte("Secret")); !errors.Is(err, ErrPassphrase) {
+			t.Errorf("%q with a wrong passphrase: %v", args, err)
+		}
+	}
+	scrypt := openssl("pkcs8", "-topk8", "-in", path, "-passout", "pass:secret", "-scrypt")
+	if _, err := Parse(scrypt, []byte("secret")); trust.KindOf(err) != trust.Invalid || errors.Is(err, ErrPassphrase) {
+		t.Errorf("scrypt: %v, want Invalid and not ErrPassphrase", err)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	ed, err := Generate(Spec{Type: "ed25519"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := ed.text(OpenSSH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A container whose public half was replaced, inside and outside.
+	key := ed.half().key.(ed25519.PrivateKey)
+	other := ed25519.NewKeyFromSeed(make([]byte, 32))
+	mixed := append(append(ed25519.PrivateKey{}, key[:32]...), other[32:]...)
+	mixedBlock, err := ssh.MarshalPrivateKey(&mixed, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(good)
+	outside := bytes.Replace(block.Bytes, []byte(key[32:]), []byte(other[32:]), 1)
+	dsa, err := os.ReadFile("testdata/refused/dsa-openssh") // OpenSSH 10 makes none
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsaPEM, err := os.ReadFile("testdata/refused/dsa-pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for name, c := range map[string]struct {
+		file []byte
+		want string
+	}{
+		"empty":                  {nil, "empty"},
+		"white space":            {[]byte(" \n\n"), "empty"},
+		"words":                  {[]byte("hello\n"), "no private key"},
+		"public half":            {[]byte(ed.Public().String() + " alice\n"), "public half"},
+		"putty":                  {[]byte("PuTTY-User-Key-File-3: ssh-ed25519\n"), "PuTTY"},
+		"certificate only":       {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}}), "no private key"},
+		"cut":                    {good[:len(good)/2], "no private key"},
+		"too large":              {make([]byte, maxKeyFile+1), "larger"},
+		"dsa":                    {dsa, `"ssh-dss" is not supported`},
+		"dsa in pem":             {dsaPEM, `"DSA" is not supported`},
+		"not version 1":          {pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY", Bytes: []byte("openssh-key-v2\x00")}), "version 1"},
+		"empty container":        {pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY", Bytes: []byte(openSSHMagic)}), "malformed"},
+		"public half inside":     {pem.EncodeToMemory(mixedBlock), "not that of its seed"},
+		"public half outside":    {pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: outside}), "container says"},
+		"rsa that is not":        {pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: []byte{0x30, 0}}), "private key"},
+		"pkcs8 of nothing":       {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: nil}), "private key"},
+		"encrypted pkcs8 cut":    {pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{0x30, 3, 0x30, 1, 0}}), "malformed"},
+		"curve that ssh has not": {p224(t), "curve"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := Parse(c.file, []byte("some passphrase"))
+			if err == nil {
+				t.Fatalf("read as %s", p)
+			}
+			if trust.KindOf(err) != trust.Invalid || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v (%v), want %q of kind invalid", err, trust.KindOf(err), c.want)
+			}
+		})
+	}
+}
+
+// FuzzParse looks for panics, for keys whose halves do not belong together, and
+// for errors that quote what they read.
+func FuzzParse(f *testing.F) {
+	for _, spec := range specs {
+		p, err := Generate(spec)
+		if err != nil {
+			f.Fatal(err)
+		}
+		p.Comment = "comment"
+		for _, format := range Formats {
+			text, err := p.text(format)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(text, []byte(nil))
+		}
+	}
+	names, err := filepath.Glob("testdata/encrypted/*")
+	if err != nil || len(names) == 0 {
+		f.Fatalf("no encrypted keys to start from: %v", err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text, []byte("passphrase"))
+	}
+	f.Fuzz(func(t *testing.T, file, passphrase []byte) {
+		p, err := Parse(file, passphrase)
+		if err != nil {
+			if trust.KindOf(err) != trust.Invalid {
+				t.Fatalf("%v is of kind %v", err, trust.KindOf(err))
+			}
+			return
+		}
+		if checkComment(p.Comment) != nil {
+			t.Fatalf("comment %q is not fit to be kept", p.Comment)
+		}
+		s, err := p.Signer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		signature, err := s.Sign(nil, []byte("data"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := p.Public().SSH()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := public.Verify([]byte("data"), signature); err != nil {
+			t.Fatalf("its signature is not by its public half: %v", err)
+		}
+	})
+}
+
+func TestGenerateRefuses(t *testing.T) {
+	for _, spec := range []Spec{
+		{},
+		{Type: "dsa"},
+		{Type: "ed25519", Bits: 255},
+		{Type: "ecdsa-p256", Bits: 384},
+		{Type: "ECDSA-P256"},
+		{Type: "rsa", Bits: 1024},
+		{Type: "rsa", Bits: 2047},
+		{Type: "rsa", Bits: 2049},
+		{Type: "rsa", Bits: 8200},
+		{Type: "rsa", Bits: -1},
+		{Type: "rsa", Bits: 1 << 40},
+	} {
+		if p, err := Generate(spec); trust.KindOf(err) != trust.Invalid {
+			t.Errorf("%+v: %v, %v, want an error of kind invalid", spec, p, err)
+		}
+	}
+	p, err := Generate(Spec{Type: "rsa"})
+	if err != nil || p.Public().Bits() != 3072 {
+		t.Errorf("rsa without a size: %v, %v, want 3072 bits", p, err)
+	}
+	if p, err := Generate(Spec{Type: "ecdsa-p521", Bits: 521}); err != nil || p.Public().Bits() != 521 {
+		t.Errorf("ecdsa-p521 with its size: %v, %v", p, err)
+	}
+}
+
+// RSA signs with SHA-2 whatever it is asked for, and each type with what its
+// public half verifies.
+func TestSigners(t *testing.T) {
+	for _, spec := range specs {
+		p, err := Generate(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := p.Signer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := []byte("what is signed")
+		for _, algorithm := range append(s.(ssh.MultiAlgorithmSigner).Algorithms(), "") {
+			sig, err := s.(ssh.AlgorithmSigner).SignWithAlgorithm(nil, data, algorithm)
+			if err != nil {
+				t.Fatalf("%s with %q: %v", spec.Type, algorithm, err)
+			}
+			if err := s.PublicKey().Verify(data, sig); err != nil || sig.Format == ssh.KeyAlgoRSA {
+				t.Errorf("%s with %q: signature of %q, %v", spec.Type, algorithm, sig.Format, err)
+			}
+		}
+		sig, err := s.Sign(nil, data)
+		if err != nil || s.PublicKey().Verify(data, sig) != nil || sig.Format == ssh.KeyAlgoRSA {
+			t.Errorf("%s: signature %v, %v", spec.Type, sig, err)
+		}
+		if _, err := s.(ssh.AlgorithmSigner).SignWithAlgorithm(nil, data, "ssh-rsa"); err == nil {
+			t.Errorf("%s signs with SHA-1", spec.Type)
+		}
+	}
+}
+
+func TestWipe(t *testing.T) {
+	for _, spec := range specs {
+		p, err := Generate(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := rawHalves(t, p)
+		p.Wipe()
+		for name, raw := range before {
+			if bytes.Equal(raw, make([]byte, len(raw))) {
+				t.Fatalf("%s %s was zero before", spec.Type, name)
+			}
+		}
+		for name, raw := range rawHalves(t, p) {
+			if !bytes.Equal(raw, make([]byte, len(raw))) {
+				t.Errorf("%s %s is there after Wipe", spec.Type, name)
+			}
+		}
+	}
+	Private{}.Wipe()
+	s := NewSecret([]byte("secret"))
+	s.Wipe()
+	if !bytes.Equal(s.Bytes(), make([]byte, 6)) {
+		t.Errorf("Secret is %q after Wipe", s.Bytes())
+	}
+}
+
+// rawHalves returns the numbers that make up the private half of p, at their
+// full length.
+func rawHalves(t *testing.T, p Private) map[string][]byte {
+	t.Helper()
+	switch k := p.half().key.(type) {
+	case ed25519.PrivateKey:
+		return map[string][]byte{"seed": k.Seed()}
+	case *ecdsa.PrivateKey:
+		//lint:ignore SA1019 Bytes refuses the scalar of a key that was wiped
+		return map[string][]byte{"scalar": k.D.FillBytes(make([]byte, (k.Params().BitSize+7)/8))}
+	case *rsa.PrivateKey:
+		size := k.Size()
+		return map[string][]byte{
+			"exponent": k.D.FillBytes(make([]byte, size)),
+			"p":        k.Primes[0].FillBytes(make([]byte, size/2)),
+			"q":        k.Primes[1].FillBytes(make([]byte, size/2)),
+		}
+	}
+	t.Fatalf("%T", p.half().key)
+	return nil
+}
+
+func p224(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+}

@@ -1,0 +1,126 @@
+package keyring
+
+import (
+	"database/sql"
+	"errors"
+
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+const (
+	rootID = "root"
+	dataID = "data"
+)
+
+// selectRoot returns the root keyset and the KEK that wraps it, or "" and nil.
+func selectRoot(tx *store.Tx) (kek string, wrapped []byte, err error) {
+	err = tx.QueryRow(`SELECT wrapper, wrapped FROM keysets WHERE tenant = $1 AND id = $2`,
+		trust.Installation, rootID).Scan(&kek, &wrapped)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil, nil
+	}
+	return kek, wrapped, err
+}
+
+func insertRoot(tx *store.Tx, kek string, wrapped []byte) error {
+	_, err := tx.Exec(`INSERT INTO keysets (tenant, id, wrapper, wrapped, created) VALUES ($1, $2, $3, $4, $5)`,
+		trust.Installation, rootID, kek, wrapped, store.Micros(tx.Now()))
+	return err
+}
+
+func updateRoot(tx *store.Tx, kek string, wrapped []byte) error {
+	_, err := tx.Exec(`UPDATE keysets SET wrapper = $3, wrapped = $4 WHERE tenant = $1 AND id = $2`,
+		trust.Installation, rootID, kek, wrapped)
+	return err
+}
+
+// selectData returns the data keyset of the tenant of tx, or sql.ErrNoRows.
+func selectData(tx *store.Tx) (wrapped []byte, err error) {
+	err = tx.QueryRow(`SELECT wrapped FROM keysets WHERE tenant = $1 AND id = $2`, tx.Tenant(), dataID).Scan(&wrapped)
+	return wrapped, err
+}
+
+func insertData(tx *store.Tx, wrapped []byte) error {
+	_, err := tx.Exec(`INSERT INTO keysets (tenant, id, wrapper, wrapped, created) VALUES ($1, $2, $3, $4, $5)`,
+		tx.Tenant(), dataID, rootID, wrapped, store.Micros(tx.Now()))
+	return err
+}
+
+func updateData(tx *store.Tx, wrapped []byte) error {
+	_, err := tx.Exec(`UPDATE keysets SET wrapped = $3 WHERE tenant = $1 AND id = $2`, tx.Tenant(), dataID, wrapped)
+	return err
+}
+
+// selectPrivate returns a private key and what its tenant's keyset is wrapped
+// as, or sql.ErrNoRows.
+func selectPrivate(tx *store.Tx, id trust.KeyID) (public, sealed, keyset []byte, err error) {
+	err = tx.QueryRow(`SELECT p.public, p.sealed, k.wrapped FROM private_keys p
+		JOIN keysets k ON k.tenant = p.tenant AND k.id = $3
+		WHERE p.tenant = $1 AND p.id = $2`, tx.Tenant(), id, dataID).Scan(&public, &sealed, &keyset)
+	return public, sealed, keyset, err
+}
+
+// selectPublic returns the public half of a stored private key, or
+// sql.ErrNoRows.
+func selectPublic(tx *store.Tx, id trust.KeyID) (public []byte, err error) {
+	err = tx.QueryRow(`SELECT public FROM private_keys WHERE tenant = $1 AND id = $2`, tx.Tenant(), id).Scan(&public)
+	return public, err
+}
+
+func insertPrivate(tx *store.Tx, id trust.KeyID, public, sealed []byte) error {
+	_, err := tx.Exec(`INSERT INTO private_keys (tenant, id, public, sealed, created, revealed) VALUES ($1, $2, $3, $4, $5, 0)`,
+		tx.Tenant(), id, public, sealed, store.Micros(tx.Now()))
+	return err
+}
+
+func markRevealed(tx *store.Tx, id trust.KeyID) error {
+	_, err := tx.Exec(`UPDATE private_keys SET revealed = $3 WHERE tenant = $1 AND id = $2`, tx.Tenant(), id, store.Micros(tx.Now()))
+	return err
+}
+
+func deletePrivate(tx *store.Tx, id trust.KeyID) error {
+	_, err := tx.Exec(`DELETE FROM private_keys WHERE tenant = $1 AND id = $2`, tx.Tenant(), id)
+	return err
+}
+
+func selectSealed(tx *store.Tx, kind, id string) (sealed, keyset []byte, err error) {
+	err = tx.QueryRow(`SELECT s.sealed, k.wrapped FROM sealed_values s
+		JOIN keysets k ON k.tenant = s.tenant AND k.id = $4
+		WHERE s.tenant = $1 AND s.kind = $2 AND s.id = $3`, tx.Tenant(), kind, id, dataID).Scan(&sealed, &keyset)
+	return sealed, keyset, err
+}
+
+func upsertSealed(tx *store.Tx, kind, id string, sealed []byte) error {
+	_, err := tx.Exec(`INSERT INTO sealed_values (tenant, kind, id, sealed, created) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (tenant, kind, id) DO UPDATE SET sealed = excluded.sealed, created = excluded.created`,
+		tx.Tenant(), kind, id, sealed, store.Micros(tx.Now()))
+	return err
+}
+
+func deleteSealed(tx *store.Tx, kind, id string) error {
+	_, err := tx.Exec(`DELETE FROM sealed_values WHERE tenant = $1 AND kind = $2 AND id = $3`, tx.Tenant(), kind, id)
+	return err
+}
+
+// selectPerson returns a person's wrapped key, nil for one that was erased, and
+// what the tenant's keyset is wrapped as; or sql.ErrNoRows.
+func selectPerson(tx *store.Tx, person string) (wrapped, keyset []byte, err error) {
+	err = tx.QueryRow(`SELECT p.wrapped, k.wrapped FROM person_keys p
+		JOIN keysets k ON k.tenant = p.tenant AND k.id = $3
+		WHERE p.tenant = $1 AND p.person = $2`, tx.Tenant(), person, dataID).Scan(&wrapped, &keyset)
+	return wrapped, keyset, err
+}
+
+func insertPerson(tx *store.Tx, person string, wrapped []byte) error {
+	_, err := tx.Exec(`INSERT INTO person_keys (tenant, person, wrapped, created, erased) VALUES ($1, $2, $3, $4, 0)`,
+		tx.Tenant(), person, wrapped, store.Micros(tx.Now()))
+	return err
+}
+
+func erasePerson(tx *store.Tx, person string) error {
+	_, err := tx.Exec(`INSERT INTO person_keys (tenant, person, wrapped, created, erased) VALUES ($1, $2, NULL, $3, $3)
+		ON CONFLICT (tenant, person) DO UPDATE SET wrapped = NULL, erased = excluded.erased`,
+		tx.Tenant(), person, store.Micros(tx.Now()))
+	return err
+}

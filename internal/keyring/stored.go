@@ -1,0 +1,139 @@
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A stored private key is sealed in OpenSSH's container, which holds its
+// comment as well and which nobody has to explain in twenty years.
+
+// Put seals p into the database as the private half of key id. It may run
+// twice: the same key again changes nothing, its comment included. Another key
+// under the same id is a Conflict.
+func (k *Keyring) Put(tx *store.Tx, id trust.KeyID, p Private) error {
+	if err := checkWrite(tx); err != nil {
+		return err
+	}
+	if err := checkID("key id", string(id)); err != nil {
+		return err
+	}
+	if err := checkComment(p.Comment); err != nil {
+		return err
+	}
+	text, err := p.text(OpenSSH)
+	if err != nil {
+		return err
+	}
+	defer clear(text)
+	there, err := selectPublic(tx, id)
+	if err == nil && bytes.Equal(there, p.Public().Blob()) {
+		return nil
+	}
+	if err == nil {
+		return trust.Errorf(trust.Conflict, "key %q is held already, with another private half", id)
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	data, err := k.data(tx)
+	if err != nil {
+		return err
+	}
+	sealed, err := data.seal(binding{tx.Tenant(), kindPrivate, string(id)}, text)
+	if err != nil {
+		return err
+	}
+	return insertPrivate(tx, id, p.Public().Blob(), sealed)
+}
+
+// Has reports whether the private half of key id is held.
+func (k *Keyring) Has(tx *store.Tx, id trust.KeyID) (bool, error) {
+	_, err := selectPublic(tx, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Signer returns what signs with the private half of key id of tenant: for an
+// SSH login, a host's key exchange, a certificate. The private half stays here.
+// A key that is not held is NotFound.
+func (k *Keyring) Signer(ctx context.Context, tenant trust.TenantID, id trust.KeyID) (ssh.Signer, error) {
+	var p Private
+	err := k.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
+		p, err = k.private(tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newSigner(p.half())
+}
+
+// Reveal returns the private half of key id as the text of an unencrypted file,
+// in the given container. tx has to be that of the Update whose event is the
+// reveal, to which Reveal adds the fingerprint; the key remembers that it has
+// been revealed. A View is refused, so that nothing leaves unrecorded. The Secret
+// is passed on only after that Update has returned, and wiped afterwards.
+func (k *Keyring) Reveal(tx *store.Tx, id trust.KeyID, format Format) (Secret, error) {
+	if _, err := ParseFormat(string(format)); err != nil {
+		return Secret{}, err
+	}
+	p, err := k.private(tx, id)
+	if err != nil {
+		return Secret{}, err
+	}
+	defer p.Wipe()
+	if err := markRevealed(tx, id); err != nil { // as any View's write, refused
+		return Secret{}, err
+	}
+	tx.Note("fingerprint", string(p.Public().Fingerprint()))
+	text, err := p.text(format)
+	if err != nil {
+		return Secret{}, err
+	}
+	return NewSecret(text), nil
+}
+
+// Destroy forgets the private half of key id for good. It may run twice. What a
+// backup holds of it stays sealed under the tenant's keyset.
+func (k *Keyring) Destroy(tx *store.Tx, id trust.KeyID) error {
+	return deletePrivate(tx, id)
+}
+
+// private opens the private half of key id, and refuses one that does not
+// belong to the public half beside it.
+func (k *Keyring) private(tx *store.Tx, id trust.KeyID) (Private, error) {
+	public, sealed, wrapped, err := selectPrivate(tx, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Private{}, trust.Errorf(trust.NotFound, "the private half of key %q is not held here", id)
+	}
+	if err != nil {
+		return Private{}, err
+	}
+	data, err := k.unwrapData(tx.Tenant(), wrapped)
+	if err != nil {
+		return Private{}, err
+	}
+	text, err := data.open(binding{tx.Tenant(), kindPrivate, string(id)}, sealed)
+	if err != nil {
+		return Private{}, err
+	}
+	defer clear(text)
+	p, err := Parse(text, nil)
+	if err != nil {
+		return Private{}, err
+	}
+	if !bytes.Equal(p.Public().Blob(), public) {
+		return Private{}, trust.Errorf(trust.Internal, "private half of key %q belongs to %s, not to the public half beside it", id, p.Public().Fingerprint())
+	}
+	return p, nil
+}
