@@ -1,0 +1,160 @@
+package inventory
+
+import (
+	"database/sql"
+
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A Relationship is a key with all that it is related to: the trust
+// relationships of NIST IR 7966 lead from each of Identities to each of
+// Authorized.
+type Relationship struct {
+	Key Key
+	// Authorized are without AuthorizedKey.Raw.
+	Authorized []AuthorizedPlace
+	Identities []IdentityPlace
+	// Replaces are the keys in whose place it came, and ReplacedBy those that
+	// came in its place, as far as that was not undone.
+	Replaces, ReplacedBy []trust.KeyID
+	Findings             []Finding
+}
+
+// maxPlaces is how many places one page of relationships holds at most, unless
+// its first key alone has more.
+const maxPlaces = 50_000
+
+// Relationships lists keys as Keys does, with all that they are related to. A
+// page ends early where its keys lie in very many places.
+func Relationships(tx *store.Tx, f KeyFilter, p Page) (related []Relationship, next string, err error) {
+	keys, next, err := Keys(tx, f, p)
+	if err != nil {
+		return nil, "", err
+	}
+	fit, err := fitting(tx, keys)
+	if err != nil {
+		return nil, "", err
+	}
+	if fit < len(keys) {
+		by, err := p.check(keyColumns)
+		if err != nil {
+			return nil, "", err
+		}
+		keys = keys[:fit]
+		next = nextKey(p, by, keys[fit-1])
+	}
+	related, err = Relate(tx, keys)
+	return related, next, err
+}
+
+// fitting returns how many of keys, and one at least, have no more than
+// maxPlaces places together.
+func fitting(tx *store.Tx, keys []Key) (int, error) {
+	count := make(map[trust.KeyID]int, len(keys))
+	err := chunks(keys, func(keys []Key) error {
+		q := newQuery(tx, "SELECT key_id, count(*) FROM authorized_places p", "p")
+		among(q, "key_id", idsOf(keys))
+		q.add(" GROUP BY key_id")
+		return q.rows(tx, func(rows *sql.Rows) error {
+			var id trust.KeyID
+			var n int
+			err := rows.Scan(&id, &n)
+			count[id] = n
+			return err
+		})
+	})
+	total := 0
+	for i, k := range keys {
+		total += count[k.ID]
+		if total > maxPlaces && i > 0 {
+			return i, err
+		}
+	}
+	return len(keys), err
+}
+
+func idsOf(keys []Key) []trust.KeyID {
+	ids := make([]trust.KeyID, len(keys))
+	for i, k := range keys {
+		ids[i] = k.ID
+	}
+	return ids
+}
+
+// Relate returns all that keys are related to, in the order of keys.
+func Relate(tx *store.Tx, keys []Key) ([]Relationship, error) {
+	related := make([]Relationship, len(keys))
+	at := make(map[trust.KeyID]*Relationship, len(keys))
+	for i, k := range keys {
+		related[i].Key = k
+		at[k.ID] = &related[i]
+	}
+	err := chunks(idsOf(keys), func(ids []trust.KeyID) error {
+		if err := relatePlaces(tx, ids, at); err != nil {
+			return err
+		}
+		return relateKeys(tx, ids, at)
+	})
+	return related, err
+}
+
+func relatePlaces(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationship) error {
+	q := newQuery(tx, sqlAuthorizedBrief, "p")
+	among(q, "p.key_id", ids)
+	q.add(" ORDER BY h.name, p.login_user, p.path, p.line_no")
+	authorized, err := authorizedRows(tx, q)
+	if err != nil {
+		return err
+	}
+	for _, p := range authorized {
+		r := at[p.KeyID]
+		r.Authorized = append(r.Authorized, p)
+	}
+	q = newQuery(tx, sqlIdentities, "p")
+	among(q, "p.key_id", ids)
+	q.add(" ORDER BY h.name, p.login_user, p.path")
+	identities, err := identityRows(tx, q)
+	if err != nil {
+		return err
+	}
+	for _, p := range identities {
+		r := at[p.KeyID]
+		r.Identities = append(r.Identities, p)
+	}
+	return nil
+}
+
+func relateKeys(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationship) error {
+	for _, column := range []string{"r.old_id", "r.new_id"} {
+		q := newQuery(tx, sqlReplacements, "r")
+		among(q, column, ids)
+		q.add(" ORDER BY t.at, r.old_id, r.new_id")
+		err := q.rows(tx, func(rows *sql.Rows) error {
+			var old, next trust.KeyID
+			if err := rows.Scan(&old, &next); err != nil {
+				return err
+			}
+			if column == "r.old_id" {
+				r := at[old]
+				r.ReplacedBy = append(r.ReplacedBy, next)
+			} else {
+				r := at[next]
+				r.Replaces = append(r.Replaces, old)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	q := newQuery(tx, sqlFindings, "findings")
+	among(q, "key_id", ids)
+	q.add(" ORDER BY kind, host_id, path, line_no, id")
+	findings, err := findingRows(tx, q)
+	for _, f := range findings {
+		r := at[f.Key]
+		r.Findings = append(r.Findings, f)
+	}
+	return err
+}

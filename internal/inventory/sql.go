@@ -1,0 +1,137 @@
+package inventory
+
+// This file holds the statements on inventory's tables that are always the
+// same. Listings begin with one of the column lists and add their conditions.
+// $1 is the tenant throughout.
+
+// Hosts.
+const (
+	sqlHosts = `SELECT id, name, address, login_user, become, mode, state, reason, created_at, revision,
+		facts, outcome, why, notes, tried_at, scanned_at FROM hosts`
+	sqlAddHost = `INSERT INTO hosts (tenant, id, name, address, login_user, become, mode, state, reason, created_at, revision,
+		facts, machine, outcome, why, notes, tried_at, scanned_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, '{}', '', '', '', '[]', 0, 0)`
+	sqlUpdateHost = `UPDATE hosts SET name = $4, address = $5, login_user = $6, become = $7, mode = $8, state = $9, reason = $10,
+		revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $3`
+	sqlTouchHost      = `UPDATE hosts SET revision = revision + 1 WHERE tenant = $1 AND id = $2`
+	sqlTaken          = `SELECT name, address FROM hosts WHERE tenant = $1 AND id <> $2 AND (name = $3 OR address = $4) ORDER BY name LIMIT 1`
+	sqlSummarizeHosts = `SELECT mode, state, outcome, count(*) FROM hosts WHERE tenant = $1 GROUP BY mode, state, outcome`
+	sqlHostMissed     = `UPDATE hosts SET outcome = $3, why = $4, tried_at = $5 WHERE tenant = $1 AND id = $2`
+	sqlHostScanned    = `UPDATE hosts SET outcome = $3, why = $4, facts = $5, machine = $6, notes = $7, tried_at = $8, scanned_at = $8
+		WHERE tenant = $1 AND id = $2`
+)
+
+// sqlForgetHost removes everything that is known of a host.
+var sqlForgetHost = []string{
+	`DELETE FROM findings WHERE tenant = $1 AND scope = 'host:' || $2`,
+	`DELETE FROM authorized_places WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM identity_places WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM place_files WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM host_credentials WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM host_pins WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM hosts WHERE tenant = $1 AND id = $2`,
+}
+
+// Pins and credentials.
+const (
+	sqlAddPin    = `INSERT INTO host_pins (tenant, fingerprint, host_id, public_key, origin, added_at) VALUES ($1, $2, $3, $4, $5, $6)`
+	sqlRemovePin = `DELETE FROM host_pins WHERE tenant = $1 AND host_id = $2 AND fingerprint = $3`
+	sqlSetOrigin = `UPDATE host_pins SET origin = $4 WHERE tenant = $1 AND host_id = $2 AND fingerprint = $3`
+	sqlPinnedAt  = `SELECT h.id, h.name FROM host_pins p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
+		WHERE p.tenant = $1 AND p.fingerprint = $2`
+	sqlClearCredentials = `DELETE FROM host_credentials WHERE tenant = $1 AND host_id = $2`
+	sqlAddCredential    = `INSERT INTO host_credentials (tenant, host_id, key_id, position, added_at, worked_at) VALUES ($1, $2, $3, $4, $5, $6)`
+	sqlCredentialWorked = `UPDATE host_credentials SET worked_at = $4 WHERE tenant = $1 AND host_id = $2 AND key_id = $3 AND worked_at < $5`
+	// sqlCredentialHosts is a condition on hosts.
+	sqlCredentialHosts = `id IN (SELECT host_id FROM host_credentials c WHERE c.tenant = hosts.tenant AND c.key_id = ?)`
+)
+
+// Keys and what replaced them.
+const (
+	sqlKeys = `SELECT id, kind, public_key, comment, owner, state, custody, container, compromised,
+		created_at, last_rotated_at, deleted_at, revision FROM keys`
+	sqlAddKey = `INSERT INTO keys (tenant, id, kind, fingerprint, public_key, comment, owner, state, custody, container, compromised,
+		created_at, last_rotated_at, deleted_at, revision, search) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15)`
+	sqlUpdateKey = `UPDATE keys SET comment = $4, owner = $5, state = $6, custody = $7, container = $8, compromised = $9,
+		last_rotated_at = $10, deleted_at = $11, search = $12, revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $3`
+	sqlSummarizeKeys = `SELECT kind, state, custody, count(*) FROM keys WHERE tenant = $1 GROUP BY kind, state, custody`
+
+	sqlRotations = `SELECT key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at FROM key_rotations`
+	sqlAddRotation = `INSERT INTO key_rotations (tenant, key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at)
+		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, '', 0)`
+	sqlUndoRotations = `UPDATE key_rotations SET undone_run = $3, undone_at = $4 WHERE tenant = $1 AND key_id = $2 AND undone_at = 0`
+	sqlRedoRotations = `UPDATE key_rotations SET undone_run = '', undone_at = 0 WHERE tenant = $1 AND key_id = $2 AND undone_run = $3`
+	sqlArchived      = `UPDATE key_rotations SET archived_at = $4, retain_until = $5 WHERE tenant = $1 AND key_id = $2 AND run_id = $3`
+	sqlPurged        = `UPDATE key_rotations SET purged_at = $4 WHERE tenant = $1 AND key_id = $2 AND run_id = $3 AND purged_at = 0`
+
+	sqlAddReplacement = `INSERT INTO key_replacements (tenant, old_id, run_id, new_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
+	// The replacements that stand: those of rotations that were not undone.
+	sqlReplacements = `SELECT r.old_id, r.new_id FROM key_replacements r JOIN key_rotations t
+		ON t.tenant = r.tenant AND t.key_id = r.old_id AND t.run_id = r.run_id AND t.undone_at = 0`
+	sqlReplacementsOfRun = `SELECT old_id, new_id FROM key_replacements WHERE tenant = $1 AND old_id = $2 AND run_id = $3 ORDER BY new_id`
+
+	sqlArchivePlace = `INSERT INTO archived_places (tenant, key_id, run_id, kind, host_id, host_name, login_user, path, ordinal, line_no,
+		snapshot, kept_path, archived_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+		ON CONFLICT (tenant, key_id, run_id, kind, host_id, login_user, path, ordinal)
+		DO UPDATE SET line_no = excluded.line_no, snapshot = excluded.snapshot, kept_path = excluded.kept_path`
+	sqlArchivedPlaces = `SELECT kind, host_id, host_name, login_user, path, ordinal, line_no, snapshot, kept_path, archived_at
+		FROM archived_places WHERE tenant = $1 AND key_id = $2 AND run_id = $3 ORDER BY kind, host_id, login_user, path, ordinal`
+	sqlForgetArchive = `DELETE FROM archived_places WHERE tenant = $1 AND key_id = $2 AND run_id = $3`
+)
+
+// Places.
+const (
+	sqlFiles = `SELECT host_id, login_user, path, kind, sha256, size, mode, owner, inode, filesystem, fault, fixed, ord,
+		changed_at, last_read, unread_why FROM place_files`
+	sqlPutFile = `INSERT INTO place_files (tenant, host_id, login_user, path, kind, sha256, size, mode, owner, inode, filesystem,
+		fault, fixed, ord, changed_at, last_read, unread_why) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+		ON CONFLICT (tenant, host_id, login_user, path, kind) DO UPDATE SET sha256 = excluded.sha256, size = excluded.size,
+		mode = excluded.mode, owner = excluded.owner, inode = excluded.inode, filesystem = excluded.filesystem, fault = excluded.fault,
+		fixed = excluded.fixed, ord = excluded.ord, changed_at = excluded.changed_at, last_read = excluded.last_read,
+		unread_why = excluded.unread_why`
+	sqlDropFile = `DELETE FROM place_files WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4 AND kind = $5`
+
+	sqlAuthorizedHere = `SELECT key_id, ordinal, line_no, options, raw, comment, authority, refused, seen_at FROM authorized_places
+		WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4`
+	sqlAddAuthorized = `INSERT INTO authorized_places (tenant, host_id, login_user, path, key_id, ordinal, line_no, options, raw, comment,
+		authority, refused, seen_at) VALUES `
+	sqlSetAuthorized = `UPDATE authorized_places SET line_no = $7, options = $8, raw = $9, comment = $10, authority = $11, refused = $12,
+		seen_at = $13 WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4 AND key_id = $5 AND ordinal = $6`
+	sqlDropAuthorized = `DELETE FROM authorized_places WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4
+		AND key_id = $5 AND ordinal = $6`
+	sqlIdentityHere = `SELECT key_id, format, encrypted, comment, seen_at FROM identity_places
+		WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4`
+	sqlPutIdentity = `INSERT INTO identity_places (tenant, host_id, login_user, path, key_id, format, encrypted, comment, seen_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant, host_id, login_user, path) DO UPDATE SET
+		key_id = excluded.key_id, format = excluded.format, encrypted = excluded.encrypted, comment = excluded.comment, seen_at = excluded.seen_at`
+	sqlOpenIdentities = `SELECT count(*) FROM (SELECT 1 FROM identity_places WHERE tenant = $1 AND key_id = $2 AND NOT encrypted LIMIT 1) AS places`
+	sqlDropIdentity = `DELETE FROM identity_places WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4`
+
+	// What is known of a place is as old as the host's newest scan, unless
+	// that could not read the file; a run that wrote there knew better since.
+	sqlAsOf = `CASE WHEN f.last_read > 0 THEN f.last_read WHEN h.scanned_at > p.seen_at THEN h.scanned_at ELSE p.seen_at END`
+
+	sqlAuthorized = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.raw, p.comment, p.authority,
+		p.refused, p.seen_at, ` + sqlAsOf + sqlFromAuthorized
+	sqlAuthorizedBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.options, p.comment, p.authority,
+		p.refused, p.seen_at, ` + sqlAsOf + sqlFromAuthorized
+	sqlFromAuthorized = ` FROM authorized_places p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
+		JOIN place_files f ON f.tenant = p.tenant AND f.host_id = p.host_id AND f.login_user = p.login_user AND f.path = p.path AND f.kind = 'authorized'`
+	sqlIdentities = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.seen_at, ` + sqlAsOf + `
+		FROM identity_places p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
+		JOIN place_files f ON f.tenant = p.tenant AND f.host_id = p.host_id AND f.login_user = p.login_user AND f.path = p.path AND f.kind = 'identity'`
+	sqlKeysAt = `SELECT DISTINCT key_id FROM (
+		SELECT key_id FROM authorized_places WHERE tenant = $1 AND host_id = $2 UNION
+		SELECT key_id FROM identity_places WHERE tenant = $1 AND host_id = $2) AS places WHERE key_id <> '' ORDER BY key_id`
+)
+
+// Findings.
+const (
+	sqlFindings = `SELECT id, kind, level, key_id, host_id, login_user, path, line_no, text, since,
+		COALESCE((SELECT name FROM hosts h WHERE h.tenant = findings.tenant AND h.id = findings.host_id), '') FROM findings`
+	sqlPutFinding = `INSERT INTO findings (tenant, id, scope, kind, level, key_id, host_id, login_user, path, line_no, text, since)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (tenant, id) DO UPDATE SET level = excluded.level,
+		host_id = excluded.host_id, login_user = excluded.login_user, path = excluded.path, line_no = excluded.line_no, text = excluded.text`
+	sqlDropFinding      = `DELETE FROM findings WHERE tenant = $1 AND id = $2`
+	sqlSummarizeFinding = `SELECT kind, count(*) FROM findings WHERE tenant = $1 GROUP BY kind`
+)
