@@ -18,7 +18,7 @@ import (
 // Conflict, naming the other host, where another host has that key.
 func AddPin(tx *store.Tx, host trust.HostID, key trust.PublicKey, origin Origin) error {
 	switch origin {
-	case Given, FirstUse, Confirmed, Rotated:
+	case Given, FirstUse, Confirmed, Proven:
 	default:
 		return trust.Errorf(trust.Invalid, "origin %q of a host key is not known", abbreviate(string(origin)))
 	}

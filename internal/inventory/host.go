@@ -54,9 +54,9 @@ const (
 	FirstUse Origin = "first-use"
 	// Confirmed pins were accepted on first use and vouched for since.
 	Confirmed Origin = "confirmed"
-	// Rotated pins were put on the host by a run, or proven by the host over a
+	// Proven pins were put on the host by a run, or proven by the host over a
 	// connection to a key that was already pinned.
-	Rotated Origin = "rotated"
+	Proven Origin = "proven"
 )
 
 // A Pin is a host key by which a host is known.

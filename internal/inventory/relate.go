@@ -109,6 +109,7 @@ func relatePlaces(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relations
 	}
 	for _, p := range authorized {
 		r := at[p.KeyID]
+		p.Raw = nil
 		r.Authorized = append(r.Authorized, p)
 	}
 	q = newQuery(tx, sqlIdentities, "p")

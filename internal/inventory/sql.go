@@ -56,7 +56,7 @@ const (
 		last_rotated_at = $10, deleted_at = $11, search = $12, revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $3`
 	sqlSummarizeKeys = `SELECT kind, state, custody, count(*) FROM keys WHERE tenant = $1 GROUP BY kind, state, custody`
 
-	sqlRotations = `SELECT key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at FROM key_rotations`
+	sqlRotations   = `SELECT key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at FROM key_rotations`
 	sqlAddRotation = `INSERT INTO key_rotations (tenant, key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at)
 		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, '', 0)`
 	sqlUndoRotations = `UPDATE key_rotations SET undone_run = $3, undone_at = $4 WHERE tenant = $1 AND key_id = $2 AND undone_at = 0`
@@ -105,7 +105,7 @@ const (
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant, host_id, login_user, path) DO UPDATE SET
 		key_id = excluded.key_id, format = excluded.format, encrypted = excluded.encrypted, comment = excluded.comment, seen_at = excluded.seen_at`
 	sqlOpenIdentities = `SELECT count(*) FROM (SELECT 1 FROM identity_places WHERE tenant = $1 AND key_id = $2 AND NOT encrypted LIMIT 1) AS places`
-	sqlDropIdentity = `DELETE FROM identity_places WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4`
+	sqlDropIdentity   = `DELETE FROM identity_places WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4`
 
 	// What is known of a place is as old as the host's newest scan, unless
 	// that could not read the file; a run that wrote there knew better since.
