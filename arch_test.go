@@ -1,7 +1,8 @@
 // Package keyturn holds no code, only the rules that this repository keeps:
-// arch_test.go is the table of who may import whom, code_test.go what Go files
-// may hold, docs_test.go what documents may say, rules_test.go reads the
-// repository and runs the rules, and proves on broken examples that each bites.
+// arch_test.go is the table of who may import whom, rulebook_test.go lists all
+// rules with examples, code_test.go checks what Go files may hold, docs_test.go
+// what documents and migrations may say, and rules_test.go reads the repository,
+// runs the rules, and proves on the broken examples that each bites.
 //
 // "make arrows" runs them alone.
 package keyturn

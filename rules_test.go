@@ -41,6 +41,8 @@ func (p *folder) source() []*file {
 	return slices.DeleteFunc(slices.Clone(p.files), func(f *file) bool { return f.test })
 }
 
+func (f *file) dir() string { return path.Dir(f.path) }
+
 func (f *file) imports() (paths []string) {
 	for _, spec := range f.ast.Imports {
 		if p, err := strconv.Unquote(spec.Path.Value); err == nil {
