@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"encoding/base64"
 	"slices"
 	"strings"
 )
@@ -35,14 +34,12 @@ type AuthorizedLine struct {
 	textLine
 	kind   LineKind
 	reason string
-	key    PublicKey
-	// The parts of a key line, as offsets into text: options [optionsAt,
-	// optionsEnd), type [typeAt, typeEnd), base64 [blobAt, blobEnd), comment
-	// from commentAt on.
-	optionsAt, optionsEnd, typeAt, typeEnd, blobAt, blobEnd, commentAt int
-	options                                                            []KeyOption
-	grant                                                              Grant
-	grantErr                                                           error
+	keyText
+	// Where the options of a key line start and end in its text.
+	optionsAt, optionsEnd int
+	options               []KeyOption
+	grant                 Grant
+	grantErr              error
 }
 
 // ParseAuthorizedKeys reads data. It never fails: what is not a key line is
@@ -96,12 +93,7 @@ func (l *AuthorizedLine) OptionsText() string { return l.text[l.optionsAt:l.opti
 func (l *AuthorizedLine) Options() []KeyOption { return slices.Clone(l.options) }
 
 // Comment returns what follows the key in a KeyLine.
-func (l *AuthorizedLine) Comment() string {
-	if l.kind != KeyLine {
-		return ""
-	}
-	return strings.TrimRight(visible(l.text[l.commentAt:]), "\r")
-}
+func (l *AuthorizedLine) Comment() string { return l.comment(l.text) }
 
 // Grant returns what the line's options allow and demand, as the newest OpenSSH
 // reads them, or an Invalid error that says why it refuses them.
@@ -114,12 +106,7 @@ func (l *AuthorizedLine) Grant() (Grant, error) {
 
 // With returns the text of l with key in the place of its own: leading blanks,
 // options, spaces between the parts and comment stay byte for byte.
-func (l *AuthorizedLine) With(key PublicKey) string {
-	encoded := base64.StdEncoding.EncodeToString([]byte(key.blob))
-	// What lies between type and base64 is kept; what follows the base64 is
-	// the comment with the blanks in front of it.
-	return l.text[:l.typeAt] + key.Type() + l.text[l.typeEnd:l.blobAt] + encoded + l.text[l.blobEnd:]
-}
+func (l *AuthorizedLine) With(key PublicKey) string { return l.with(l.text, key) }
 
 // SameOptions reports whether two key lines grant the same: their options are
 // equal byte for byte, or are both valid and amount to the same. Lines that are
@@ -149,8 +136,8 @@ func parseAuthorizedLine(line textLine) AuthorizedLine {
 		l.kind = CommentLine
 		return l
 	}
-	if l.readKey(seen, start) {
-		l.kind = KeyLine
+	if k, ok := readKeyText(seen, start); ok {
+		l.kind, l.keyText = KeyLine, k
 		l.grant, l.grantErr = parseGrant("")
 		return l
 	}
@@ -159,103 +146,14 @@ func parseAuthorizedLine(line textLine) AuthorizedLine {
 		l.reason = "a quote is never closed"
 		return l
 	}
-	if !l.readKey(seen, skipBlanks(seen, end)) {
+	k, ok := readKeyText(seen, skipBlanks(seen, end))
+	if !ok {
 		l.reason = whyNoKey(seen[start:])
 		return l
 	}
-	l.kind, l.reason = KeyLine, ""
+	l.kind, l.keyText = KeyLine, k
 	l.optionsAt, l.optionsEnd = start, end
 	l.options = splitOptions(l.OptionsText())
 	l.grant, l.grantErr = parseGrant(l.OptionsText())
 	return l
-}
-
-// readKey reads "type base64 comment" at offset at, as sshkey_read does, and
-// fills in l's parts where it finds one.
-func (l *AuthorizedLine) readKey(seen string, at int) bool {
-	typeEnd := skipWord(seen, at)
-	blobAt := skipBlanks(seen, typeEnd)
-	blobEnd := skipWord(seen, blobAt)
-	if typeEnd == at || blobEnd == blobAt {
-		return false
-	}
-	key, ok := decodeKey(seen[at:typeEnd], seen[blobAt:blobEnd])
-	if !ok {
-		return false
-	}
-	l.key = key
-	l.typeAt, l.typeEnd, l.blobAt, l.blobEnd = at, typeEnd, blobAt, blobEnd
-	l.commentAt = skipBlanks(seen, blobEnd)
-	return true
-}
-
-// decodeKey reads a key from the name of its type and its base64, as
-// sshkey_read does: white space within the base64 is ignored (which is how a
-// "\r" at the end of a line does no harm), and the names of RSA's and webauthn's
-// signature algorithms stand for their keys' types.
-func decodeKey(name, encoded string) (PublicKey, bool) {
-	encoded = strings.Map(func(r rune) rune {
-		if strings.ContainsRune("\t\n\v\f\r ", r) {
-			return -1
-		}
-		return r
-	}, encoded)
-	blob, err := base64.StdEncoding.Strict().DecodeString(encoded)
-	if err != nil {
-		return PublicKey{}, false
-	}
-	declared, ok := blobType(string(blob))
-	if !ok || declared != keyTypeOfAlgorithm(name) {
-		return PublicKey{}, false
-	}
-	return PublicKey{string(blob)}, true
-}
-
-// keyTypeOfAlgorithm returns the type of key that the public key algorithm name
-// uses: itself, but for the algorithms that are only another way to sign.
-func keyTypeOfAlgorithm(name string) string {
-	switch name {
-	case "rsa-sha2-256", "rsa-sha2-512":
-		return "ssh-rsa"
-	case "webauthn-sk-ecdsa-sha2-nistp256@openssh.com":
-		return "sk-ecdsa-sha2-nistp256@openssh.com"
-	}
-	return name
-}
-
-// whyNoKey explains a line in which no key was found.
-func whyNoKey(text string) string {
-	switch {
-	case strings.HasPrefix(text, "\ufeff"):
-		return "it starts with a UTF-8 byte order mark, which hides the first key"
-	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
-		return "the file is UTF-16, which no SSH server reads"
-	case strings.HasPrefix(text, "---- BEGIN SSH2 PUBLIC KEY"), strings.HasPrefix(text, "-----BEGIN"):
-		return "it belongs to a key in another format; ssh-keygen -i converts it"
-	case strings.Contains(text, " "):
-		return "no key type is followed by that type's key in base64"
-	}
-	return "it is one word: a key's line may not be wrapped"
-}
-
-// visible returns what of s a program sees that reads it as a C string.
-func visible(s string) string {
-	if i := strings.IndexByte(s, 0); i >= 0 {
-		return s[:i]
-	}
-	return s
-}
-
-func skipBlanks(s string, i int) int {
-	for i < len(s) && (s[i] == ' ' || s[i] == '\t') {
-		i++
-	}
-	return i
-}
-
-func skipWord(s string, i int) int {
-	for i < len(s) && s[i] != ' ' && s[i] != '\t' {
-		i++
-	}
-	return i
 }

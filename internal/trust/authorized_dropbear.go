@@ -3,6 +3,7 @@ package trust
 import (
 	"encoding/base64"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +37,12 @@ const (
 	dropbearLines   = 300
 )
 
+// dropbearTypes are the types of keys that Dropbear knows, when all are built in.
+var dropbearTypes = []string{
+	"ssh-rsa", "ssh-dss", "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+	"sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519@openssh.com",
+}
+
 // dropbearReads reports whether Dropbear finds key in text, a line without "\r"
 // and "\n", and if so why it refuses its options.
 func dropbearReads(text string, key PublicKey, v ServerVersion) (found bool, err error) {
@@ -44,7 +51,7 @@ func dropbearReads(text string, key PublicKey, v ServerVersion) (found bool, err
 		limit = dropbearLineOld
 	}
 	name := key.Type()
-	if len(text) < 10 || len(text) > limit || len(name)+3 > len(text) || strings.Contains(text, "\x00") {
+	if !slices.Contains(dropbearTypes, name) || len(text) < 10 || len(text) > limit || len(name)+3 > len(text) || strings.Contains(text, "\x00") {
 		return false, nil
 	}
 	options, rest := "", text

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -118,10 +119,7 @@ func (l *AuthorizedLine) keyHonoredByOpenSSH(v ServerVersion) error {
 }
 
 func (l *AuthorizedLine) honoredByDropbear(v ServerVersion) error {
-	switch l.key.Type() {
-	case "ssh-rsa", "ssh-dss", "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
-		"sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519@openssh.com":
-	default:
+	if !slices.Contains(dropbearTypes, l.key.Type()) {
 		return Errorf(Invalid, "%s does not know keys of type %q", v, abbreviate(l.key.Type()))
 	}
 	for text := range strings.SplitSeq(l.text, "\r") {
