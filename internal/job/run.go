@@ -1,0 +1,214 @@
+package job
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"time"
+
+	"keyturn/internal/audit"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A Run is one execution of a procedure as its steps, Reverse, Leave and Ended
+// see it: a value, as of the moment in which it was made.
+type Run struct {
+	ID        trust.RunID
+	Tenant    trust.TenantID
+	Procedure string
+	Subject   string
+	Args      json.RawMessage
+	Actor     audit.Actor // who started it, without personal data
+	State     State
+	Direction Direction
+	Skipped   []string    // rows that the run does without
+	BackOf    trust.RunID // the run that this one takes back
+	BackBy    trust.RunID // the run that takes this one back
+	Created   time.Time
+	// Epoch is the fence of the claim under which the step runs: a step with a
+	// lower one must not act any more.
+	Epoch int64
+	// Installation is the id of this installation, from Options.
+	Installation string
+
+	// Only for steps:
+
+	Step    string       // the row's name
+	Attempt int          // 1 for the first time that this target is in this row in this direction
+	Log     *slog.Logger // says run, step and target in every line
+
+	table table
+	store *store.Store
+	saved *json.RawMessage
+}
+
+// Decode reads the arguments of the run into v.
+func (r Run) Decode(v any) error {
+	if err := json.Unmarshal(r.Args, v); err != nil {
+		return fmt.Errorf("arguments of run %q: %w", r.ID, err)
+	}
+	return nil
+}
+
+// Save keeps v, as JSON, as the result of the step for its target. It is
+// committed with the outcome, whatever that is, so that a later attempt, a
+// later row, Undo and Reverse can read it with ResultOf. The last call counts.
+func (r Run) Save(v any) error {
+	if r.saved == nil {
+		return fmt.Errorf("run %q: only a step can save a result", r.ID)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("result of step %q of run %q: %w", r.Step, r.ID, err)
+	}
+	*r.saved = b
+	return nil
+}
+
+// ResultOf reads into v what the named step saved for t, which is a target of
+// that step's list (any target will do for a step on Once), and reports whether
+// it has saved anything. Of a step that was undone, it is what Undo saved or
+// else what Do did.
+func (r Run) ResultOf(ctx context.Context, step string, t Target, v any) (found bool, err error) {
+	err = r.store.View(ctx, r.Tenant, func(tx *store.Tx) error {
+		found, err = r.In(tx).ResultOf(step, t, v)
+		return err
+	})
+	return found, err
+}
+
+// Targets yields the targets of a list in order, a bounded number in memory.
+// It ends at the first error. Each page is a View of its own.
+func (r Run) Targets(ctx context.Context, list List) iter.Seq2[Target, error] {
+	return paged(func(from int) (items []Target, err error) {
+		err = r.store.View(ctx, r.Tenant, func(tx *store.Tx) error {
+			items, err = selectTargets(tx, r, list, from)
+			return err
+		})
+		return items, err
+	}, func(t Target) int { return t.N })
+}
+
+// In returns the journal of the run as tx sees it.
+func (r Run) In(tx *store.Tx) Journal { return Journal{tx, r} }
+
+// A Journal is what is written of a run, within one transaction.
+type Journal struct {
+	tx  *store.Tx
+	run Run
+}
+
+// A Cell is one target in one row in one direction.
+type Cell struct {
+	Step      string
+	Direction Direction
+	Target    Target
+	State     CellState
+	Attempt   int
+	Intended  time.Time // when the last attempt began
+	Ended     time.Time // when it ended
+	Next      time.Time // when the next one is due, while Waiting
+	Error     string    // the sentence of the last attempt that did not succeed
+	Result    json.RawMessage
+}
+
+// A CellState is how a target stands in a row.
+type CellState string
+
+// The states of a cell. A target that has not been begun in a row has no cell.
+const (
+	CellIntended CellState = "intended" // Do may have run, or be running
+	CellDone     CellState = "done"
+	CellFailed   CellState = "failed"  // and holds the run
+	CellWaiting  CellState = "waiting" // to be tried again
+	CellLeft     CellState = "left"    // by a person, before it was done
+)
+
+// ResultOf is Run.ResultOf.
+func (j Journal) ResultOf(step string, t Target, v any) (bool, error) {
+	pos := j.run.table.index(step)
+	if pos < 0 {
+		return false, fmt.Errorf("procedure %q has no step %q", j.run.Procedure, step)
+	}
+	on, n := j.run.table.Rows[pos].On, t.N
+	if on == Once {
+		n = 0
+	} else if on != t.List {
+		return false, fmt.Errorf("step %q of procedure %q is on list %q, and target %q on %q", step, j.run.Procedure, on, t.Name, t.List)
+	}
+	result, err := selectResult(j.tx, j.run.ID, pos, n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := json.Unmarshal(result, v); err != nil {
+		return false, fmt.Errorf("result of step %q of run %q: %w", step, j.run.ID, err)
+	}
+	return true, nil
+}
+
+// Targets is Run.Targets.
+func (j Journal) Targets(list List) iter.Seq2[Target, error] {
+	return paged(func(from int) ([]Target, error) {
+		return selectTargets(j.tx, j.run, list, from)
+	}, func(t Target) int { return t.N })
+}
+
+// Cells yields what is written of a step in one direction, by target.
+func (j Journal) Cells(step string, d Direction) iter.Seq2[Cell, error] {
+	pos := j.run.table.index(step)
+	if pos < 0 {
+		return func(yield func(Cell, error) bool) {
+			yield(Cell{}, fmt.Errorf("procedure %q has no step %q", j.run.Procedure, step))
+		}
+	}
+	return paged(func(from int) ([]Cell, error) {
+		return selectCells(j.tx, j.run, pos, d, from, page)
+	}, func(c Cell) int { return c.Target.N })
+}
+
+// Began reports whether the named step was intended for any target.
+func (j Journal) Began(step string) (bool, error) {
+	pos := j.run.table.index(step)
+	if pos < 0 {
+		return false, fmt.Errorf("procedure %q has no step %q", j.run.Procedure, step)
+	}
+	return anyBegun(j.tx, j.run.ID, pos, pos)
+}
+
+// Skips reports whether the run does without the named row.
+func (r Run) Skips(step string) bool { return slices.Contains(r.Skipped, step) }
+
+// page is how many rows of the journal are read into memory at once.
+const page = 500
+
+// paged yields what load returns, a page at a time; number is an item's place.
+func paged[T any](load func(from int) ([]T, error), number func(T) int) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for from := 0; ; {
+			items, err := load(from)
+			if err != nil {
+				var none T
+				yield(none, err)
+				return
+			}
+			for _, item := range items {
+				if !yield(item, nil) {
+					return
+				}
+				from = number(item) + 1
+			}
+			if len(items) < page {
+				return
+			}
+		}
+	}
+}

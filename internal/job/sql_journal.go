@@ -1,0 +1,485 @@
+package job
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"keyturn/internal/audit"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// values returns n groups of SQL parameters of the given width: "($1,$2),($3,$4)".
+func values(n, width int) string {
+	groups := make([]string, n)
+	for i := range groups {
+		params := make([]string, width)
+		for j := range params {
+			params[j] = "$" + strconv.Itoa(i*width+j+1)
+		}
+		groups[i] = "(" + strings.Join(params, ",") + ")"
+	}
+	return strings.Join(groups, ",")
+}
+
+// insertTargets writes the targets of one list.
+func insertTargets(tx *store.Tx, run trust.RunID, list List, targets []Target) error {
+	const width, most = 9, 200
+	for from := 0; from < len(targets); from += most {
+		some := targets[from:min(from+most, len(targets))]
+		args := make([]any, 0, width*most)
+		for i, t := range some {
+			args = append(args, tx.Tenant(), run, list, from+i, t.Host, t.Name, string(t.Spec), 0, "")
+		}
+		_, err := tx.Exec(`INSERT INTO job_targets (tenant, run, list, n, host, name, spec, left_at, left_by) VALUES `+values(len(some), width), args...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const targetColumns = `t.n, t.host, t.name, t.spec, t.left_at`
+
+// scanTarget reads targetColumns, and more after them.
+func scanTarget(rows *sql.Rows, tb table, list List, more ...any) (Target, error) {
+	t, spec, left := Target{List: list}, "", int64(0)
+	err := rows.Scan(append([]any{&t.N, &t.Host, &t.Name, &spec, &left}, more...)...)
+	t.Wave, t.Left = tb.wave(t.N), left > 0
+	if spec != "" {
+		t.Spec = json.RawMessage(spec)
+	}
+	return t, err
+}
+
+// selectTargets returns up to a page of a list's targets, from number from on.
+func selectTargets(tx *store.Tx, r Run, list List, from int) ([]Target, error) {
+	rows, err := tx.Query(`SELECT `+targetColumns+` FROM job_targets t
+		WHERE t.tenant = $1 AND t.run = $2 AND t.list = $3 AND t.n >= $4 ORDER BY t.n LIMIT $5`,
+		r.Tenant, r.ID, list, from, page)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []Target
+	for rows.Next() {
+		t, err := scanTarget(rows, r.table, list)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return all, rows.Err()
+}
+
+// work is a target that is to go through the row of a stage.
+type work struct {
+	Target
+	attempt int // 1 for the first
+	tries   int // how often in succession it was unavailable so far
+}
+
+// selectFresh returns up to limit targets of a stage, from number from on, that
+// have not been begun there: on the way back, of those that were begun on the
+// way forward.
+func selectFresh(tx *store.Tx, r record, s stage, from, limit int) ([]work, error) {
+	_, hi := r.table.span(s)
+	list := r.table.Rows[s.row].On
+	query := `SELECT ` + targetColumns + ` FROM job_targets t
+		WHERE t.tenant = $1 AND t.run = $2 AND t.list = $3 AND t.n >= $4 AND t.n < $5 AND t.left_at = 0
+		AND NOT EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = t.tenant AND j.run = t.run
+			AND j.direction = $6 AND j.pos = $7 AND j.n = t.n)
+		ORDER BY t.n LIMIT $8`
+	if r.direction == Backward {
+		query = `SELECT ` + targetColumns + ` FROM job_journal f
+		JOIN job_targets t ON t.tenant = f.tenant AND t.run = f.run AND t.list = $3 AND t.n = f.n AND t.left_at = 0
+		WHERE f.tenant = $1 AND f.run = $2 AND f.direction = 'forward' AND f.pos = $7 AND f.n >= $4 AND f.n < $5
+		AND NOT EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = f.tenant AND j.run = f.run
+			AND j.direction = $6 AND j.pos = f.pos AND j.n = f.n)
+		ORDER BY f.n LIMIT $8`
+	}
+	rows, err := tx.Query(query, r.tenant, r.id, list, from, hi, r.direction, s.row, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []work
+	for rows.Next() {
+		t, err := scanTarget(rows, r.table, list)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, work{Target: t, attempt: 1})
+	}
+	return all, rows.Err()
+}
+
+// selectRetries returns up to limit targets of a stage whose time to be tried
+// again has come, the longest overdue first.
+func selectRetries(tx *store.Tx, r record, s stage, limit int) ([]work, error) {
+	lo, hi := r.table.span(s)
+	list := r.table.Rows[s.row].On
+	rows, err := tx.Query(`SELECT `+targetColumns+`, j.attempt, j.tries FROM job_journal j
+		JOIN job_targets t ON t.tenant = j.tenant AND t.run = j.run AND t.list = $3 AND t.n = j.n
+		WHERE j.tenant = $1 AND j.run = $2 AND j.state = 'waiting' AND j.next_at <= $8
+		AND j.direction = $6 AND j.pos = $7 AND j.n >= $4 AND j.n < $5
+		ORDER BY j.next_at, j.n LIMIT $9`,
+		r.tenant, r.id, list, lo, hi, r.direction, s.row, store.Micros(tx.Now()), limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []work
+	for rows.Next() {
+		var w work
+		if w.Target, err = scanTarget(rows, r.table, list, &w.attempt, &w.tries); err != nil {
+			return nil, err
+		}
+		w.attempt++
+		all = append(all, w)
+	}
+	return all, rows.Err()
+}
+
+// nextRetry returns when a target of a stage will be due again that is not yet.
+func nextRetry(tx *store.Tx, r record, s stage) (time.Time, error) {
+	lo, hi := r.table.span(s)
+	var next int64
+	err := tx.QueryRow(`SELECT next_at FROM job_journal WHERE tenant = $1 AND run = $2 AND state = 'waiting' AND next_at > $7
+		AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6 ORDER BY next_at LIMIT 1`,
+		r.tenant, r.id, r.direction, s.row, lo, hi, store.Micros(tx.Now())).Scan(&next)
+	if errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	return store.Time(next), err
+}
+
+// insertIntents notes that some targets are going to be in a row. It returns
+// how many were noted: a target that is in flight or done is not.
+func insertIntents(tx *store.Tx, r record, s stage, some []work) (int64, error) {
+	const width = 8
+	args := make([]any, 0, width*len(some))
+	for _, w := range some {
+		args = append(args, tx.Tenant(), r.id, r.direction, s.row, w.N, r.epoch, w.attempt, store.Micros(tx.Now()))
+	}
+	cells := strings.ReplaceAll(values(len(some), width), ")", ",'intended',0,0,0,'','')")
+	return tx.Exec(`INSERT INTO job_journal (tenant, run, direction, pos, n, epoch, attempt, intended_at,
+			state, tries, done_at, next_at, error, result) VALUES `+cells+`
+		ON CONFLICT (tenant, run, direction, pos, n) DO UPDATE SET state = 'intended', epoch = excluded.epoch,
+			attempt = excluded.attempt, intended_at = excluded.intended_at, next_at = 0
+		WHERE job_journal.state = 'waiting'`, args...)
+}
+
+// An outcome is how an attempt ended.
+type outcome struct {
+	state  CellState
+	tries  int
+	next   int64
+	reason string
+	result json.RawMessage // nil: as it was
+}
+
+// updateOutcome writes how an attempt ended, and reports whether it was still
+// the business of the given claim.
+func updateOutcome(tx *store.Tx, r record, s stage, n int, state CellState, o outcome) (bool, error) {
+	rows, err := tx.Exec(`UPDATE job_journal SET state = $7, tries = $8, next_at = $9, error = $10, done_at = $11,
+			result = CASE WHEN $12 = '' THEN result ELSE $12 END
+		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n = $5 AND epoch = $6 AND state = 'intended'`,
+		r.tenant, r.id, r.direction, s.row, n, r.epoch,
+		state, o.tries, o.next, o.reason, store.Micros(tx.Now()), string(o.result))
+	return rows == 1, err
+}
+
+// isLeft reports whether a target has been left.
+func isLeft(tx *store.Tx, run trust.RunID, list List, n int) (bool, error) {
+	var left int64
+	err := tx.QueryRow(`SELECT left_at FROM job_targets WHERE tenant = $1 AND run = $2 AND list = $3 AND n = $4`,
+		tx.Tenant(), run, list, n).Scan(&left)
+	return left > 0, err
+}
+
+// requeue makes what an engine had in flight that has lost its claim, or its
+// life, due again. Only the stage that a run has reached can be in flight.
+func requeue(tx *store.Tx, r record) (int64, error) {
+	if r.at == top {
+		return 0, nil
+	}
+	return tx.Exec(`UPDATE job_journal SET next_at = $5, state = CASE WHEN EXISTS (
+			SELECT 1 FROM job_targets t WHERE t.tenant = job_journal.tenant AND t.run = job_journal.run
+			AND t.list = $4 AND t.n = job_journal.n AND t.left_at > 0) THEN 'left' ELSE 'waiting' END
+		WHERE tenant = $1 AND run = $2 AND direction IN ('forward', 'back') AND pos = $3 AND state = 'intended'`,
+		r.tenant, r.id, r.at.row, r.table.Rows[r.at.row].On, store.Micros(tx.Now()))
+}
+
+// inFlight reports whether something of a stage may be in flight.
+func inFlight(tx *store.Tx, r record) (bool, error) {
+	if r.owner == "" || r.at == top {
+		return false, nil
+	}
+	return exists(tx, `SELECT 1 FROM job_journal WHERE tenant = $1 AND run = $2 AND direction IN ('forward', 'back')
+		AND pos = $3 AND state = 'intended' LIMIT 1`, r.tenant, r.id, r.at.row)
+}
+
+// retryNow makes the failed and the waiting targets of the stage that a run has
+// reached due at once.
+func retryNow(tx *store.Tx, r record) error {
+	if r.at == top {
+		return nil
+	}
+	lo, hi := r.table.span(r.at)
+	_, err := tx.Exec(`UPDATE job_journal SET state = 'waiting', next_at = $7, tries = 0
+		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6
+		AND state IN ('failed', 'waiting')`, r.tenant, r.id, r.direction, r.at.row, lo, hi, store.Micros(tx.Now()))
+	return err
+}
+
+// A standing is what is not done of a stage.
+type standing struct {
+	unfinished  int   // cells that are neither done nor left
+	waiting     int   // of these, those that are due at a time
+	unavailable int   // of these, those that did not answer
+	next        int64 // when the first of them is due
+	example     string
+	why         string // the sentence of the example
+}
+
+// selectStanding counts what is begun and not done of a stage.
+func selectStanding(tx *store.Tx, r record, s stage) (st standing, err error) {
+	lo, hi := r.table.span(s)
+	var next, unavailable sql.NullInt64
+	key := []any{r.tenant, r.id, r.direction, s.row, lo, hi}
+	err = tx.QueryRow(`SELECT COUNT(*), MIN(next_at), SUM(CASE WHEN tries > 0 THEN 1 ELSE 0 END) FROM job_journal
+		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6 AND state = 'waiting'`,
+		key...).Scan(&st.waiting, &next, &unavailable)
+	if err != nil {
+		return st, err
+	}
+	st.next, st.unavailable = next.Int64, int(unavailable.Int64)
+	if st.waiting == 0 {
+		err = tx.QueryRow(`SELECT COUNT(*) FROM job_journal WHERE tenant = $1 AND run = $2 AND direction = $3
+			AND pos = $4 AND n >= $5 AND n < $6 AND state IN ('intended', 'failed')`, key...).Scan(&st.unfinished)
+		return st, err
+	}
+	st.unfinished = st.waiting
+	err = tx.QueryRow(`SELECT t.name, j.error FROM job_journal j
+		JOIN job_targets t ON t.tenant = j.tenant AND t.run = j.run AND t.list = $7 AND t.n = j.n
+		WHERE j.tenant = $1 AND j.run = $2 AND j.direction = $3 AND j.pos = $4 AND j.n >= $5 AND j.n < $6
+		AND j.state = 'waiting' ORDER BY j.next_at, j.n LIMIT 1`,
+		append(key, r.table.Rows[s.row].On)...).Scan(&st.example, &st.why)
+	return st, err
+}
+
+// selectResult returns what a step saved for a target: on the way back if it
+// did, else on the way forward; or sql.ErrNoRows.
+func selectResult(tx *store.Tx, run trust.RunID, pos, n int) (json.RawMessage, error) {
+	var result string
+	err := tx.QueryRow(`SELECT result FROM job_journal WHERE tenant = $1 AND run = $2 AND direction IN ('back', 'forward')
+		AND pos = $3 AND n = $4 AND result <> '' ORDER BY direction LIMIT 1`, tx.Tenant(), run, pos, n).Scan(&result)
+	return json.RawMessage(result), err
+}
+
+// anyBegun reports whether a target was begun on the way forward in a row from
+// first to last.
+func anyBegun(tx *store.Tx, run trust.RunID, first, last int) (bool, error) {
+	return exists(tx, `SELECT 1 FROM job_journal WHERE tenant = $1 AND run = $2 AND direction = 'forward'
+		AND pos >= $3 AND pos <= $4 LIMIT 1`, tx.Tenant(), run, first, last)
+}
+
+// exists reports whether a query has a row.
+func exists(tx *store.Tx, query string, args ...any) (bool, error) {
+	var one int
+	err := tx.QueryRow(query, args...).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// selectCells returns up to limit cells of a row in one direction, from number
+// from on.
+func selectCells(tx *store.Tx, r Run, pos int, d Direction, from, limit int) ([]Cell, error) {
+	return queryCells(tx, r, pos, d, `j.n >= $6`, `j.n`, from, limit)
+}
+
+// selectTroubled returns up to limit cells of a row in one direction that are
+// in the given state, those due first first.
+func selectTroubled(tx *store.Tx, r Run, pos int, d Direction, state CellState, limit int) ([]Cell, error) {
+	return queryCells(tx, r, pos, d, `j.state = $6`, `j.next_at, j.n`, state, limit)
+}
+
+func queryCells(tx *store.Tx, r Run, pos int, d Direction, where, order string, arg any, limit int) ([]Cell, error) {
+	list := r.table.Rows[pos].On
+	rows, err := tx.Query(`SELECT `+targetColumns+`, j.state, j.attempt, j.intended_at, j.done_at, j.next_at, j.error, j.result
+		FROM job_journal j JOIN job_targets t ON t.tenant = j.tenant AND t.run = j.run AND t.list = $3 AND t.n = j.n
+		WHERE j.tenant = $1 AND j.run = $2 AND j.direction = $4 AND j.pos = $5 AND `+where+`
+		ORDER BY `+order+` LIMIT $7`, r.Tenant, r.ID, list, d, pos, arg, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []Cell
+	for rows.Next() {
+		c := Cell{Step: r.table.Rows[pos].Name, Direction: d}
+		var intended, ended, next int64
+		var result string
+		if c.Target, err = scanTarget(rows, r.table, list, &c.State, &c.Attempt, &intended, &ended, &next, &c.Error, &result); err != nil {
+			return nil, err
+		}
+		c.Intended, c.Ended, c.Next = store.Time(intended), store.Time(ended), store.Time(next)
+		if result != "" {
+			c.Result = json.RawMessage(result)
+		}
+		all = append(all, c)
+	}
+	return all, rows.Err()
+}
+
+// countStage counts the cells of a stage by state.
+func countStage(tx *store.Tx, r record, s stage, d Direction) (map[CellState]int, error) {
+	lo, hi := r.table.span(s)
+	counts, err := countCells(tx, `SELECT direction, state, COUNT(*) FROM job_journal WHERE tenant = $1 AND run = $2
+		AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6 GROUP BY direction, state`, r.tenant, r.id, d, s.row, lo, hi)
+	return counts[d], err
+}
+
+// countRow counts the cells of a row by direction and state.
+func countRow(tx *store.Tx, r record, pos int) (forward, back map[CellState]int, err error) {
+	counts, err := countCells(tx, `SELECT direction, state, COUNT(*) FROM job_journal WHERE tenant = $1 AND run = $2
+		AND direction IN ('forward', 'back') AND pos = $3 GROUP BY direction, state`, r.tenant, r.id, pos)
+	return counts[Forward], counts[Backward], err
+}
+
+func countCells(tx *store.Tx, query string, args ...any) (map[Direction]map[CellState]int, error) {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	counts := map[Direction]map[CellState]int{Forward: {}, Backward: {}}
+	for rows.Next() {
+		var d Direction
+		var state CellState
+		var n int
+		if err := rows.Scan(&d, &state, &n); err != nil {
+			return nil, err
+		}
+		counts[d][state] = n
+	}
+	return counts, rows.Err()
+}
+
+// selectLeft returns up to limit targets that were left, of every list.
+func selectLeft(tx *store.Tx, r Run, limit int) ([]Target, error) {
+	rows, err := tx.Query(`SELECT t.list, `+targetColumns+` FROM job_targets t
+		WHERE t.tenant = $1 AND t.run = $2 AND t.left_at > 0 ORDER BY t.list, t.n LIMIT $3`, r.Tenant, r.ID, limit)
+	if err != nil {
+		return nil, err
+	}
+	return scanTargets(rows, r.table)
+}
+
+// scanTargets reads rows of a list's name and targetColumns.
+func scanTargets(rows *sql.Rows, tb table) (all []Target, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		var t Target
+		var spec string
+		var left int64
+		if err := rows.Scan(&t.List, &t.N, &t.Host, &t.Name, &spec, &left); err != nil {
+			return nil, err
+		}
+		t.Wave, t.Left = tb.wave(t.N), left > 0
+		if spec != "" {
+			t.Spec = json.RawMessage(spec)
+		}
+		all = append(all, t)
+	}
+	return all, rows.Err()
+}
+
+// countLeft counts the targets that were left.
+func countLeft(tx *store.Tx, run trust.RunID) (n int, err error) {
+	err = tx.QueryRow(`SELECT COUNT(*) FROM job_targets WHERE tenant = $1 AND run = $2 AND left_at > 0`,
+		tx.Tenant(), run).Scan(&n)
+	return n, err
+}
+
+// countMissed counts the targets of a list, below number hi, that were left
+// before they were done in a row on the way forward.
+func countMissed(tx *store.Tx, r record, pos, hi int) (n int, err error) {
+	err = tx.QueryRow(`SELECT COUNT(*) FROM job_targets t
+		WHERE t.tenant = $1 AND t.run = $2 AND t.left_at > 0 AND t.list = $3 AND t.n < $4
+		AND NOT EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = t.tenant AND j.run = t.run
+			AND j.direction = 'forward' AND j.pos = $5 AND j.n = t.n AND j.state = 'done')`,
+		r.tenant, r.id, r.table.Rows[pos].On, hi, pos).Scan(&n)
+	return n, err
+}
+
+// selectLeavable returns up to limit targets of a run that match w and have not
+// been left.
+func selectLeavable(tx *store.Tx, r record, w Which, limit int) ([]Target, error) {
+	query := `SELECT t.list, ` + targetColumns + ` FROM job_targets t WHERE t.tenant = $1 AND t.run = $2 AND t.left_at = 0`
+	args := []any{r.tenant, r.id}
+	param := func(v any) string {
+		args = append(args, v)
+		return "$" + strconv.Itoa(len(args))
+	}
+	switch {
+	case w == Which{}:
+		return nil, trust.Errorf(trust.Invalid, "leave which place of run %q?", r.id)
+	case w.Unreachable && r.at == top:
+		return nil, nil
+	case w.Unreachable:
+		lo, hi := r.table.span(r.at)
+		query += ` AND t.list = ` + param(r.table.Rows[r.at.row].On) + ` AND t.n >= ` + param(lo) + ` AND t.n < ` + param(hi) +
+			` AND EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = t.tenant AND j.run = t.run AND j.direction = ` + param(r.direction) +
+			` AND j.pos = ` + param(r.at.row) + ` AND j.n = t.n AND j.state = 'waiting' AND j.tries > 0)`
+	}
+	if w.Name != "" {
+		query += ` AND t.name = ` + param(w.Name)
+	}
+	if w.Host != "" {
+		query += ` AND t.host = ` + param(w.Host)
+	}
+	rows, err := tx.Query(query+` ORDER BY t.list, t.n LIMIT `+param(limit), args...)
+	if err != nil {
+		return nil, err
+	}
+	return scanTargets(rows, r.table)
+}
+
+// hasFinished reports whether a target has been through all rows of its list:
+// on the way back, whether everything of it was undone.
+func hasFinished(tx *store.Tx, r record, t Target) (bool, error) {
+	last := -1
+	for i, row := range r.table.Rows {
+		if row.On != t.List || slices.Contains(r.skipped, row.Name) {
+			continue
+		}
+		if r.direction == Forward {
+			last = i
+		} else if last < 0 && row.Undo {
+			last = i
+		}
+	}
+	return exists(tx, `SELECT 1 FROM job_journal WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4
+		AND n = $5 AND state = 'done'`, r.tenant, r.id, r.direction, last, t.N)
+}
+
+// leaveTarget leaves a target. What it has in flight ends first.
+func leaveTarget(tx *store.Tx, r record, t Target, actor audit.Actor) error {
+	_, err := tx.Exec(`UPDATE job_targets SET left_at = $5, left_by = $6
+		WHERE tenant = $1 AND run = $2 AND list = $3 AND n = $4`,
+		r.tenant, r.id, t.List, t.N, store.Micros(tx.Now()), formatActor(actor))
+	if err != nil || r.at == top || r.table.Rows[r.at.row].On != t.List {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE job_journal SET state = 'left' WHERE tenant = $1 AND run = $2 AND direction = $3
+		AND pos = $4 AND n = $5 AND state IN ('waiting', 'failed')`, r.tenant, r.id, r.direction, r.at.row, t.N)
+	return err
+}
