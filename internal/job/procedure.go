@@ -65,6 +65,9 @@ type Procedure struct {
 	// Leave says what it means to go on without a target, or refuses with a
 	// sentence. Without it nothing can be left.
 	Leave func(tx *store.Tx, r Run, t Target) (Effect, error)
+	// Started, if there is one, is part of the commit in which a run is
+	// created, by Create or by Reverse. Its error is Create's.
+	Started func(tx *store.Tx, r Run) error
 	// Ended, if there is one, is part of the commit in which a run ends as
 	// Done, WentBack or Partial. Its error holds the run instead.
 	Ended func(tx *store.Tx, r Run, outcome State) error

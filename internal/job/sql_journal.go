@@ -402,9 +402,10 @@ func scanTargets(rows *sql.Rows, tb table) (all []Target, err error) {
 	return all, rows.Err()
 }
 
-// countLeft counts the targets that were left.
+// countLeft counts the targets that were left, by name: what is in several
+// lists is one.
 func countLeft(tx *store.Tx, run trust.RunID) (n int, err error) {
-	err = tx.QueryRow(`SELECT COUNT(*) FROM job_targets WHERE tenant = $1 AND run = $2 AND left_at > 0`,
+	err = tx.QueryRow(`SELECT COUNT(DISTINCT name) FROM job_targets WHERE tenant = $1 AND run = $2 AND left_at > 0`,
 		tx.Tenant(), run).Scan(&n)
 	return n, err
 }

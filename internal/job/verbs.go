@@ -57,6 +57,11 @@ func (e *Engine) Create(tx *store.Tx, actor audit.Actor, p Plan) (trust.RunID, e
 		}
 	}
 	tx.Note("run", string(r.id))
+	if proc.Started != nil {
+		if err := guard(func() error { return proc.Started(tx, e.view(r)) }); err != nil {
+			return "", err
+		}
+	}
 	return r.id, nil
 }
 
