@@ -23,13 +23,15 @@ type Record struct {
 	Personal []audit.Sealed
 }
 
-// Events returns up to limit (at most MaxEvents) of the tenant's events whose
+// Events returns up to limit (at most MaxEvents, as 0 is) of the tenant's events whose
 // id is greater than after, in the order of their ids; with a subject, only
 // those about that subject. Ids ascend with the time at which transactions
 // began: on PostgreSQL, one that took longer may appear before an event that
 // was already read. Who must not miss any reads by leaf index.
 func (s *Store) Events(ctx context.Context, tenant trust.TenantID, subject, after string, limit int) ([]Record, error) {
-	limit = min(limit, MaxEvents)
+	if limit <= 0 || limit > MaxEvents {
+		limit = MaxEvents
+	}
 	var list []Record
 	err := s.View(ctx, tenant, func(tx *Tx) error {
 		list = nil

@@ -5,142 +5,142 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
 	"golang.org/x/sync/semaphore"
 
 	"keyturn/internal/trust"
 )
 
 const (
-	// maxPostgresWriters and maxPostgresReaders bound the connections of one
-	// node; others wait. PostgreSQL's own bound is 100 as it is delivered.
-	maxPostgresWriters = 12
-	maxPostgresReaders = 12
+	// maxConns bounds the connections of one node that write, and again those
+	// that read; others wait. PostgreSQL as it is delivered has 100 for all.
+	maxConns = 12
 	// maxTries bounds how often a transaction runs that others got in the way
-	// of. After patientTries of them it runs while this node does nothing else.
+	// of. After patientTries it runs while this node writes nothing else.
 	maxTries     = 20
 	patientTries = 3
+	// commitPatience bounds how long a COMMIT is waited for, and for how long
+	// the server is asked what became of one whose answer was lost.
+	commitPatience = 30 * time.Second
 )
+
+// ErrOutcomeUnknown is in the tree of the one error after which a change may
+// have been made: PostgreSQL took a COMMIT, the connection broke before the
+// answer, and the server could not be asked afterwards. Who goes on reads
+// first what is there.
+var ErrOutcomeUnknown = errors.New("connection lost during commit")
 
 // A server is an open PostgreSQL database.
 type server struct {
-	reads  *sql.DB
-	writes *sql.DB
-	turns  *semaphore.Weighted // of writers: one each, or all
+	reads, writes pool
+	patience      time.Duration // commitPatience
+	stop          chan struct{} // closed: begin nothing more
+	closing       sync.Once
+}
+
+// A pool is the connections of one purpose.
+type pool struct {
+	db    *sql.DB
+	begin string
+	turns *semaphore.Weighted // one for each transaction, or all of them
 }
 
 func openPostgres(ctx context.Context, dsn string, list []migration) (_ *server, err error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		// The text of the error repeats the URL without its password.
+		// The text of the error repeats the URL, without its password.
 		return nil, trust.Errorf(trust.Invalid, "database URL: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			err = located(fmt.Sprintf("database %q on %q", config.Database, config.Host), explainPostgres(err))
+		}
+	}()
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 10 * time.Second
 	}
-	setDefault := func(name, value string) {
+	config.RuntimeParams["application_name"] = "keyturn"
+	if err := migratePostgres(ctx, config.Copy(), list); err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]string{
+		"statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "15s",
+	} {
 		if _, ok := config.RuntimeParams[name]; !ok {
 			config.RuntimeParams[name] = value
 		}
 	}
-	setDefault("application_name", "keyturn")
-	migrating := config.Copy() // without the time limits below
-	setDefault("statement_timeout", "30s")
-	setDefault("lock_timeout", "10s")
-	setDefault("idle_in_transaction_session_timeout", "60s")
-
-	s := &server{turns: semaphore.NewWeighted(maxPostgresWriters)}
-	defer func() {
-		if err != nil {
-			_ = s.close()
-			err = fmt.Errorf("open database %q on %q: %w", config.Database, config.Host, explainPostgres(err))
-		}
-	}()
-	if err := migratePostgres(ctx, migrating, list); err != nil {
-		return nil, err
-	}
-	s.reads = openPool(config, maxPostgresReaders)
-	s.writes = openPool(config, maxPostgresWriters)
-	return s, nil
+	return &server{
+		// REPEATABLE READ is one snapshot, which never makes a writer fail and
+		// is never made to fail by one.
+		reads:    openPool(config, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+		writes:   openPool(config, "BEGIN ISOLATION LEVEL SERIALIZABLE"),
+		patience: commitPatience,
+		stop:     make(chan struct{}),
+	}, nil
 }
 
-func openPool(config *pgx.ConnConfig, size int) *sql.DB {
+func openPool(config *pgx.ConnConfig, begin string) pool {
 	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
 		// A commit that has returned is on disk, whatever the server's default.
 		_, err := c.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`)
 		return err
 	}))
-	db.SetMaxOpenConns(size)
-	db.SetMaxIdleConns(size)
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(time.Hour)
-	return db
+	return pool{db: db, begin: begin, turns: semaphore.NewWeighted(maxConns)}
 }
 
-// migrationLock is the advisory lock that a node holds while it migrates.
-const migrationLock = 0x6b657974 // "keyt"
-
-func migratePostgres(ctx context.Context, config *pgx.ConnConfig, list []migration) error {
-	db := stdlib.OpenDB(*config)
-	defer db.Close()
-	locked, err := db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer locked.Close() // and with the connection goes the lock
-	var encoding string
-	if err := locked.QueryRowContext(ctx, `SHOW server_encoding`).Scan(&encoding); err != nil {
-		return err
-	}
-	if encoding != "UTF8" {
-		return trust.Errorf(trust.Invalid, "its encoding is %q, not UTF8", encoding).
-			WithHint("create it with: createdb --encoding=UTF8 --template=template0")
-	}
-	if _, err := locked.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
-		return err
-	}
-	return migrate(ctx, db, goose.DialectPostgres, list, "")
+func (s *server) close() (err error) {
+	s.closing.Do(func() {
+		close(s.stop)
+		for _, p := range []pool{s.reads, s.writes} {
+			_ = p.turns.Acquire(context.Background(), maxConns) // waits for what is under way
+			err = errors.Join(err, p.db.Close())
+			p.turns.Release(maxConns) // for those who wait for a turn, to be told
+		}
+	})
+	return explainPostgres(err)
 }
 
-func (s *server) close() error {
-	var errs []error
-	if s.reads != nil {
-		errs = append(errs, s.reads.Close())
+// turn runs one attempt when there is a connection for it: alone, if nobody
+// else of this node is to run meanwhile.
+func (s *server) turn(ctx context.Context, p pool, alone bool, tx *Tx, fn func(*Tx) error) error {
+	weight := int64(1)
+	if alone {
+		weight = maxConns
 	}
-	if s.writes != nil {
-		errs = append(errs, s.writes.Close())
+	if err := p.turns.Acquire(ctx, weight); err != nil {
+		return gone(ctx)
 	}
-	return explainPostgres(errors.Join(errs...))
+	defer p.turns.Release(weight)
+	select {
+	case <-s.stop:
+		return errClosed
+	default:
+	}
+	return s.attempt(ctx, p, tx, fn)
 }
 
-// view reads at REPEATABLE READ: one snapshot, which never makes a writer fail
-// and is never made to fail by one.
 func (s *server) view(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
-	return s.attempt(ctx, s.reads, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", tx, fn)
+	return s.turn(ctx, s.reads, false, tx, fn)
 }
 
 // update runs at SERIALIZABLE, again and again while PostgreSQL finds that
 // others got in the way.
 func (s *server) update(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
 	for try := 1; ; try++ {
-		weight := int64(1)
-		if try > patientTries {
-			weight = maxPostgresWriters
-		}
-		if err := s.turns.Acquire(ctx, weight); err != nil {
-			return gone(ctx)
-		}
-		err := func() error {
-			defer s.turns.Release(weight)
-			return s.attempt(ctx, s.writes, "BEGIN ISOLATION LEVEL SERIALIZABLE", tx, fn)
-		}()
+		err := s.turn(ctx, s.writes, try > patientTries, tx, fn)
 		if !isContention(err) || try == maxTries {
 			return err
 		}
@@ -155,58 +155,105 @@ func (s *server) update(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
 }
 
 // attempt runs fn in one transaction.
-func (s *server) attempt(ctx context.Context, db *sql.DB, begin string, tx *Tx, fn func(*Tx) error) error {
-	p, err := beginPostgres(ctx, db, begin)
+func (s *server) attempt(ctx context.Context, p pool, tx *Tx, fn func(*Tx) error) error {
+	c, err := p.start(ctx, tx.tenant)
 	if err != nil {
-		return explainContext(ctx, explainPostgres(err))
+		return explain(ctx, err, explainPostgres)
 	}
-	defer p.end()
-	if err := tx.run(ctx, ctx, p, fn); err != nil || !tx.write {
+	defer c.end()
+	if err := tx.run(ctx, ctx, c, fn); err != nil || !tx.write {
 		return err
 	}
 	// From here on ctx is not heard any more: the outcome has to be known.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.patience)
 	defer cancel()
-	tag, err := p.control(ctx, "COMMIT")
-	if err != nil {
-		return explainPostgres(err)
+	tag, err := c.control(ctx, "COMMIT")
+	var refused *pgconn.PgError
+	switch {
+	case err == nil && tag == "COMMIT":
+		return nil
+	case err == nil: // "ROLLBACK": a statement had failed, which fn did not see
+		return trust.Errorf(trust.Internal, "database: a statement had failed, and its transaction was rolled back")
+	case errors.As(err, &refused) && refused.SeverityUnlocalized == "ERROR":
+		return explainPostgres(err) // serialization_failure, or a constraint that was deferred
 	}
-	if tag != "COMMIT" { // "ROLLBACK": a statement had failed, which fn did not see
-		return trust.Errorf(trust.Internal, "database: a statement had failed and the transaction was rolled back")
-	}
-	return nil
+	return s.verdict(tx, err)
 }
 
-// beginPostgres begins a transaction on a connection of the pool. One that
-// died at rest, as all do when the server restarts, is replaced.
-func beginPostgres(ctx context.Context, db *sql.DB, begin string) (*pgSession, error) {
+// verdict finds out what became of a COMMIT without an answer. The event of
+// the transaction is the witness: a second event of that id can be inserted
+// only once the first transaction is over, and only if it failed.
+func (s *server) verdict(tx *Tx, lost error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
+	defer cancel()
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		committed, err := s.isCommitted(ctx, tx)
+		switch {
+		case err == nil && committed:
+			return nil
+		case err == nil:
+			return trust.Errorf(trust.Unavailable, "database: %w", fmt.Errorf("%w: %w", errUndone, lost))
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return trust.Errorf(trust.Unavailable, "database: %w", fmt.Errorf("%w, and it could not be asked whether the change was made: %w", ErrOutcomeUnknown, lost)).
+				WithHint("see whether the change was made before making it again")
+		}
+	}
+}
+
+// errUndone is in the tree of an error after which nothing was changed, though
+// a COMMIT was sent.
+var errUndone = errors.New("the transaction was not committed")
+
+func (s *server) isCommitted(ctx context.Context, tx *Tx) (bool, error) {
+	c, err := s.writes.start(ctx, tx.tenant)
+	if err != nil {
+		return false, err
+	}
+	defer c.end() // rolls back
+	_, err = c.ExecContext(ctx, insertEvent, string(tx.tenant), tx.event.String(), 0, "", "", "", "", []byte{}, nil)
+	if trust.KindOf(explainPostgres(err)) == trust.Conflict {
+		return true, nil
+	}
+	return false, err
+}
+
+// start begins a transaction on a connection of the pool, for the rows of one
+// tenant. A connection that died at rest, as all do when the server restarts,
+// is replaced.
+func (p pool) start(ctx context.Context, tenant trust.TenantID) (*pgConn, error) {
 	for try := 0; ; try++ {
-		c, err := db.Conn(ctx)
+		conn, err := p.db.Conn(ctx)
 		if err != nil {
 			return nil, err
 		}
-		p := &pgSession{c}
-		if _, err = p.control(ctx, begin); err == nil {
-			return p, nil
+		c := &pgConn{conn}
+		if _, err = c.control(ctx, p.begin+"; "+forTenant(tenant)); err == nil {
+			return c, nil
 		}
-		p.end()
+		c.end()
 		var refused *pgconn.PgError
-		if try > maxPostgresWriters+maxPostgresReaders || ctx.Err() != nil || errors.As(err, &refused) && refused.Code != "57P01" {
+		if try > maxConns || ctx.Err() != nil || errors.As(err, &refused) && refused.Code[:2] != "57" {
 			return nil, err
 		}
 	}
 }
 
-// A pgSession is a connection to PostgreSQL.
-type pgSession struct{ *sql.Conn }
+// A pgConn is a connection to PostgreSQL.
+type pgConn struct{ *sql.Conn }
 
-func (p *pgSession) explain(err error) error { return explainPostgres(err) }
+func (c *pgConn) explain(err error) error { return explainPostgres(err) }
 
-// control runs a statement without parameters and returns its command tag,
-// which database/sql does not show: the answer to COMMIT may be ROLLBACK.
-func (p *pgSession) control(ctx context.Context, statement string) (tag string, err error) {
-	err = p.Raw(func(c any) error {
-		t, err := c.(*stdlib.Conn).Conn().Exec(ctx, statement)
+// control runs statements without parameters in one round trip, and returns
+// the command tag of the last, which database/sql does not show: the answer to
+// COMMIT may be ROLLBACK.
+func (c *pgConn) control(ctx context.Context, statements string) (tag string, err error) {
+	err = c.Raw(func(driver any) error {
+		t, err := driver.(*stdlib.Conn).Conn().Exec(ctx, statements)
 		tag = t.String()
 		return err
 	})
@@ -215,9 +262,9 @@ func (p *pgSession) control(ctx context.Context, statement string) (tag string, 
 
 // end gives the connection back to the pool without a transaction, or gives it
 // up.
-func (p *pgSession) end() {
-	_ = p.Raw(func(c any) error {
-		conn := c.(*stdlib.Conn).Conn()
+func (c *pgConn) end() {
+	_ = c.Raw(func(driver any) error {
+		conn := driver.(*stdlib.Conn).Conn()
 		if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
 			return nil
 		}
@@ -228,14 +275,15 @@ func (p *pgSession) end() {
 		}
 		return nil
 	})
-	_ = p.Close()
+	_ = c.Close()
 }
 
-// isContention reports whether a transaction failed for others, and may work
-// when it is run again: serialization_failure and deadlock_detected.
+// isContention reports whether a transaction changed nothing, and may work
+// when it is run again: serialization_failure, deadlock_detected, or a COMMIT
+// that did not arrive.
 func isContention(err error) bool {
 	var e *pgconn.PgError
-	return errors.As(err, &e) && (e.Code == "40001" || e.Code == "40P01")
+	return errors.As(err, &e) && (e.Code == "40001" || e.Code == "40P01") || errors.Is(err, errUndone)
 }
 
 // explainPostgres turns an error of the driver into one of ours, and leaves any
@@ -249,8 +297,8 @@ func explainPostgres(err error) error {
 	if !errors.As(err, &e) {
 		var connect *pgconn.ConnectError
 		var network net.Error
-		if errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) {
-			return trust.Errorf(trust.Unavailable, "database: %w", err).WithHint("is the database running, and reachable from here?")
+		if errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return trust.Errorf(trust.Unavailable, "database: %w", err).WithHint("see that PostgreSQL runs and can be reached from here")
 		}
 		return err
 	}
@@ -258,23 +306,23 @@ func explainPostgres(err error) error {
 	switch e.Code {
 	case "23505": // unique_violation
 		ours.Kind = trust.Conflict
-		ours.Message = fmt.Sprintf("database: such a row exists already: constraint %s of %s", e.ConstraintName, e.TableName)
+		ours.Message = fmt.Sprintf("database: such a row exists already: constraint %q of table %q", e.ConstraintName, e.TableName)
 	case "23503": // foreign_key_violation
 		ours.Kind = trust.Conflict
-		ours.Message = fmt.Sprintf("database: a row that is referred to is missing, or is still referred to: constraint %s of %s", e.ConstraintName, e.TableName)
+		ours.Message = fmt.Sprintf("database: a row that is referred to is missing, or is still referred to: constraint %q of table %q", e.ConstraintName, e.TableName)
 	case "40001", "40P01": // serialization_failure, deadlock_detected
 		ours.Kind = trust.Unavailable
 		ours.Message = "database: too many others changed the same rows"
 	case "25006": // read_only_sql_transaction
-		ours.Message = "database: a View cannot change anything"
+		ours.Message = errReadOnly
 	case "53100": // disk_full
 		ours.Kind = trust.Unavailable
-		ours.Hint = "make room on the database's disk"
-	case "55P03", "57014": // lock_not_available, query_canceled (by statement_timeout)
+		ours.Hint = "make room on the disk of PostgreSQL"
+	case "55P03": // lock_not_available
 		ours.Kind = trust.Unavailable
 	}
 	switch e.Code[:2] {
-	case "08", "53", "57", "58": // connection, resources, operator intervention, system error
+	case "08", "53", "57", "58": // connection, resources, operator's intervention, system error
 		ours.Kind = trust.Unavailable
 	}
 	return ours

@@ -42,21 +42,21 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 	if path == "" || strings.HasPrefix(path, ":memory:") {
 		return nil, trust.Errorf(trust.Invalid, "database URL %q names no file", "sqlite:"+path)
 	}
-	if path, err = filepath.Abs(path); err != nil {
+	if path, err = resolve(path); err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	d := &database{readers: make(chan *session, maxReaders)}
 	defer func() {
 		if err != nil {
 			d.release()
-			err = fmt.Errorf("open database %q: %w", path, explainSQLite(err))
+			err = located(fmt.Sprintf("database %q", path), explainSQLite(err))
 		}
 	}()
 	if d.lock, err = lockFile(path); err != nil {
 		return nil, err
 	}
 	d.writes, err = sql.Open("sqlite", dsn(path,
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "wal_autocheckpoint(1000)", "journal_size_limit(67108864)"))
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-16384)", "temp_store(memory)"))
 	if err != nil {
 		return nil, err
 	}
@@ -93,21 +93,34 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 	return d, nil
 }
 
+// resolve returns the absolute path of a file without symbolic links, so that
+// two names of one database meet at one lock, and makes its directory.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", err
+	}
+	if file, err := filepath.EvalSymlinks(path); err == nil {
+		return file, nil
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return filepath.Join(dir, filepath.Base(path)), err
+}
+
 // dsn returns the name under which the driver opens the file at path.
 func dsn(path string, pragmas ...string) string {
 	q := url.Values{"_txlock": {"immediate"}, "_dqs": {"0"}, "_pragma": append([]string{"busy_timeout(10000)"}, pragmas...)}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
 
-// lockFile takes the database at path for this process, and makes its file and
-// directory if there are none. The lock is on a file of its own beside it: one
+// lockFile takes the database at path for this process, and makes its file if
+// there is none. The lock is on a file of its own beside it: one
 // on the database itself would be lost whenever SQLite closes any descriptor
 // of it.
 func lockFile(path string) (*os.File, error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
@@ -124,7 +137,7 @@ func lockFile(path string) (*os.File, error) {
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
-		err = errors.Join(file.Close(), lock.Truncate(0), syncDir(dir))
+		err = errors.Join(file.Close(), lock.Truncate(0), syncDir(filepath.Dir(path)))
 	}
 	if err == nil {
 		_, err = fmt.Fprintf(lock, "%d\n", os.Getpid())
@@ -147,6 +160,11 @@ func syncDir(dir string) error {
 func (d *database) view(ctx context.Context, tx *Tx, fn func(*Tx) error) (err error) {
 	var s *session
 	select {
+	case <-d.writer.stop:
+		return errClosed
+	default:
+	}
+	select {
 	case s = <-d.readers:
 	case <-ctx.Done():
 		return gone(ctx)
@@ -157,7 +175,7 @@ func (d *database) view(ctx context.Context, tx *Tx, fn func(*Tx) error) (err er
 	if s == nil {
 		if s, err = openSession(ctx, d.reads); err != nil {
 			s = nil
-			return explainContext(ctx, explainSQLite(err))
+			return explain(ctx, err, explainSQLite)
 		}
 	}
 	// An end of ctx interrupts a query, but not what ends the transaction.
@@ -296,7 +314,7 @@ func explainSQLite(err error) error {
 	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT:
 		return trust.Errorf(trust.Unavailable, "database: %w", err)
 	case sqlite3.SQLITE_READONLY:
-		return trust.Errorf(trust.Internal, "database: a View cannot change anything: %w", err)
+		return trust.Errorf(trust.Internal, errReadOnly+": %w", err)
 	}
 	return trust.Errorf(trust.Internal, "database: %w", err)
 }

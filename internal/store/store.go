@@ -118,7 +118,8 @@ func (s *Store) View(ctx context.Context, tenant trust.TenantID, fn func(*Tx) er
 // Update runs fn and commits what it changed together with ev, durably, or
 // changes nothing and returns an error: that of fn, or Conflict where a row
 // exists already, Unavailable where the database cannot be reached or has no
-// room, Invalid for an event without tenant, actor, action or subject.
+// room, Invalid for an event without tenant, actor, action or subject. After
+// ErrOutcomeUnknown alone, the change may have been made.
 //
 // Transactions are serializable: each Update is as if it ran alone. fn may run
 // more than once, of which only the last run counts: it does no I/O, reads no

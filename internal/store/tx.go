@@ -81,7 +81,7 @@ func (tx *Tx) Exec(query string, args ...any) (rows int64, err error) {
 		return 0, err
 	}
 	if !tx.write {
-		return 0, tx.fail(trust.Errorf(trust.Internal, "a View cannot change anything: %s", clip(query)))
+		return 0, tx.fail(trust.Errorf(trust.Internal, errReadOnly+": %s", clip(query)))
 	}
 	result, err := tx.conn.ExecContext(tx.ctx, query, values...)
 	if err != nil {
@@ -120,7 +120,7 @@ func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 
 // explain returns an error of the driver as one of ours.
 func (tx *Tx) explain(err error) error {
-	return explainContext(tx.caller, tx.conn.explain(err))
+	return explain(tx.caller, err, tx.conn.explain)
 }
 
 // fail notes why nothing more is executed, and returns it.

@@ -26,7 +26,7 @@ import (
 // however that ends.
 type Server struct {
 	dir   string
-	stdin io.Closer // the server stops when this closes
+	stdin io.WriteCloser // the server stops when this closes
 	done  chan struct{}
 	admin *sql.DB
 
@@ -83,21 +83,57 @@ func (s *Server) url(user, database string) string {
 	return fmt.Sprintf("postgres://%s@/%s?host=%s", user, database, s.dir)
 }
 
-// Stop kills the server, as a crash would.
+// Stop ends the server for good.
 func (s *Server) Stop() {
 	_ = s.admin.Close()
 	_ = s.stdin.Close()
 	<-s.done
 }
 
-// keeper runs the server and stops it when its standard input ends, which the
-// kernel sees to when the test process dies. $1 is the directory.
+// Crash kills the server without a checkpoint, as a loss of power would, and
+// returns when it is down.
+func (s *Server) Crash(tb testing.TB) {
+	tb.Helper()
+	s.tell(tb, "crash")
+	for s.admin.Ping() == nil { // each time on what is left of its connections
+		select {
+		case <-tb.Context().Done():
+			tb.Fatal("PostgreSQL does not go away")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Start starts the server again after Crash, and returns when it answers.
+func (s *Server) Start(tb testing.TB) {
+	tb.Helper()
+	s.tell(tb, "start")
+	if err := s.await(30 * time.Second); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (s *Server) tell(tb testing.TB, word string) {
+	tb.Helper()
+	if _, err := io.WriteString(s.stdin, word+"\n"); err != nil {
+		tb.Fatalf("keeper of PostgreSQL: %v", err)
+	}
+}
+
+// Dir returns the directory of the server's socket, .s.PGSQL.5432.
+func (s *Server) Dir() string { return s.dir }
+
+// keeper runs the server, kills it at one line from standard input and starts
+// it at the next, and removes everything when standard input ends, which the
+// kernel sees to when the test process dies.
 const keeper = `
 dir=$1; shift
-"$@" >"$dir/log" 2>&1 </dev/null &
-read -r _
-kill -QUIT $!
-wait
+while
+	"$@" >>"$dir/log" 2>&1 </dev/null &
+	read -r word
+	kill -QUIT $!; wait $!
+	[ -n "$word" ] && read -r word
+do :; done
 rm -rf "$dir"
 `
 

@@ -1,0 +1,60 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"keyturn/internal/store"
+	"keyturn/internal/store/storetest"
+)
+
+// BenchmarkUpdate64 measures audited writes by 64 callers at once, and in the
+// same run by one: "x-single" is how many times as many writes the 64 get done,
+// on the same disk, durably.
+func BenchmarkUpdate64(b *testing.B) {
+	b.Run("sqlite", func(b *testing.B) { benchmarkUpdate(b, storetest.Open(b, schemas...)) })
+	b.Run("postgres", func(b *testing.B) {
+		server := storetest.StartPostgres(b)
+		benchmarkUpdate(b, storetest.OpenURL(b, server.Database(b), schemas...))
+	})
+}
+
+func benchmarkUpdate(b *testing.B, s *store.Store) {
+	rounds := 0
+	write := func(callers, n int) {
+		rounds++
+		var wg sync.WaitGroup
+		for c := range callers {
+			wg.Go(func() {
+				for i := c; i < n; i += callers {
+					id := fmt.Sprintf("%d-%d", rounds, i)
+					if err := s.Update(context.Background(), storetest.Event(), func(tx *store.Tx) error {
+						_, err := tx.Exec(`INSERT INTO things (tenant, id, n) VALUES ($1, $2, $3)`, string(tx.Tenant()), id, i)
+						return err
+					}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	write(64, 640) // prepares every connection
+	single := max(b.N/20, 100)
+	b.ResetTimer()
+	write(64, b.N)
+	many := float64(b.N) / b.Elapsed().Seconds()
+	b.StopTimer()
+	start := b.Elapsed()
+	b.StartTimer()
+	write(1, single)
+	b.StopTimer()
+	one := float64(single) / (b.Elapsed() - start).Seconds()
+	b.ReportMetric(many, "writes/s")
+	b.ReportMetric(one, "single-writes/s")
+	b.ReportMetric(many/one, "x-single")
+	b.ReportMetric(0, "ns/op") // of two kinds: says nothing
+}
