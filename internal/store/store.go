@@ -141,6 +141,7 @@ func (s *Store) Update(ctx context.Context, ev audit.Event, fn func(*Tx) error) 
 		if err := fn(tx); err != nil {
 			return err
 		}
+		tx.closeRows()
 		return s.record(tx, ev)
 	})
 }

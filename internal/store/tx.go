@@ -91,7 +91,8 @@ func (tx *Tx) Exec(query string, args ...any) (rows int64, err error) {
 }
 
 // Query runs a query. Its rows are read to their end or closed before the next
-// statement; what is left open is closed when the transaction ends.
+// statement; what is left open is closed when fn returns. A []byte of no bytes
+// may come back as nil.
 func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 	values, err := tx.prepare(query, args)
 	if err != nil {
@@ -194,18 +195,24 @@ func (tx *Tx) run(ctx, caller context.Context, c conn, fn func(*Tx) error) error
 	tx.conn, tx.ctx, tx.caller = c, ctx, caller
 	tx.err, tx.rows, tx.row, tx.notes = nil, nil, nil, nil
 	defer func() {
-		tx.settle()
-		if tx.rows != nil {
-			_ = tx.rows.Close()
-		}
-		tx.conn, tx.rows, tx.row = nil, nil, nil
+		tx.closeRows()
+		tx.conn = nil
 	}()
 	err := fn(tx)
-	tx.settle()
+	tx.closeRows()
 	if err == nil {
 		err = tx.err
 	}
 	return tx.explain(err)
+}
+
+// closeRows closes what the last statement left open.
+func (tx *Tx) closeRows() {
+	tx.settle()
+	if tx.rows != nil {
+		_ = tx.rows.Close()
+		tx.rows = nil
+	}
 }
 
 // isPlain reports whether a statement reads or changes rows, as opposed to

@@ -2,9 +2,12 @@ package storetest
 
 import (
 	"bytes"
-	"database/sql"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -16,22 +19,23 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver
+	"github.com/jackc/pgx/v5"
 
 	"keyturn/internal/need"
+	"keyturn/internal/store"
 )
 
 // A Server is a PostgreSQL server of this process, in a directory of its own,
 // that can be reached by a unix socket only. It does not outlive the process,
 // however that ends.
 type Server struct {
-	dir   string
-	stdin io.WriteCloser // the server stops when this closes
-	done  chan struct{}
-	admin *sql.DB
+	dir    string
+	keeper *exec.Cmd
+	stdin  io.WriteCloser // the server stops when this closes
 
-	mu   sync.Mutex
-	next int
+	mu        sync.Mutex
+	next      int
+	templates map[string]bool // databases that hold tables and no rows
 }
 
 // role owns the databases. It is no superuser, so that row security binds it.
@@ -46,11 +50,16 @@ var shared = sync.OnceValues(func() (*Server, error) {
 // fails where KEYTURN_CI is set.
 func Postgres(tb testing.TB) string {
 	tb.Helper()
+	return sharedServer(tb).Database(tb)
+}
+
+func sharedServer(tb testing.TB) *Server {
+	tb.Helper()
 	s, err := shared()
 	if err != nil {
 		need.Skip(tb, "PostgreSQL for tests: %v", err)
 	}
-	return s.Database(tb)
+	return s
 }
 
 // StartPostgres starts a server for one test, with settings such as
@@ -65,29 +74,93 @@ func StartPostgres(tb testing.TB, settings ...string) *Server {
 	return s
 }
 
-// Database returns the URL of a new, empty database of the server.
+// Database returns the URL of a new, empty database of the server, dropped at
+// the end of the test.
 func (s *Server) Database(tb testing.TB) string {
 	tb.Helper()
+	return s.copyOf(tb, "template1")
+}
+
+// copyOf returns the URL of a new database that begins as a copy of another.
+func (s *Server) copyOf(tb testing.TB, template string) string {
+	tb.Helper()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.next++
 	name := fmt.Sprintf("test_%d", s.next)
-	s.mu.Unlock()
-	if _, err := s.admin.Exec("CREATE DATABASE " + name + " OWNER " + role); err != nil {
+	if err := s.exec("CREATE DATABASE " + name + " OWNER " + role + " TEMPLATE " + template); err != nil {
 		tb.Fatalf("create a database: %v", err)
 	}
-	tb.Cleanup(func() { _, _ = s.admin.Exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)") })
+	tb.Cleanup(func() { _ = s.exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)") })
 	return s.url(role, name)
+}
+
+// withTables returns the URL of a new database with the tables of the schemas.
+// They are made once and then copied.
+func (s *Server) withTables(tb testing.TB, schemas []fs.FS) string {
+	tb.Helper()
+	name := "tables_" + fingerprint(tb, schemas)
+	s.mu.Lock()
+	if !s.templates[name] {
+		err := s.exec("CREATE DATABASE " + name + " OWNER " + role)
+		var st *store.Store
+		if err == nil {
+			st, err = store.Open(context.Background(), store.Options{URL: s.url(role, name), Schema: schemas})
+		}
+		if err == nil {
+			err = st.Close()
+		}
+		if err != nil {
+			s.mu.Unlock()
+			tb.Fatalf("make the tables: %v", err)
+		}
+		s.templates[name] = true
+	}
+	s.mu.Unlock()
+	return s.copyOf(tb, name)
+}
+
+// fingerprint names what the files of schemas say.
+func fingerprint(tb testing.TB, schemas []fs.FS) string {
+	tb.Helper()
+	sum := sha256.New()
+	for _, schema := range schemas {
+		err := fs.WalkDir(schema, ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			text, err := fs.ReadFile(schema, path)
+			fmt.Fprintf(sum, "%q %q\n", path, text)
+			return err
+		})
+		if err != nil {
+			tb.Fatalf("read the schemas: %v", err)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
 }
 
 func (s *Server) url(user, database string) string {
 	return fmt.Sprintf("postgres://%s@/%s?host=%s", user, database, s.dir)
 }
 
+// exec runs a statement as superuser, on a connection of its own.
+func (s *Server) exec(statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, s.url("postgres", "postgres"))
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	_, err = c.Exec(ctx, statement)
+	return err
+}
+
 // Stop ends the server for good.
 func (s *Server) Stop() {
-	_ = s.admin.Close()
 	_ = s.stdin.Close()
-	<-s.done
+	_ = s.keeper.Wait()
 }
 
 // Crash kills the server without a checkpoint, as a loss of power would, and
@@ -95,7 +168,7 @@ func (s *Server) Stop() {
 func (s *Server) Crash(tb testing.TB) {
 	tb.Helper()
 	s.tell(tb, "crash")
-	for s.admin.Ping() == nil { // each time on what is left of its connections
+	for s.exec("") == nil {
 		select {
 		case <-tb.Context().Done():
 			tb.Fatal("PostgreSQL does not go away")
@@ -177,20 +250,12 @@ func start(settings ...string) (*Server, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, stdin: stdin, done: make(chan struct{})}
-	go func() {
-		_ = cmd.Wait()
-		close(s.done)
-	}()
-	if s.admin, err = sql.Open("pgx", s.url("postgres", "postgres")); err != nil {
-		return nil, err
-	}
-	s.admin.SetMaxOpenConns(4)
+	s := &Server{dir: dir, keeper: cmd, stdin: stdin, templates: map[string]bool{}}
 	if err := s.await(30 * time.Second); err != nil {
 		s.Stop()
 		return nil, err
 	}
-	if _, err := s.admin.Exec("CREATE ROLE " + role + " LOGIN"); err != nil {
+	if err := s.exec("CREATE ROLE " + role + " LOGIN"); err != nil {
 		s.Stop()
 		return nil, err
 	}
@@ -203,7 +268,7 @@ func (s *Server) await(patience time.Duration) error {
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		err := s.admin.Ping()
+		err := s.exec("")
 		if err == nil {
 			return nil
 		}
