@@ -116,7 +116,7 @@ func TestDialRefused(t *testing.T) {
 	signer, _ := newKey(t)
 	_, err := dial.Dial(t.Context(), target, []dial.Credential{dial.KeyCredential("mine", signer)})
 	var refused *dial.RefusedError
-	if trust.KindOf(err) != trust.Denied || !errors.As(err, &refused) || len(refused.Tried) != 1 || refused.Tried[0] != "mine" {
+	if trust.KindOf(err) != trust.Denied || !errors.As(err, &refused) || len(refused.Tried) != 1 || refused.Tried[0].ID != "mine" {
 		t.Fatalf("error %v, want Denied that names the credential", err)
 	}
 }

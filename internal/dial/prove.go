@@ -3,89 +3,88 @@ package dial
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/crypto/ssh"
 
 	"keyturn/internal/trust"
 )
 
-// An Outcome says how a server answered to a key.
-type Outcome string
-
-// The outcomes of offering a key.
-const (
-	// Accepted: a login with the key's signature succeeded.
-	Accepted Outcome = "accepted"
-	// Partial: the server took the key's signature and asks for something
-	// else besides (AuthenticationMethods in sshd_config(5)).
-	Partial Outcome = "partial"
-	// Matched: the server said that it would take the key, and nobody signed.
-	Matched Outcome = "matched"
-	// Refused: the server does not take the key.
-	Refused Outcome = "refused"
-)
-
-var (
-	errOnlyAsked = errors.New("the key was only asked about")
-	errPartial   = errors.New("the key was taken, and more is asked for")
-)
-
-// Prove finds out how t answers to a key by a login with it. No channel is
-// opened, and the connection is closed. Errors are those of Dial, but for
-// Denied: that is the Outcome Refused.
-func Prove(ctx context.Context, t Target, signer ssh.Signer) (Outcome, error) {
-	a := attempt{target: t, credentials: []Credential{KeyCredential("key", signer)}, onPartial: func() error { return errPartial }}
-	conn, err := a.connect(ctx)
-	switch {
-	case err == nil:
-		return Accepted, conn.Close()
-	case a.partial:
-		return Partial, nil
-	case trust.KindOf(err) == trust.Denied:
-		return Refused, nil
+// Prove tries whether a key logs in: Accepted, Partial (the server took it and
+// wants something else besides), Matched (it would take the key but something else
+// refuses the login, such as an expired account), Refused, or Untried if the server
+// and the key have no algorithm in common. No channel is opened, so that neither
+// forced commands nor shells play a part; PAM's session modules do.
+//
+// Credentials after the key are offered only if it did not log in, so that the
+// server sees a connection that ended well. An error means that nothing was learned
+// of the key.
+func Prove(ctx context.Context, t Target, key ssh.Signer, then ...Credential) (Outcome, error) {
+	o, err := newOffer(key)
+	if err != nil {
+		return Untried, err
 	}
-	return "", err
+	first := &step{id: "key", fingerprint: o.key.Fingerprint(), offer: o}
+	return probe(ctx, t, []*step{first}, then, defaultPatience())
 }
 
-// Query finds out whether t would take a key whose private half is not at
-// hand: Matched or Refused. The question rides in a connection that one of the
-// credentials brings to a good end where there is one; without, the server
-// counts it as a failed login. Errors are those of Dial; that no credential was
-// taken is none, because the question was answered before.
+// Query asks whether the server would take a key of which only the public half is
+// at hand: Matched, Refused or Untried. The credentials that follow should hold one
+// that logs in: a connection that does not counts as a failure with the server.
 func Query(ctx context.Context, t Target, key trust.PublicKey, credentials []Credential) (Outcome, error) {
-	accepted, conn, err := ask(ctx, t, key, credentials)
-	if conn != nil {
-		_ = conn.Close()
-	}
-	if err != nil && trust.KindOf(err) != trust.Denied {
-		return "", err
-	}
-	if accepted {
-		return Matched, nil
-	}
-	return Refused, nil
+	return probe(ctx, t, asking("question", key), credentials, defaultPatience())
 }
 
-// Disprove finds out whether t still takes a key that it should not take any
-// more: it is offered first, by its public half alone, and then good is, in the
-// same connection, which must end in success. That good is refused is a Denied
-// error: then nothing is known of the old key either.
+// Disprove tries whether the server still takes an old key, which is offered first
+// and by its public half, and logs in with a good one on the same connection. It
+// reports a refusal only if the server answered the old key with no *and* the good
+// one logged in, so that neither a dead account nor a dead server passes for one.
+// That the good key is refused is a Denied error.
 func Disprove(ctx context.Context, t Target, old trust.PublicKey, good ssh.Signer) (stillAccepted bool, err error) {
-	accepted, conn, err := ask(ctx, t, old, []Credential{KeyCredential("good", good)})
+	return disprove(ctx, t, old, good, defaultPatience())
+}
+
+func disprove(ctx context.Context, t Target, old trust.PublicKey, good ssh.Signer, p patience) (bool, error) {
+	if trust.PublicKeyOf(good.PublicKey()) == old {
+		return false, trust.Errorf(trust.Invalid, "the key %s cannot show that it is refused itself", old.Fingerprint())
+	}
+	first := asking("old", old)
+	rest, err := signing([]Credential{KeyCredential("good", good)})
 	if err != nil {
 		return false, err
 	}
-	return accepted, conn.Close()
+	s, err := login(ctx, t, append(slices.Clone(first), rest...), p)
+	if err != nil {
+		var refused *RefusedError
+		if errors.As(err, &refused) {
+			return false, trust.Errorf(trust.Denied, "whether %s is refused cannot be shown, because the good key does not log in: %w", old.Fingerprint(), err)
+		}
+		return false, err
+	}
+	_ = s.conn.Close()
+	switch outcomeOf(first) {
+	case Refused:
+		return false, nil
+	case Untried:
+		return false, trust.Errorf(trust.Conflict, "%s could not be asked about %s: they have no algorithm in common", t.Address, old.Fingerprint())
+	}
+	return true, nil
 }
 
-// ask dials t with a question first and credentials after it.
-func ask(ctx context.Context, t Target, key trust.PublicKey, credentials []Credential) (accepted bool, _ *Conn, err error) {
-	public, err := key.SSH()
+// probe offers first and then the credentials, and returns what became of first.
+func probe(ctx context.Context, t Target, first []*step, then []Credential, p patience) (Outcome, error) {
+	rest, err := signing(then)
 	if err != nil {
-		return false, nil, err
+		return Untried, err
 	}
-	q := &question{key: public}
-	c := Credential{ID: "question", name: "publickey", method: ssh.PublicKeys(q)}
-	conn, err := Dial(ctx, t, append([]Credential{c}, credentials...))
-	return q.accepted, conn, err
+	s, err := login(ctx, t, append(slices.Clone(first), rest...), p)
+	if err == nil {
+		_ = s.conn.Close()
+		return outcomeOf(first), nil
+	}
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return outcomeOf(first), nil
+	}
+	return Untried, err
 }

@@ -4,5 +4,5 @@ package dial
 
 import "net"
 
-// quickAck does nothing: only Linux has TCP_QUICKACK.
-func quickAck(net.Conn) func() { return func() {} }
+// quickACK does nothing where the system has no such switch.
+func quickACK(net.Conn) func() { return func() {} }

@@ -178,30 +178,27 @@ var (
 	opConfig     = op{"config", false, "common scratch config"}
 )
 
-// scripts holds the text of each op as it goes over the wire.
-var scripts = assemble(opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate,
-	opIdentities, opLogin, opAccounts, opSshd, opConfig)
+// ops returns all of them.
+func ops() []op {
+	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opSshd, opConfig}
+}
 
-// assemble joins the lines of each op's files by blanks. Lines that begin with "#"
-// are comments; every other line ends where a blank may follow, which is why
-// statements in those files end in ";".
-func assemble(ops ...op) map[string]string {
-	out := make(map[string]string, len(ops))
-	for _, o := range ops {
-		var words []string
-		for _, part := range strings.Fields(o.parts) {
-			text, err := opFiles.ReadFile("ops/" + part + ".sh")
-			if err != nil {
-				panic("remote: internal error: op " + o.name + ": " + err.Error())
-			}
-			for line := range strings.Lines(string(text)) {
-				line = strings.TrimSpace(line)
-				if line != "" && !strings.HasPrefix(line, "#") {
-					words = append(words, line)
-				}
+// script returns the text of the op as it goes over the wire: the lines of its
+// files, joined by blanks. Lines that begin with "#" are comments; every other line
+// ends where a blank may follow, which is why statements in those files end in ";".
+func (o op) script() string {
+	var words []string
+	for _, part := range strings.Fields(o.parts) {
+		text, err := opFiles.ReadFile("ops/" + part + ".sh")
+		if err != nil {
+			panic("remote: internal error: op " + o.name + ": " + err.Error())
+		}
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSpace(line)
+			if line != "" && !strings.HasPrefix(line, "#") {
+				words = append(words, line)
 			}
 		}
-		out[o.name] = strings.Join(words, " ")
 	}
-	return out
+	return strings.Join(words, " ")
 }

@@ -7,7 +7,8 @@ import (
 
 // What ops.go promises of the text of every op.
 func TestScriptsAreOneWord(t *testing.T) {
-	for name, script := range scripts {
+	for _, o := range ops() {
+		name, script := o.name, o.script()
 		if strings.ContainsAny(script, "'!\n") || strings.Contains(script, `\\`) {
 			t.Errorf("op %s: script contains a quote, an exclamation mark, a newline or a double backslash, which csh or fish would read", name)
 		}

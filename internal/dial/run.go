@@ -1,0 +1,93 @@
+package dial
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/trust"
+)
+
+// A Result is what a command left behind.
+type Result struct {
+	Stdout []byte
+	Stderr []byte // the first 16 KiB of it
+	// Exit is the exit status, or -1 if the command was ended by a signal.
+	Exit int
+}
+
+// maxStderr bounds what is kept of a command's stderr.
+const maxStderr = 16 << 10
+
+// Run executes one command without a terminal (RFC 4254, section 6.5), gives it
+// stdin, and returns when it has ended. A status other than 0 is no error. It is
+// Unavailable if the connection or the context ended first: what the command did is
+// then not known. More than limit bytes of stdout are Exhausted.
+func (c *Conn) Run(ctx context.Context, command string, stdin []byte, limit int) (Result, error) {
+	// What fails because the context or the server's life ended must say so.
+	gone := func(err error) error {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return trust.Errorf(trust.Unavailable, "%s: the command was cut off: %w", c.target.Address, err)
+	}
+	if ctx.Err() != nil {
+		return Result{}, gone(nil)
+	}
+	// The channel has no timeout of its own: closing the connection is what ends
+	// a wait for a server that no longer answers.
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	s, err := c.NewSession()
+	if err != nil {
+		var open *ssh.OpenChannelError
+		if errors.As(err, &open) {
+			return Result{}, trust.Errorf(trust.Denied, "%s allows no session on this connection: %w", c.target.Address, err)
+		}
+		return Result{}, gone(err)
+	}
+	defer func() { _ = s.Close() }()
+	stdout := &bounded{limit: limit, full: func() { _ = s.Close() }}
+	stderr := &bounded{limit: maxStderr}
+	s.Stdin, s.Stdout, s.Stderr = bytes.NewReader(stdin), stdout, stderr
+	err = s.Run(command)
+	result := Result{Stdout: stdout.buf.Bytes(), Stderr: stderr.buf.Bytes()}
+	var exit *ssh.ExitError
+	switch {
+	case stdout.over:
+		return Result{}, trust.Errorf(trust.Exhausted, "%s: the command's output is longer than %d bytes", c.target.Address, limit)
+	case err == nil:
+		return result, nil
+	case errors.As(err, &exit):
+		if result.Exit = exit.ExitStatus(); exit.Signal() != "" {
+			result.Exit = -1
+		}
+		return result, nil
+	}
+	return Result{}, gone(err)
+}
+
+// A bounded buffer keeps limit bytes and drops the rest.
+type bounded struct {
+	buf   bytes.Buffer
+	limit int
+	over  bool
+	full  func() // called when there is more, if not nil
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	room := b.limit - b.buf.Len()
+	if len(p) <= room {
+		return b.buf.Write(p)
+	}
+	b.buf.Write(p[:room])
+	b.over = true
+	if b.full != nil {
+		b.full()
+		return room, io.ErrShortBuffer
+	}
+	return len(p), nil
+}
