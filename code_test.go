@@ -87,8 +87,9 @@ func receiver(fn *ast.FuncDecl) string {
 	return dotted(t)
 }
 
-// wire are packages that encode and decode other people's values.
-var wire = []string{"api", "api/v1", "api/appviewx", "cmd/keyturn"}
+// wire are packages that encode and decode other people's values: job those that
+// steps keep in the journal.
+var wire = []string{"job", "api", "api/v1", "api/appviewx", "cmd/keyturn"}
 
 // noAny: what goes in and out of an exported function has a type. Variadic
 // ...any is for formats and the arguments of SQL.
