@@ -40,12 +40,15 @@ func (e *Engine) Leave(tx *store.Tx, actor audit.Actor, id trust.RunID, w Which)
 	if p.Leave == nil {
 		return 0, trust.Errorf(trust.Conflict, "run %q: procedure %q cannot go on without a target", id, r.procedure).WithHint("keyturn run back %s", id)
 	}
-	targets, err := selectLeavable(tx, r, w, MaxLeave)
+	targets, err := selectMatching(tx, r, w, MaxLeave)
 	if err != nil {
 		return 0, err
 	}
 	left, goBack := 0, false
 	for _, t := range targets {
+		if t.Left {
+			continue
+		}
 		if finished, err := hasFinished(tx, r, t); err != nil {
 			return 0, err
 		} else if finished {
@@ -88,7 +91,7 @@ func (e *Engine) Leave(tx *store.Tx, actor audit.Actor, id trust.RunID, w Which)
 func nothingLeft(r record, w Which, matched int) error {
 	switch {
 	case matched > 0:
-		return trust.Errorf(trust.Conflict, "run %q is done with that place", r.id)
+		return trust.Errorf(trust.Conflict, "run %q is done with that place, or has left it already", r.id)
 	case w.Unreachable:
 		return trust.Errorf(trust.NotFound, "run %q waits for nobody who is unreachable", r.id)
 	case w.Name != "":

@@ -56,7 +56,7 @@ type RowCount struct {
 	Step     string
 	On       List
 	Group    string
-	Skipped  bool
+	Skipped  bool // the run does without it, or on the way back there is no Undo
 	Targets  int
 	Done     int
 	InFlight int
@@ -178,11 +178,11 @@ func (r record) count(tx *store.Tx, i int) (RowCount, error) {
 	// What lies before the present stage is done but for what was left, what
 	// lies behind it has not begun, and what is in it has to be counted.
 	at := r.at
-	if !r.state.Open() {
+	if r.state == Done || r.state == Partial && r.backBy == "" {
 		at = bottom
 	}
 	passed := r.table.passed(at, i)
-	missed, err := countMissed(tx, r, i, passed)
+	missed, err := countMissed(tx, r, Forward, i, passed)
 	if err != nil {
 		return c, err
 	}
@@ -191,7 +191,7 @@ func (r record) count(tx *store.Tx, i int) (RowCount, error) {
 		return c, nil
 	}
 	_, hi := r.table.span(at)
-	if c.Left, err = countMissed(tx, r, i, hi); err != nil {
+	if c.Left, err = countMissed(tx, r, Forward, i, hi); err != nil {
 		return c, err
 	}
 	counts, err := countStage(tx, r, at, Forward)
@@ -201,12 +201,19 @@ func (r record) count(tx *store.Tx, i int) (RowCount, error) {
 }
 
 func (r record) countBack(tx *store.Tx, i int, c RowCount) (RowCount, error) {
+	all := c.Targets
+	c.Targets, c.Skipped = 0, c.Skipped || !r.table.Rows[i].Undo
+	if c.Skipped {
+		return c, nil
+	}
 	forward, back, err := countRow(tx, r, i)
-	c.Targets = 0
+	if err != nil {
+		return c, err
+	}
 	for _, n := range forward {
 		c.Targets += n
 	}
-	c.Done, c.Left = back[CellDone], back[CellLeft]
-	c.InFlight, c.Waiting, c.Failed = back[CellIntended], back[CellWaiting], back[CellFailed]
+	c.Done, c.InFlight, c.Waiting, c.Failed = back[CellDone], back[CellIntended], back[CellWaiting], back[CellFailed]
+	c.Left, err = countMissed(tx, r, Backward, i, all)
 	return c, err
 }

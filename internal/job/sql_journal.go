@@ -410,21 +410,25 @@ func countLeft(tx *store.Tx, run trust.RunID) (n int, err error) {
 	return n, err
 }
 
-// countMissed counts the targets of a list, below number hi, that were left
-// before they were done in a row on the way forward.
-func countMissed(tx *store.Tx, r record, pos, hi int) (n int, err error) {
-	err = tx.QueryRow(`SELECT COUNT(*) FROM job_targets t
+// countMissed counts the targets of a row, below number hi, that were left
+// before they were done in it: on the way back, of those that were begun on the
+// way forward.
+func countMissed(tx *store.Tx, r record, d Direction, pos, hi int) (n int, err error) {
+	query := `SELECT COUNT(*) FROM job_targets t
 		WHERE t.tenant = $1 AND t.run = $2 AND t.left_at > 0 AND t.list = $3 AND t.n < $4
 		AND NOT EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = t.tenant AND j.run = t.run
-			AND j.direction = 'forward' AND j.pos = $5 AND j.n = t.n AND j.state = 'done')`,
-		r.tenant, r.id, r.table.Rows[pos].On, hi, pos).Scan(&n)
+			AND j.direction = $6 AND j.pos = $5 AND j.n = t.n AND j.state = 'done')`
+	if d == Backward {
+		query += ` AND EXISTS (SELECT 1 FROM job_journal f WHERE f.tenant = t.tenant AND f.run = t.run
+			AND f.direction = 'forward' AND f.pos = $5 AND f.n = t.n)`
+	}
+	err = tx.QueryRow(query, r.tenant, r.id, r.table.Rows[pos].On, hi, pos, d).Scan(&n)
 	return n, err
 }
 
-// selectLeavable returns up to limit targets of a run that match w and have not
-// been left.
-func selectLeavable(tx *store.Tx, r record, w Which, limit int) ([]Target, error) {
-	query := `SELECT t.list, ` + targetColumns + ` FROM job_targets t WHERE t.tenant = $1 AND t.run = $2 AND t.left_at = 0`
+// selectMatching returns up to limit targets of a run that match w.
+func selectMatching(tx *store.Tx, r record, w Which, limit int) ([]Target, error) {
+	query := `SELECT t.list, ` + targetColumns + ` FROM job_targets t WHERE t.tenant = $1 AND t.run = $2`
 	args := []any{r.tenant, r.id}
 	param := func(v any) string {
 		args = append(args, v)
