@@ -8,15 +8,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"keyturn/internal/need"
 )
 
 // TestAgreesWithSSHKeygenOnKnownHosts looks names up in each file of the corpus,
 // as it is and with its names hashed, and compares with ssh-keygen -F.
 func TestAgreesWithSSHKeygenOnKnownHosts(t *testing.T) {
-	keygen, err := exec.LookPath("ssh-keygen")
-	if err != nil {
-		t.Skip("no ssh-keygen is installed")
-	}
+	keygen := need.Program(t, "ssh-keygen", "openssh-client")
 	version := sshdVersion(t)
 	path := filepath.Join(t.TempDir(), "known_hosts")
 	names := []string{

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/need"
 )
 
 const sshdPath = "/usr/sbin/sshd"
@@ -24,7 +26,7 @@ const sshdPath = "/usr/sbin/sshd"
 func sshdVersion(t testing.TB) ServerVersion {
 	t.Helper()
 	if _, err := os.Stat(sshdPath); err != nil {
-		t.Skip("no sshd is installed")
+		need.Skip(t, "no sshd is installed (package openssh-server)")
 	}
 	out, _ := exec.Command(sshdPath, "-V").CombinedOutput()
 	for line := range strings.Lines(string(out)) {
@@ -36,7 +38,7 @@ func sshdVersion(t testing.TB) ServerVersion {
 			return v
 		}
 	}
-	t.Skipf("sshd -V does not tell its version: %q", out)
+	need.Skip(t, "sshd -V does not tell its version: %q", out)
 	return ServerVersion{}
 }
 
@@ -325,13 +327,8 @@ func TestAgreesWithSSHDOnCertificates(t *testing.T) {
 // reads ~/.ssh, so it runs in a mount namespace where that is a folder of the
 // test.
 func TestAgreesWithDropbear(t *testing.T) {
-	dropbear, err := exec.LookPath("dropbear")
-	if err != nil {
-		t.Skip("no dropbear is installed")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to give dropbear a home of its own")
-	}
+	dropbear := need.Program(t, "dropbear", "dropbear-bin")
+	need.Root(t) // to give dropbear a home of its own
 	out, _ := exec.Command(dropbear, "-V").CombinedOutput()
 	version, err := ParseServerVersion(string(out))
 	if err != nil || version.Family != Dropbear || version.Major < 2011 {
