@@ -105,7 +105,7 @@ func TestParseReadsWhatOpenSSHWrites(t *testing.T) {
 				name := fmt.Sprintf("%s %s passphrase=%t", strings.Join(kind[1:], ""), format, passphrase != "")
 				t.Run(name, func(t *testing.T) {
 					path := filepath.Join(t.TempDir(), "id")
-					sshKeygen(t, append([]string{"-q", "-f", path, "-m", m, "-N", passphrase, "-C", "bob's laptop"}, kind...)...)
+					sshKeygen(t, append([]string{"-q", "-a", "1", "-f", path, "-m", m, "-N", passphrase, "-C", "bob's laptop"}, kind...)...)
 					file, err := os.ReadFile(path)
 					if err != nil {
 						t.Fatal(err)

@@ -1,0 +1,315 @@
+package identity
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"keyturn/internal/audit"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+const (
+	// A web login ends webLoginIdle after its last use, the 15 minutes that
+	// AppViewX documents. That it is used is written down every
+	// webLoginExtend at the most, each time an event, and so it may last
+	// that much longer.
+	webLoginIdle   = 15 * time.Minute
+	webLoginExtend = 3 * time.Minute
+	// webLoginLife is when it ends however much it is used.
+	webLoginLife = 12 * time.Hour
+)
+
+// unauthenticated is what is said of every credential that does not hold,
+// whatever the reason.
+func unauthenticated() *trust.Error {
+	return trust.Errorf(trust.Unauthenticated, "the user name, password or token is not valid, or not any longer").
+		WithHint("log in again: keyturn login")
+}
+
+// Password checks a user's password. User is a name in the tenant "default", or
+// TENANT/NAME with a tenant's name or id. Source is the address that the request
+// came from, with or without port.
+//
+// A wrong one is Unauthenticated, be it the name or the password, and takes as
+// long for a name that nobody has. Too many wrong ones from an address are
+// Exhausted, with a *Throttled as the cause. Each success is an event.
+func (d *Directory) Password(ctx context.Context, user, password, source string) (Actor, error) {
+	actor, err := d.password(ctx, user, password, source, "")
+	return actor, err
+}
+
+// Login checks a password as Password does and begins a web login, whose id it
+// returns: 128 random bits that look like a UUID, the sessionId of AppViewX. It is
+// as good as the password until it ends, and not kept.
+func (d *Directory) Login(ctx context.Context, user, password, source string) (Actor, string, error) {
+	id := newWebLoginID()
+	actor, err := d.password(ctx, user, password, source, id)
+	if err != nil {
+		return Actor{}, "", err
+	}
+	return actor, id, nil
+}
+
+func (d *Directory) password(ctx context.Context, user, password, from, webLogin string) (Actor, error) {
+	shown, counted := source(from)
+	tenant, name, qualified := strings.Cut(user, "/")
+	if !qualified {
+		tenant, name = DefaultTenant, user
+	}
+	// What cannot be a name, a tenant or a password is taken for one that
+	// nobody has, so that it costs the same.
+	if !userName.MatchString(name) {
+		name = ""
+	}
+	if !userName.MatchString(tenant) {
+		tenant = ""
+	}
+	if len(password) > maxPassword {
+		password = ""
+	}
+	name = strings.ToLower(name)
+	counting := tenant + "/" + name
+
+	if wait := d.throttle.charge(counting, counted); wait > 0 {
+		return Actor{}, throttled(wait, "too many wrong passwords")
+	}
+	row, err := d.findLogin(ctx, tenant, name)
+	if err != nil {
+		d.throttle.undecided(counting, counted)
+		return Actor{}, err
+	}
+	ok, stale, err := d.hasher.matches(ctx, password, row.hash)
+	if err != nil {
+		d.throttle.undecided(counting, counted)
+		return Actor{}, err
+	}
+	if !ok {
+		if tell, count := d.throttle.failed(counting, counted); tell {
+			if err := d.recordFailures(ctx, row, shown, count); err != nil {
+				return Actor{}, err
+			}
+		}
+		return Actor{}, unauthenticated()
+	}
+	fresh := ""
+	if stale {
+		if fresh, err = d.hasher.hash(ctx, password); err != nil {
+			d.throttle.undecided(counting, counted)
+			return Actor{}, err
+		}
+	}
+	untold := d.throttle.succeeded(counting, counted)
+	actor := Actor{
+		Tenant: row.tenant, Kind: "user", ID: row.ID, Name: row.Name, Owner: row.ID,
+		Source: shown, Permissions: row.Permissions,
+	}
+	return actor, d.recordLogin(ctx, actor, row.hash, fresh, untold, webLogin)
+}
+
+// A loginRow is a User with what is needed to let it in. Where nobody has the
+// name, only tenant is set, to say whose log is told; where there is no tenant
+// at all, nothing.
+type loginRow struct {
+	User
+	tenant trust.TenantID
+	hash   string
+}
+
+func (d *Directory) findLogin(ctx context.Context, tenant, name string) (row loginRow, err error) {
+	err = d.store.View(ctx, store.System, func(tx *store.Tx) error {
+		row = loginRow{}
+		id, err := selectTenantByName(tx, tenant)
+		known := err == nil
+		if errors.Is(err, sql.ErrNoRows) {
+			id, err = selectTenantByName(tx, DefaultTenant)
+		}
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		row.tenant = id
+		found, err := selectLogin(tx, id, name)
+		if err == nil && known {
+			row = found
+		}
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return row, err
+}
+
+// recordFailures tells the log of a burst of wrong passwords: of its first one,
+// with those refused or failed before that it was not told of. The name that was
+// tried is not written down where nobody has it, because it might be a password.
+func (d *Directory) recordFailures(ctx context.Context, row loginRow, source string, count int) error {
+	if row.tenant == "" {
+		return nil
+	}
+	id := row.ID
+	if id == "" {
+		id = "unknown"
+	}
+	return d.store.Update(ctx, audit.Event{
+		Tenant:  row.tenant,
+		Actor:   audit.Actor{Kind: "system", ID: "login", Source: source, Person: Person(id)},
+		Action:  "user.refuse",
+		Subject: "user:" + id,
+		Fields:  []audit.Field{{Name: "failures", Value: strconv.Itoa(count)}},
+	}, func(*store.Tx) error { return nil })
+}
+
+// recordLogin tells the log of a login, and in the same commit begins the web
+// login if there is to be one and stores the password under today's params if it
+// was not. The password must not have changed since it was checked: whoever has
+// changed it wants what logs in by the old one to end.
+func (d *Directory) recordLogin(ctx context.Context, a Actor, checked, fresh string, untold int, webLogin string) error {
+	ev := audit.Event{Tenant: a.Tenant, Actor: a.Audit(), Action: "user.login", Subject: "user:" + a.ID}
+	if untold > 0 {
+		ev.Fields = append(ev.Fields, audit.Field{Name: "failures", Value: strconv.Itoa(untold)})
+	}
+	return d.store.Update(ctx, ev, func(tx *store.Tx) error {
+		now, err := selectPassword(tx, a.ID)
+		if errors.Is(err, sql.ErrNoRows) || (err == nil && now != checked) {
+			return unauthenticated()
+		}
+		if err != nil {
+			return err
+		}
+		if fresh != "" {
+			if err := updatePassword(tx, a.ID, fresh); err != nil {
+				return err
+			}
+		}
+		if webLogin == "" {
+			return nil
+		}
+		if err := deleteEndedWebLogins(tx, tx.Now().Add(-webLoginIdle-webLoginExtend), tx.Now().Add(-webLoginLife)); err != nil {
+			return err
+		}
+		return insertWebLogin(tx, webLoginHash(webLogin), a.ID)
+	})
+}
+
+// WebLogin returns who holds the id of a web login that has not ended.
+func (d *Directory) WebLogin(ctx context.Context, id, from string) (Actor, error) {
+	shown, _ := source(from)
+	if len(id) != 36 {
+		return Actor{}, unauthenticated()
+	}
+	hash := webLoginHash(id)
+	var actor Actor
+	var seen, now time.Time
+	err := d.store.View(ctx, store.System, func(tx *store.Tx) error {
+		var created time.Time
+		var err error
+		actor, created, seen, err = selectWebLogin(tx, hash)
+		if errors.Is(err, sql.ErrNoRows) {
+			return unauthenticated()
+		}
+		if err != nil {
+			return err
+		}
+		now = tx.Now()
+		if now.Sub(seen) > webLoginIdle+webLoginExtend || now.Sub(created) > webLoginLife {
+			return unauthenticated()
+		}
+		return nil
+	})
+	if err != nil {
+		return Actor{}, err
+	}
+	actor.Source = shown
+	if now.Sub(seen) >= webLoginExtend {
+		d.note(ctx, actor, "web-login:"+hash[:32], "web-login.extend", webLoginExtend, now, func(tx *store.Tx) error { return extendWebLogin(tx, hash) })
+	}
+	return actor, nil
+}
+
+// EndWebLogin ends a web login. It may run twice.
+func (d *Directory) EndWebLogin(tx *store.Tx, id string) error {
+	return deleteWebLogin(tx, webLoginHash(id))
+}
+
+// Token returns who an API token acts as: with those of its permissions that its
+// owner has now.
+func (d *Directory) Token(ctx context.Context, token, from string) (Actor, error) {
+	shown, _ := source(from)
+	hash, err := tokenHash(token)
+	if err != nil {
+		return Actor{}, err
+	}
+	return d.token(ctx, shown, func(tx *store.Tx) (tokenRow, error) {
+		row, err := selectTokenByHash(tx, hash)
+		if err == nil && !sameHash(row.hash, hash) {
+			return row, sql.ErrNoRows
+		}
+		return row, err
+	})
+}
+
+// token returns who the token that find finds acts as, and notes its use.
+func (d *Directory) token(ctx context.Context, source string, find func(*store.Tx) (tokenRow, error)) (actor Actor, err error) {
+	var used, now time.Time
+	err = d.store.View(ctx, store.System, func(tx *store.Tx) error {
+		row, err := find(tx)
+		if errors.Is(err, sql.ErrNoRows) {
+			return unauthenticated()
+		}
+		if err != nil {
+			return err
+		}
+		used, now = row.Used, tx.Now()
+		actor, err = row.actor(now, source)
+		return err
+	})
+	if err != nil {
+		return Actor{}, err
+	}
+	if now.Sub(used) >= useInterval {
+		id := actor.ID
+		d.note(ctx, actor, "token:"+id, "token.use", useInterval, now, func(tx *store.Tx) error { return markTokenUsed(tx, id) })
+	}
+	return actor, nil
+}
+
+// maxNoted bounds how many tokens and web logins are remembered to have been
+// written down lately.
+const maxNoted = 4096
+
+// note writes down that a credential is in use, once per interval and node. The
+// credential holds whether or not that can be written down.
+func (d *Directory) note(ctx context.Context, a Actor, subject, action string, interval time.Duration, now time.Time, fn func(*store.Tx) error) {
+	d.mu.Lock()
+	last, there := d.noted[subject]
+	due := !there || now.Sub(last) >= interval
+	if due {
+		if len(d.noted) >= maxNoted {
+			clear(d.noted) // costs an event each, at most once more
+		}
+		d.noted[subject] = now
+	}
+	d.mu.Unlock()
+	if !due {
+		return
+	}
+	err := d.store.Update(ctx, audit.Event{Tenant: a.Tenant, Actor: a.Audit(), Action: action, Subject: subject}, fn)
+	if err == nil {
+		return
+	}
+	d.mu.Lock()
+	delete(d.noted, subject)
+	d.mu.Unlock()
+	if ctx.Err() == nil {
+		d.log.WarnContext(ctx, fmt.Sprintf("%s: not written down", action), "subject", subject, "error", err)
+	}
+}

@@ -1,0 +1,191 @@
+package identity
+
+import (
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"keyturn/internal/trust"
+)
+
+// A Throttled is the cause of an Exhausted error: the caller may try again after
+// the time it says.
+type Throttled struct{ RetryAfter time.Duration }
+
+func (t *Throttled) Error() string { return fmt.Sprintf("try again in %s", t.RetryAfter) }
+
+func throttled(after time.Duration, why string) error {
+	// Rounded up, so that whoever waits that long has waited long enough.
+	after = (after + time.Second - 1).Truncate(time.Second)
+	e := trust.Errorf(trust.Exhausted, "%s", why).WithHint("try again in %s", after)
+	e.Err = &Throttled{after}
+	return e
+}
+
+// How wrong passwords are slowed down. Attempts are counted for each pair of a
+// user and an address, and for each address. After the free ones each further
+// failure doubles the wait, up to the longest; attempts during a wait are
+// refused unseen and do not prolong it. Nothing is counted for a user alone, so
+// nobody can keep a user out from somewhere else; and an address that the user
+// has logged in from is not held to account for other users' failures there.
+//
+// That leaves some hundred guesses a day for one address and user. Guesses from
+// very many addresses are bounded only by how many passwords are hashed at a
+// time.
+const (
+	freePair    = 5
+	freeAddress = 30
+	firstWait   = time.Second
+	longestWait = 15 * time.Minute
+	forgetAfter = time.Hour // without a failure
+	// A burst of failures is one event. It ends after burstGap without a
+	// failure, and one that does not end is told of again every burstAgain.
+	burstGap   = 10 * time.Minute
+	burstAgain = time.Hour
+)
+
+// The table has a fixed size. What is counted longest ago gives way; since each
+// attempt touches its address, whoever tries many users still counts.
+const (
+	tableSets = 1024
+	tableWays = 8
+)
+
+// A counter is what is known of one pair or one address.
+type counter struct {
+	key      uint64 // keyed hash; 0: unused
+	last     time.Time
+	failures int       // since the last success, or since it was forgotten
+	until    time.Time // attempts before are refused
+	known    bool      // the right password was given here once
+
+	// Of pairs only: what the log has to say of it.
+	untold  int       // failures and refused attempts that no event has told of
+	told    time.Time // the last event
+	failing time.Time // the last failure or refused attempt
+}
+
+// A throttle counts wrong passwords in a bounded memory. It belongs to one node:
+// what it knows is worth no commit.
+type throttle struct {
+	now  func() time.Time
+	seed maphash.Seed
+
+	mu    sync.Mutex
+	table [tableSets][tableWays]counter // guarded by mu
+}
+
+func newThrottle(now func() time.Time) *throttle {
+	return &throttle{now: now, seed: maphash.MakeSeed()}
+}
+
+// counter finds or makes the counter of a key. t.mu is held.
+func (t *throttle) counter(now time.Time, parts ...string) *counter {
+	var h maphash.Hash
+	h.SetSeed(t.seed)
+	for _, p := range parts {
+		fmt.Fprintf(&h, "%d:%s", len(p), p)
+	}
+	key := h.Sum64() | 1
+	set := &t.table[key>>1%tableSets]
+	oldest := &set[0]
+	for i := range set {
+		c := &set[i]
+		if c.key == key {
+			if now.Sub(c.last) > forgetAfter {
+				c.failures, c.until = 0, time.Time{}
+			}
+			c.last = now
+			return c
+		}
+		if c.last.Before(oldest.last) {
+			oldest = c
+		}
+	}
+	*oldest = counter{key: key, last: now}
+	return oldest
+}
+
+// charge counts an attempt as failed before it is made, so that many at once are
+// not all seen as the first, and returns how long to wait instead of making it.
+func (t *throttle) charge(user, address string) (wait time.Duration) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	place := t.counter(now, "address", address)
+	pair := t.counter(now, "pair", user, address)
+	wait = pair.until.Sub(now)
+	if !pair.known {
+		wait = max(wait, place.until.Sub(now))
+	}
+	if wait > 0 {
+		pair.untold++
+		pair.failing = now
+		return wait
+	}
+	pair.fail(now, freePair)
+	place.fail(now, freeAddress)
+	return 0
+}
+
+func (c *counter) fail(now time.Time, free int) {
+	c.failures++
+	if over := c.failures - free; over >= 0 {
+		c.until = now.Add(min(firstWait<<min(over, 20), longestWait))
+	}
+}
+
+// failed says that an attempt that was charged has failed, and whether the log
+// is to be told: then of how many failures and refused attempts, this one
+// included.
+func (t *throttle) failed(user, address string) (tell bool, count int) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pair := t.counter(now, "pair", user, address)
+	pair.untold++
+	tell = now.Sub(pair.failing) > burstGap || now.Sub(pair.told) > burstAgain
+	pair.failing = now
+	if !tell {
+		return false, 0
+	}
+	count, pair.untold, pair.told = pair.untold, 0, now
+	return true, count
+}
+
+// succeeded says that an attempt that was charged was right, and returns how many
+// failures and refused attempts before it the log has not been told of.
+func (t *throttle) succeeded(user, address string) (untold int) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pair := t.counter(now, "pair", user, address)
+	untold = pair.untold
+	*pair = counter{key: pair.key, last: now, known: true}
+	t.refund(now, address)
+	return untold
+}
+
+// undecided says that an attempt that was charged came to no answer.
+func (t *throttle) undecided(user, address string) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if pair := t.counter(now, "pair", user, address); pair.failures > 0 {
+		pair.failures--
+		pair.until = time.Time{}
+	}
+	t.refund(now, address)
+}
+
+// refund takes one charge from an address. t.mu is held.
+func (t *throttle) refund(now time.Time, address string) {
+	place := t.counter(now, "address", address)
+	if place.failures > 0 {
+		place.failures--
+	}
+	if place.failures < freeAddress {
+		place.until = time.Time{}
+	}
+}

@@ -1,0 +1,184 @@
+package identity
+
+import (
+	"database/sql"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A User is a person, or a program that logs in like one.
+type User struct {
+	ID          string // 32 hex digits
+	Name        string // unique in its tenant without regard to case
+	Permissions []Permission
+	HasPassword bool
+	Created     time.Time
+}
+
+// A NewUser is what AddUser makes a User of.
+type NewUser struct {
+	Name        string
+	Password    PasswordHash // from HashPassword, or zero for none
+	Permissions []Permission
+}
+
+// userName is what a user may be called: also an email address, never what could
+// be taken for a path, an option or a tenant.
+var userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
+
+// AddUser adds a user who may do no more than by may. A name that is taken is a
+// Conflict.
+func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
+	if err := checkActor(tx, by); err != nil {
+		return User{}, err
+	}
+	if !userName.MatchString(u.Name) {
+		return User{}, trust.Errorf(trust.Invalid, "user name %.80q is not 1 to 64 of letters, digits and \"._@+-\", a letter or digit first", u.Name).WithField("name")
+	}
+	if err := checkGrant(by, u.Permissions); err != nil {
+		return User{}, err
+	}
+	if _, err := selectUserByLogin(tx, strings.ToLower(u.Name)); err == nil {
+		return User{}, trust.Errorf(trust.Conflict, "a user called %q is there already", u.Name).WithHint("choose another name, or see keyturn user list")
+	} else if !errors.Is(err, sql.ErrNoRows) {
+		return User{}, err
+	}
+	made := User{ID: newID(), Name: u.Name, Permissions: u.Permissions, HasPassword: u.Password.encoded != "", Created: tx.Now()}
+	return made, insertUser(tx, made, u.Password.encoded)
+}
+
+func noUser(idOrName string) error {
+	return trust.Errorf(trust.NotFound, "there is no user %.80q", idOrName).WithHint("keyturn user list")
+}
+
+// Users returns every user of the tenant of tx, by name.
+func (d *Directory) Users(tx *store.Tx) ([]User, error) { return selectUsers(tx) }
+
+// User returns the user of that id or name, or a NotFound error.
+func (d *Directory) User(tx *store.Tx, idOrName string) (User, error) {
+	if !userName.MatchString(idOrName) {
+		return User{}, noUser(idOrName)
+	}
+	u, err := selectUser(tx, idOrName)
+	if errors.Is(err, sql.ErrNoRows) {
+		u, err = selectUserByLogin(tx, strings.ToLower(idOrName))
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return User{}, noUser(idOrName)
+	}
+	return u.User, err
+}
+
+// SetPassword gives a user another password, or none, and ends the user's web
+// logins. Only who may do whatever that user may do, and the user, may.
+func (d *Directory) SetPassword(tx *store.Tx, by Actor, id string, hash PasswordHash) error {
+	if _, err := d.overUser(tx, by, id); err != nil {
+		return err
+	}
+	if err := deleteWebLoginsOf(tx, id); err != nil {
+		return err
+	}
+	return updatePassword(tx, id, hash.encoded)
+}
+
+// SetPermissions says anew what a user may do: no more than by may. The user's
+// tokens may do no more than the user from this commit on.
+func (d *Directory) SetPermissions(tx *store.Tx, by Actor, id string, list []Permission) error {
+	u, err := d.overUser(tx, by, id)
+	if err != nil {
+		return err
+	}
+	if err := checkGrant(by, list); err != nil {
+		return err
+	}
+	if !slices.Contains(list, All) {
+		if err := d.checkNotLast(tx, u); err != nil {
+			return err
+		}
+	}
+	return updatePermissions(tx, id, list)
+}
+
+// RemoveUser removes a user together with the user's tokens and web logins. Only
+// who may do whatever that user may do, and the user, may. The last one who may
+// do everything stays.
+func (d *Directory) RemoveUser(tx *store.Tx, by Actor, id string) error {
+	u, err := d.overUser(tx, by, id)
+	if err != nil {
+		return err
+	}
+	if err := d.checkNotLast(tx, u); err != nil {
+		return err
+	}
+	if err := deleteWebLoginsOf(tx, id); err != nil {
+		return err
+	}
+	if err := deleteTokensOf(tx, id); err != nil {
+		return err
+	}
+	return deleteUser(tx, id)
+}
+
+// overUser returns the user of an id if by may do to that user as it likes.
+func (d *Directory) overUser(tx *store.Tx, by Actor, id string) (User, error) {
+	if err := checkActor(tx, by); err != nil {
+		return User{}, err
+	}
+	if !isID(id) {
+		return User{}, noUser(id)
+	}
+	u, err := selectUser(tx, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return User{}, noUser(id)
+	}
+	if err != nil {
+		return User{}, err
+	}
+	if self := by.Kind == "user" && by.ID == id; self {
+		return u.User, nil
+	}
+	if p := beyond(by.Permissions, u.Permissions); p != "" {
+		return User{}, trust.Errorf(trust.Denied, "user %q has the permission %q, which %s does not have", u.Name, p, by.describe())
+	}
+	return u.User, nil
+}
+
+// checkNotLast refuses to do away with the last user who may do everything: there
+// would be no way to make another one.
+func (d *Directory) checkNotLast(tx *store.Tx, u User) error {
+	if !slices.Contains(u.Permissions, All) {
+		return nil
+	}
+	users, err := selectUsers(tx)
+	if err != nil {
+		return err
+	}
+	for _, other := range users {
+		if other.ID != u.ID && slices.Contains(other.Permissions, All) {
+			return nil
+		}
+	}
+	return trust.Errorf(trust.Conflict, "user %q is the last one with the permission %q", u.Name, All).
+		WithHint("give it to another user first")
+}
+
+// checkGrant refuses permissions that by does not have, or none.
+func checkGrant(by Actor, list []Permission) error {
+	var names []string
+	for _, p := range list {
+		names = append(names, string(p))
+	}
+	if _, err := ParsePermissions(names); err != nil {
+		return err
+	}
+	if p := beyond(by.Permissions, list); p != "" {
+		return trust.Errorf(trust.Denied, "the permission %q cannot be given by %s, which does not have it", p, by.describe()).WithField("permissions")
+	}
+	return nil
+}

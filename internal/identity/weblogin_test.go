@@ -1,0 +1,229 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alexedwards/argon2id"
+
+	"keyturn/internal/need"
+	"keyturn/internal/store"
+	"keyturn/internal/store/storetest"
+	"keyturn/internal/trust"
+)
+
+func TestWebLogin(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		login := func() string {
+			t.Helper()
+			a, id, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+			must(t, err)
+			if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`).MatchString(id) || a.Name != "admin" {
+				t.Fatalf("web login %q of %+v", id, a)
+			}
+			return id
+		}
+		holds := func(id string) bool {
+			t.Helper()
+			a, err := w.WebLogin(t.Context(), id, "192.0.2.7:1")
+			if err == nil && (a.Tenant != w.tenant || a.Kind != "user" || a.Name != "admin" || a.Owner != a.ID || a.Source != "192.0.2.7" || !a.May(All)) {
+				t.Errorf("acts as %+v", a)
+			}
+			if err != nil && trust.KindOf(err) != trust.Unauthenticated {
+				t.Fatal(err)
+			}
+			return err == nil
+		}
+		id := login()
+		if !holds(id) {
+			t.Fatal("does not hold")
+		}
+		for _, bad := range []string{"", "x", newWebLoginID(), strings.ToUpper(id) + " ", id[:35], webLoginHash(id), webLoginHash(id)[:36], strings.Repeat("a", 1<<20)} {
+			if holds(bad) {
+				t.Errorf("%.50q holds", bad)
+			}
+		}
+		if a, id, err := w.Login(t.Context(), "admin", "wrong", "192.0.2.1"); id != "" || a.ID != "" || trust.KindOf(err) != trust.Unauthenticated {
+			t.Errorf("by a wrong password: %q %+v %v", id, a, err)
+		}
+
+		// It lasts while it is used, and 15 minutes and little more after that,
+		// from whichever moment it was last used.
+		for _, step := range []time.Duration{time.Second, 2 * time.Minute, 10 * time.Minute, webLoginIdle} {
+			id := login()
+			for range 5 {
+				w.clock.Advance(step)
+				if !holds(id) {
+					t.Fatalf("used every %s it does not hold", step)
+				}
+			}
+			w.clock.Advance(webLoginIdle)
+			if !holds(id) {
+				t.Errorf("used every %s it ended within %s", step, webLoginIdle)
+			}
+			w.clock.Advance(webLoginIdle + webLoginExtend + time.Microsecond)
+			if holds(id) {
+				t.Errorf("used every %s it holds after %s", step, webLoginIdle+webLoginExtend)
+			}
+		}
+		// However it is used it ends.
+		id = login()
+		began := w.clock.Now()
+		for holds(id) {
+			w.clock.Advance(10 * time.Minute)
+		}
+		if life := w.clock.Now().Sub(began); life < webLoginLife || life > webLoginLife+10*time.Minute {
+			t.Errorf("ended after %s", life)
+		}
+		// What has ended does not stay in the database.
+		login()
+		var n int
+		must(t, w.store.View(t.Context(), w.tenant, func(tx *store.Tx) error {
+			return tx.QueryRow(`SELECT count(*) FROM web_logins`).Scan(&n)
+		}))
+		if n != 1 {
+			t.Errorf("%d web logins are kept, want 1", n)
+		}
+
+		id, other := login(), login()
+		for range 2 {
+			must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.EndWebLogin(tx, id) }))
+		}
+		if holds(id) || !holds(other) {
+			t.Error("ending one ends the other, or not itself")
+		}
+	})
+}
+
+// A web login ends with the user, and with the password it was begun by.
+func TestWebLoginEndsWithItsPassword(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		admin := w.admin()
+		user := w.addUser(admin, "alice", KeysRead)
+		hash, err := w.HashPassword(t.Context(), "another password")
+		must(t, err)
+		setPassword := func() error {
+			return w.update(w.tenant, func(tx *store.Tx) error { return w.SetPassword(tx, admin, user.ID, hash) })
+		}
+		_, id, err := w.Login(t.Context(), "alice", "alicealice", "192.0.2.1")
+		must(t, err)
+		_, admins, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+		must(t, err)
+		must(t, setPassword())
+		_, err = w.WebLogin(t.Context(), id, "")
+		wantKind(t, "after another password", err, trust.Unauthenticated)
+		if _, err := w.WebLogin(t.Context(), admins, ""); err != nil {
+			t.Errorf("another user's: %v", err)
+		}
+
+		// A login that is under way when the password changes begins nothing.
+		w.hasher.check = func(password, hash string) (bool, *argon2id.Params, error) {
+			ok, used, err := argon2id.CheckHash(password, hash)
+			must(t, setPassword())
+			return ok, used, err
+		}
+		hash, err = w.HashPassword(t.Context(), "yet another password")
+		must(t, err)
+		_, id, err = w.Login(t.Context(), "alice", "another password", "192.0.2.1")
+		wantKind(t, "the password changed meanwhile", err, trust.Unauthenticated)
+		if id != "" {
+			t.Error("a web login began by a password that has changed")
+		}
+		w.hasher.check = argon2id.CheckHash
+		_, id, err = w.Login(t.Context(), "alice", "yet another password", "192.0.2.1")
+		must(t, err)
+		must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.RemoveUser(tx, admin, user.ID) }))
+		_, err = w.WebLogin(t.Context(), id, "")
+		wantKind(t, "after the user was removed", err, trust.Unauthenticated)
+	})
+}
+
+func TestLoginsAreEvents(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		admin := w.admin()
+		_, _, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+		must(t, err)
+		logins := w.events(w.tenant, "user.login")
+		if len(logins) != 2 {
+			t.Fatalf("%d events, want 2", len(logins))
+		}
+		for _, l := range logins {
+			if l.Subject != "user:"+admin.ID || l.ActorKind != "user" || l.ActorID != admin.ID || l.Person != Person(admin.ID) || l.Name == nil || l.Source == nil {
+				t.Errorf("event %+v", l)
+			}
+		}
+	})
+}
+
+// A thief of the database finds nothing to log in with.
+func TestStolenDatabase(t *testing.T) {
+	secrets := func(t *testing.T, w *world) map[string]string {
+		t.Helper()
+		admin := w.admin()
+		token, text, err := w.createToken(admin, NewToken{Name: "t", Permissions: []Permission{KeysRead}})
+		must(t, err)
+		_, id, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+		must(t, err)
+		jwt, _, err := w.IssueServiceToken(t.Context(), token.ID, text, "192.0.2.1")
+		must(t, err)
+		var key []byte
+		must(t, w.store.View(t.Context(), w.tenant, func(tx *store.Tx) (err error) {
+			key, err = w.keyring.Unseal(tx, signingKind, signingID)
+			return err
+		}))
+		_, err = w.Password(t.Context(), "typed-into-the-wrong-field", "x", "192.0.2.1")
+		wantKind(t, "an unknown name", err, trust.Unauthenticated)
+		return map[string]string{
+			"password": adminPassword, "token": text[3:40], "web login": id, "web login without dashes": strings.ReplaceAll(id, "-", ""),
+			"service token": jwt[strings.LastIndex(jwt, ".")+1:], "signing key": string(key), "signing key in hex": fmt.Sprintf("%x", key),
+			"unknown name": "typed-into-the-wrong-field",
+		}
+	}
+	search := func(t *testing.T, where, content string, secrets map[string]string) {
+		t.Helper()
+		for what, secret := range secrets {
+			if len(secret) < 10 || strings.Contains(content, secret) {
+				t.Errorf("%s holds the %s", where, what)
+			}
+		}
+	}
+	t.Run("sqlite", func(t *testing.T) {
+		dir := t.TempDir()
+		w := newWorld(t, "sqlite:"+filepath.Join(dir, "keyturn.db"))
+		found := secrets(t, w)
+		files, err := filepath.Glob(dir + "/*")
+		must(t, err)
+		all := ""
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			must(t, err)
+			search(t, filepath.Base(file), string(content), found)
+			all += string(content)
+		}
+		if !strings.Contains(all, "$argon2id$") {
+			t.Error("the search did not look at the database")
+		}
+	})
+	t.Run("postgres", func(t *testing.T) {
+		dump := need.Program(t, "pg_dump", "postgresql-client")
+		url := storetest.Postgres(t)
+		found := secrets(t, newWorld(t, url))
+		out, err := exec.Command(dump, url).Output()
+		if err != nil {
+			var exit *exec.ExitError
+			errors.As(err, &exit)
+			t.Fatalf("pg_dump: %v\n%s", err, exit.Stderr)
+		}
+		search(t, "the dump", string(out), found)
+		if !strings.Contains(string(out), "$argon2id$") {
+			t.Error("the search did not look at the database")
+		}
+	})
+}
