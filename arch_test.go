@@ -49,8 +49,8 @@ var mayImport = map[string]string{
 	"cmd/keyturn":  "*",
 
 	// throw-away servers, for the demo and for tests
-	"lab":      "need",
-	"lab/sim":  "lab need",
+	"lab":      "",
+	"lab/sim":  "lab",
 	"test/lab": "lab need",
 
 	// what only tests import

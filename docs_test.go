@@ -181,3 +181,48 @@ func namedTests(r *repo) (problems []string) {
 	}
 	return problems
 }
+
+var documentName = regexp.MustCompile(`[\w./-]*\w\.md\b`)
+
+// namedDocuments: code sends its reader only to pages that are there. A page is
+// named by its path from the top of the repository.
+func namedDocuments(r *repo) (problems []string) {
+	there := map[string]bool{}
+	for _, t := range r.texts {
+		there[t.path] = true
+	}
+	for _, t := range r.texts {
+		if !slices.Contains([]string{".go", ".sql", ".sh"}, path.Ext(t.path)) || !strings.Contains(t.path, "/") {
+			continue
+		}
+		for i, line := range strings.Split(t.content, "\n") {
+			for _, name := range documentName.FindAllString(line, -1) {
+				if !there[name] && !strings.Contains(name, "NNNN") {
+					problems = append(problems, fmt.Sprintf("%s:%d sends its reader to %s, which is not there: name a page by its path from the top of the repository, or say here what it would say", t.path, i+1, name))
+				}
+			}
+		}
+	}
+	return problems
+}
+
+// completeMaps: the two pages that one begins with leave nothing out.
+func completeMaps(r *repo) (problems []string) {
+	content := map[string]string{}
+	for _, t := range r.texts {
+		content[t.path] = t.content
+	}
+	const index, overview = "docs/design/README.md", "ARCHITECTURE.md"
+	for _, t := range r.texts {
+		if ok, _ := path.Match("docs/design/[0-9]*.md", t.path); ok && !strings.Contains(content[index], "("+path.Base(t.path)+")") {
+			problems = append(problems, fmt.Sprintf("%s has no line for %s: add one, with the decision as a sentence", index, t.path))
+		}
+	}
+	for _, p := range r.packages {
+		name := short(p.dir)
+		if _, listed := mayImport[name]; listed && len(p.source()) > 0 && !strings.Contains(content[overview], "`"+name+"`") {
+			problems = append(problems, fmt.Sprintf("%s has no line for %s in its table of packages: say there what it hides", overview, p.dir))
+		}
+	}
+	return problems
+}

@@ -245,4 +245,27 @@ func f(cache map[string]int) { names := map[string]int{}; names["a"] = 2; params
 			"internal/dial/a_test.go": "package dial\nfunc TestHere(t *testing.T) {}\nfunc FuzzHere(f *testing.F) {}",
 		},
 	},
+	{
+		name:   "named documents exist",
+		check:  namedDocuments,
+		breaks: []map[string]string{one("internal/dial/a.go", "// Package dial is explained in docs/gone.md.\npackage dial")},
+		keeps: map[string]string{
+			"internal/dial/a.go": "// Package dial is explained in docs/here.md.\npackage dial",
+			"docs/here.md":       "",
+		},
+	},
+	{
+		name:  "maps are complete",
+		check: completeMaps,
+		breaks: []map[string]string{
+			{"docs/design/README.md": "| [0000](0000-template.md) |", "docs/design/0004-a.md": ""},
+			{"ARCHITECTURE.md": "`trust` and `audit`", "internal/store/a.go": "package store"},
+		},
+		keeps: map[string]string{
+			"docs/design/README.md": "| [0004](0004-a.md) |",
+			"docs/design/0004-a.md": "",
+			"ARCHITECTURE.md":       "`store`",
+			"internal/store/a.go":   "package store",
+		},
+	},
 }
