@@ -85,6 +85,7 @@ import (
 //	short               the bytes that arrived are not those that were sent
 //	meta DETAIL         owner, mode or ACL could not be kept
 //	link DETAIL         the file system has no hard links
+//	links N             the file has N names, and the others would keep the old content
 //	write DETAIL        writing failed: full, read-only, immutable, quota
 //	sync DETAIL         done, but the disk did not confirm it
 //	pending             release: a prev was written to; merge it first
@@ -94,12 +95,14 @@ import (
 //
 // # The ops
 //
-// hello CONNECTION -> uid N, gid N, user NAME, home PATH, shell PATH, kernel TEXT,
-// host NAME, time UNIXSECONDS, connection "ADDR PORT ADDR PORT" (SSH_CONNECTION as
-// the login shell expanded it, may be empty), tools NAME..., drop
+// hello CONNECTION HOME -> connection "ADDR PORT ADDR PORT" and here PATH (both
+// arguments back: SSH_CONNECTION and HOME, in double quotes, as the login shell
+// expanded them; may be empty), uid N, gid N, user NAME, home PATH and shell PATH (of
+// the account database), kernel TEXT, host NAME, time UNIXSECONDS, tools NAME..., drop
 // setpriv|runuser|su (root only: how to act as another account).
 //
-// read NONCE LIMIT content|facts PATH... -> for each PATH, in order: path K (from 0),
+// read NONCE LIMIT content|facts HOME PATH... -> [home PATH] (HOME, if it is not empty,
+// without links); for each PATH, in order: path K (from 0),
 // then, where its directory can be entered: real PATH, up LISTING of each directory
 // from / to the one that holds it, [writable] (this user may write that directory),
 // dev N, df LINE (df -P), dfi LINE (df -P -i), [mount LINE] (of /proc/self/mounts),
@@ -118,7 +121,7 @@ import (
 // GID; else those are what the file has already. OLD equal to NEW writes nothing and makes
 // what is there durable. Changes the file.
 //
-// release DIR NAME INSTALLATION EPOCH RUN LIMIT NONCE -> ok, also where there is no
+// release PATH INSTALLATION EPOCH RUN LIMIT NONCE -> ok, also where there is no
 // lock; or [prev NAME + block]... no pending. Removes the lock.
 //
 // install DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID SUM PRIVATE PUBLIC
@@ -168,7 +171,7 @@ var (
 	opRead       = op{"read", false, "common give resolve read"}
 	opHold       = op{"hold", true, "common give resolve lock sum prevs hold"}
 	opSwap       = op{"swap", true, "common give lock sum prevs keep swap"}
-	opRelease    = op{"release", true, "common give lock sum prevs keep release"}
+	opRelease    = op{"release", true, "common give resolve lock sum prevs keep release"}
 	opInstall    = op{"install", true, "common lock sum keep install"}
 	opGenerate   = op{"generate", true, "common lock sum keep generate"}
 	opIdentities = op{"identities", false, "common identities"}

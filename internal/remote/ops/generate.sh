@@ -10,7 +10,7 @@ else
   [ $bits = 0 ] || set -- "$@" -b "$bits";
   [ $format = pem ] && set -- "$@" -m PEM;
   e=$(ssh-keygen "$@" 2>&1 </dev/null) || { rm -f "$f" "$f.pub"; no write "$e"; };
-  e=$(rm -f "$f.pub" && sync "$f" 2>&1 && mv "$f" next 2>&1 && sync . 2>&1) || no write "$e";
+  e=$(rm -f "$f.pub" 2>&1 && sync "$f" 2>&1 && mv "$f" next 2>&1 && sync . 2>&1) || no write "$e";
 fi;
 e=$(ssh-keygen -y -P "" -f next </dev/null 2>&1) || no write "$e";
 printf "public %s\n" "$e";

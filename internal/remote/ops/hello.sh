@@ -1,4 +1,5 @@
-# Who and what is here.
+# hello CONNECTION HOME: who and what is here.
+printf "connection %s\nhere %s\n" "$1" "$2";
 echo "uid $(id -u)"; echo "gid $(id -g)"; echo "user $(id -un)";
 p=$(getent passwd "$(id -u)" 2>/dev/null) || p=$(grep "^[^:]*:[^:]*:$(id -u):" /etc/passwd);
 p=${p#*:*:*:*:*:}; echo "home ${p%%:*}"; echo "shell ${p#*:}";

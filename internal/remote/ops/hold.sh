@@ -17,7 +17,9 @@ if [ -e "$N" ]; then
 elif [ $make = - ]; then no absent "$path"; fi;
 L=.$N.keyturn;
 [ -h "$L" ] && no special "$(ls -ldin -- "$L")";
-e=$(mkdir -- "$L" 2>&1); cd -P -- "$L" 2>/dev/null || no write "$e";
+e=$(mkdir -- "$L" 2>&1); cd -P -- "$L" 2>/dev/null || {
+  [ -d "$L" ] || no write "$e";
+  set -- $(ls -ldin -- "$L"); no owner "$4"; };
 held;
 e=$( (: >"own.$I.$E.$R.$T") 2>&1) || no write "$e";
 (held) | grep . && { rm -f "own.$I.$E.$R.$T"; exit 0; };
@@ -26,8 +28,9 @@ rm -f new.*;
 for o in prev.*; do [ "$o" -ef "../$N" ] && rm -f "$o"; done;
 prevs;
 if [ -e "../$N" ]; then
-  printf "ls %s\n" "$(ls -ldin -- "../$N")";
+  l=$(ls -ldin -- "../$N"); printf "ls %s\n" "$l";
   [ -r "../$N" ] || no denied "$path";
+  set -- $l; [ "$3" = 1 ] || no links "$3";
   if [ $what = sum ]; then sum "../$N"; echo "sum $s";
   else give "../$N"; fi;
 fi;

@@ -31,7 +31,7 @@ e=$(mv -f -- "$f" "../$N" 2>&1) || { [ -e "$f" ] || no lost; no write "$e"; };
 e=$(sync .. 2>&1) || no sync "$e";
 [ $npub = 0 ] || { e=$(mv -f -- "$g" "../$N.pub" 2>&1) || no write "$e"; };
 [ $ncert = 0 ] || { e=$(mv -f -- "$c" "../$N-cert.pub" 2>&1) || no write "$e"; };
-rm -f next next.pub;
+rm -f next;
 e=$(sync .. 2>&1) || no sync "$e";
 sum "../$N"; echo "now $s";
 echo ok;

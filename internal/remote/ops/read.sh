@@ -1,5 +1,6 @@
-# read NONCE LIMIT content|facts PATH...: what lies at each path.
-nonce=$1; limit=$2; what=$3; shift 3; k=0;
+# read NONCE LIMIT content|facts HOME PATH...: what lies at each path.
+nonce=$1; limit=$2; what=$3; h=$4; shift 4; k=0;
+[ -z "$h" ] || printf "home %s\n" "$(cd -P -- "$h" 2>/dev/null && pwd -P)";
 for path in "$@"; do
   echo "path $k"; k=$((k+1));
   if resolve "$path"; then
@@ -20,7 +21,7 @@ for path in "$@"; do
     [ -z "$f" ] || printf "mount %s\n" "$f";
     command -v lsattr >/dev/null && lsattr -d . "./$N" 2>/dev/null | while read -r l; do printf "attr %s\n" "$l"; done;
     for o in ".$N.keyturn"/own.*; do [ -e "$o" ] && printf "lock %s\n" "${o##*/own.}"; done;
-    [ $s = absent ] || printf "ls %s\n" "$(ls -ldin -- "$N")";
+    [ -f "$N" ] && printf "ls %s\n" "$(ls -ldin -- "$N")";
     echo "state $s";
     [ $s.$what = file.content ] && give "$N";
   else

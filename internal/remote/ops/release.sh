@@ -1,10 +1,11 @@
-# release DIR NAME INSTALLATION EPOCH RUN LIMIT NONCE: the lock and all that it
-# holds goes, unless somebody has written to an inode that we replaced.
-I=$3; E=$4; R=$5; limit=$6; nonce=$7;
-[ -d "$1/.$2.keyturn" ] || { echo ok; exit 0; };
-enter "$1" "$2";
+# release PATH INSTALLATION EPOCH RUN LIMIT NONCE: the lock and all that it holds
+# goes, unless somebody has written to an inode that we replaced.
+I=$2; E=$3; R=$4; limit=$5; nonce=$6;
+resolve "$1" || { [ $why = absent ] || no $why "$1"; echo ok; exit 0; };
+[ -d ".$N.keyturn" ] || { echo ok; exit 0; };
+enter . "$N";
 held;
 prevs; [ -z "$pending" ] || no pending;
-rm -f prev.* new.* next next.pub own.*;
+rm -f prev.* new.* next own.*;
 e=$(cd .. && rmdir -- ".$N.keyturn" 2>&1) || no write "$e";
 echo ok;

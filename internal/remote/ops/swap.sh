@@ -6,6 +6,7 @@ held; [ "$own" = "$T" ] || no lost;
 f=new.$T; q=-;
 if [ "$old" = "$new" ]; then
   sum "../$N"; [ "$s" = "${old%.*}" ] || no changed;
+  while [ $# -ge 2 ]; do mv -f -- "$1" "$2"; shift 2; done;
   e=$(sync "../$N" .. 2>&1) || no sync "$e";
   echo "now $s"; echo ok; exit 0;
 fi;

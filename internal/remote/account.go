@@ -1,0 +1,115 @@
+package remote
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"keyturn/internal/trust"
+)
+
+// A Password is what the shadow database says of an account's password, as far as
+// it bears on logins by key: without PAM, sshd refuses an account that is locked.
+type Password string
+
+// What a password can be.
+const (
+	PasswordUnknown Password = ""       // the shadow database may not be read
+	PasswordSet     Password = "set"    // there is one
+	PasswordNone    Password = "none"   // none fits ("*")
+	PasswordEmpty   Password = "empty"  // anybody gets in where empty ones are allowed
+	PasswordLocked  Password = "locked" // the account is locked ("!")
+)
+
+// An Account is an account of the host.
+type Account struct {
+	User     string
+	UID, GID int
+	Home     string
+	Shell    string
+	// Runs says that the shell is there and can be executed.
+	Runs     bool
+	Password Password
+	// Expires is when the account expires (shadow(5)), zero if never or unknown.
+	Expires time.Time
+}
+
+// Accounts returns the accounts of the host that the login may see, in the order of
+// its database.
+func (h *Host) Accounts(ctx context.Context) ([]Account, error) {
+	accounts, err := h.readAccounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, a := range accounts {
+		h.accounts[a.User] = a
+	}
+	return accounts, nil
+}
+
+// account returns one account, from memory if it was read on this connection.
+func (h *Host) account(ctx context.Context, user string) (Account, error) {
+	h.mu.Lock()
+	a, ok := h.accounts[user]
+	h.mu.Unlock()
+	if ok {
+		return a, nil
+	}
+	if user == "" || strings.HasPrefix(user, "-") || strings.ContainsAny(user, "/:\x00\n ") {
+		return Account{}, trust.Errorf(trust.Invalid, "%q cannot be an account", user)
+	}
+	accounts, err := h.readAccounts(ctx, user)
+	if err != nil {
+		return Account{}, err
+	}
+	for _, a := range accounts {
+		if a.User == user {
+			h.mu.Lock()
+			h.accounts[user] = a
+			h.mu.Unlock()
+			return a, nil
+		}
+	}
+	return Account{}, trust.Errorf(trust.NotFound, "%s has no account %q", h.name, user)
+}
+
+func (h *Host) readAccounts(ctx context.Context, name ...string) ([]Account, error) {
+	as := self
+	if h.root {
+		as = root
+	}
+	lines, err := h.run(ctx, call{op: opAccounts, as: as, args: name})
+	if err != nil {
+		return nil, h.fail(err, "")
+	}
+	var accounts []Account
+	index := map[string]int{}
+	for _, l := range lines {
+		f := strings.Split(l.rest, ":")
+		switch {
+		case l.word == "account" && len(f) == 6:
+			a := Account{User: f[0], Runs: f[3] == "x", Home: f[4], Shell: f[5]}
+			var errUID, errGID error
+			a.UID, errUID = strconv.Atoi(f[1])
+			a.GID, errGID = strconv.Atoi(f[2])
+			if errUID != nil || errGID != nil || a.User == "" {
+				continue // "+::::::" of NIS and what else is no account
+			}
+			index[a.User] = len(accounts)
+			accounts = append(accounts, a)
+		case l.word == "shadow" && len(f) == 6:
+			i, ok := index[f[0]]
+			if !ok {
+				continue
+			}
+			accounts[i].Password = Password(f[1])
+			if days, err := strconv.Atoi(f[5]); err == nil {
+				accounts[i].Expires = time.Unix(0, 0).UTC().AddDate(0, 0, days)
+			}
+		}
+	}
+	return accounts, nil
+}

@@ -1,0 +1,313 @@
+package remote
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"keyturn/internal/trust"
+)
+
+// A File is what lies at a path of a host, seen as the account sees it whose file
+// it is, which is how sshd reads it.
+type File struct {
+	Path string // as asked for
+	Real string // without links; empty where its directory cannot be entered
+	// Absent: there is no such file. Unreadable: it is there, or may be, and the
+	// account cannot read it, so that sshd does not either.
+	Absent, Unreadable bool
+	Content            []byte // nil where there is none to be read
+	SHA256             string // of Content, in hex; empty where there is none
+
+	Mode     uint32 // permission bits
+	UID, GID int
+	ACL      bool // has more than mode bits: an ACL
+	Links    int
+	Device   string // with Inode: which file this is, under whatever name
+	Inode    uint64
+	Size     int64
+
+	FileSystem FileSystem
+	// Directories are those from "/" to the one that holds the file.
+	Directories []Directory
+	// Locked is the lock that is on the file, as far as this account can see it.
+	Locked *Lock
+
+	// Fixed says why an edit would be refused, or is empty. An edit may fail
+	// all the same: a disk fills up.
+	Fixed string
+	// Fault says why sshd ignores the file where StrictModes is on, or is empty.
+	// Debian's sshd is more lenient with a group of one; a login decides.
+	Fault string
+}
+
+// A Directory is one step of the way to a file.
+type Directory struct {
+	Path     string
+	Mode     uint32
+	UID, GID int
+}
+
+// A FileSystem is where a file lies.
+type FileSystem struct {
+	Type       string // as in /proc/mounts: "ext4", "nfs4"; may be empty
+	Source     string // device or "server:/export"
+	MountPoint string
+	ReadOnly   bool
+	// FreeBytes and FreeInodes are what is left, -1 where it is not known.
+	FreeBytes, FreeInodes int64
+}
+
+// Network reports whether other machines may see the same files.
+func (f FileSystem) Network() bool {
+	return slices.Contains([]string{"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "9p", "lustre", "gpfs", "ocfs2", "gfs2", "beegfs"}, f.Type)
+}
+
+// Room that an edit needs at least: new content, a directory, their inodes.
+const (
+	minBytes  = 256 << 10
+	minInodes = 8
+)
+
+// Files returns what lies at absolute paths, as user sees it, one File for each and
+// in their order. A file of more than 1 MiB is Exhausted: no line of it may go
+// unseen.
+func (h *Host) Files(ctx context.Context, user string, paths []string) ([]File, error) {
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	for _, p := range paths {
+		if err := checkPath(p); err != nil {
+			return nil, err
+		}
+	}
+	owner, err := h.account(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	c := call{op: opRead, as: h.actorsFor(user)[0], nonce: newNonce()}
+	c.args = append([]string{c.nonce, strconv.Itoa(maxFile), "content", owner.Home}, paths...)
+	lines, err := h.run(ctx, c)
+	if err != nil {
+		return nil, h.fail(err, "")
+	}
+	return h.parseFiles(lines, owner, paths)
+}
+
+// parseFiles reads the answer of op read.
+func (h *Host) parseFiles(lines []line, owner Account, paths []string) ([]File, error) {
+	var home string
+	if len(lines) > 0 && lines[0].word == "home" {
+		home, lines = lines[0].rest, lines[1:]
+	}
+	files := make([]File, len(paths))
+	k := -1
+	var body []line
+	finish := func() error {
+		if k < 0 {
+			return nil
+		}
+		f, err := h.parseFile(body, owner, home, paths[k])
+		files[k], body = f, nil
+		return err
+	}
+	for _, l := range lines {
+		if l.word != "path" {
+			body = append(body, l)
+			continue
+		}
+		if err := finish(); err != nil {
+			return nil, err
+		}
+		if k++; l.rest != strconv.Itoa(k) || k >= len(paths) {
+			return nil, h.garbled(l)
+		}
+	}
+	if err := finish(); err != nil {
+		return nil, err
+	}
+	if k != len(paths)-1 {
+		return nil, trust.Errorf(trust.Unavailable, "%s answered about %d of %d files", h.name, k+1, len(paths))
+	}
+	return files, nil
+}
+
+// parseFile reads what op read says of one path.
+func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, error) {
+	f := File{Path: path, FileSystem: FileSystem{FreeBytes: -1, FreeInodes: -1}}
+	var state string
+	var writable, immutable bool
+	for _, l := range lines {
+		switch l.word {
+		case "real":
+			f.Real = l.rest
+		case "up", "ls":
+			ls, ok := parseListing(l.rest)
+			if !ok {
+				return f, h.garbled(l)
+			}
+			if l.word == "up" {
+				f.Directories = append(f.Directories, Directory{ls.name, ls.permissions(), ls.uid, ls.gid})
+				continue
+			}
+			f.Mode, f.UID, f.GID, f.Links, f.Inode, f.Size = ls.permissions(), ls.uid, ls.gid, ls.links, ls.inode, ls.size
+			f.ACL = strings.HasSuffix(ls.mode, "+")
+		case "writable":
+			writable = true
+		case "dev":
+			f.Device = l.rest
+		case "df", "dfi":
+			f.FileSystem.readFree(l.word, l.rest)
+		case "mount":
+			f.FileSystem.readMount(l.rest)
+		case "attr":
+			flags, _, _ := strings.Cut(l.rest, " ")
+			immutable = immutable || strings.ContainsAny(flags, "ia")
+		case "lock":
+			if parts := strings.Split(l.rest, "."); len(parts) == 4 {
+				epoch, _ := strconv.ParseInt(parts[1], 10, 64)
+				if f.Locked == nil || f.Locked.Epoch < epoch {
+					f.Locked = &Lock{parts[0], epoch, trust.RunID(parts[2])}
+				}
+			}
+		case "state":
+			state = l.rest
+		case "content":
+			if len(l.block) > maxFile {
+				return f, trust.Errorf(trust.Exhausted, "%s:%s has more than %d bytes", h.name, path, maxFile)
+			}
+			f.Content = append([]byte{}, l.block...)
+			sum := sha256.Sum256(f.Content)
+			f.SHA256 = hex.EncodeToString(sum[:])
+		}
+	}
+	if len(f.Directories) > 0 {
+		slices.SortFunc(f.Directories, func(a, b Directory) int { return len(a.Path) - len(b.Path) })
+	}
+	switch state {
+	case "file":
+	case "absent":
+		f.Absent = true
+	case "denied":
+		f.Unreadable = true
+	case "special", "loop":
+		f.Unreadable = true
+		f.Fixed = map[string]string{"special": "it is not a regular file", "loop": "it leads through too many symbolic links"}[state]
+		return f, nil
+	default:
+		return f, trust.Errorf(trust.Unavailable, "%s did not say what lies at %q", h.name, path)
+	}
+	f.Fixed = h.whyFixed(f, owner, writable, immutable)
+	f.Fault = strictModes(f, owner, home)
+	return f, nil
+}
+
+// readFree reads the last line of df -P, or of df -P -i.
+func (f *FileSystem) readFree(word, text string) {
+	fields := strings.Fields(text)
+	if len(fields) < 6 {
+		return
+	}
+	free, err := strconv.ParseInt(fields[3], 10, 64)
+	if err != nil {
+		return
+	}
+	if word == "df" {
+		f.FreeBytes, f.Source, f.MountPoint = free*1024, fields[0], fields[5]
+		return
+	}
+	// File systems that make inodes as they go say that there are none at all.
+	if total, err := strconv.ParseInt(fields[1], 10, 64); err == nil && total > 0 {
+		f.FreeInodes = free
+	}
+}
+
+// readMount reads a line of /proc/self/mounts (proc_pid_mounts(5)).
+func (f *FileSystem) readMount(text string) {
+	fields := strings.Fields(text)
+	if len(fields) < 4 {
+		return
+	}
+	f.Source, f.Type = fields[0], fields[2]
+	f.ReadOnly = slices.Contains(strings.Split(fields[3], ","), "ro")
+}
+
+// whyFixed says why an edit of f would be refused.
+func (h *Host) whyFixed(f File, owner Account, writable, immutable bool) string {
+	if len(f.Directories) == 0 {
+		if f.Unreadable {
+			return "its directory cannot be entered"
+		}
+		return "" // the directory is missing: it would be made
+	}
+	dir := f.Directories[len(f.Directories)-1]
+	switch {
+	case f.FileSystem.ReadOnly:
+		return fmt.Sprintf("the file system at %s is mounted read-only", f.FileSystem.MountPoint)
+	case immutable:
+		return "it or its directory is immutable or append-only (chattr)"
+	case f.FileSystem.FreeBytes >= 0 && f.FileSystem.FreeBytes < minBytes:
+		return fmt.Sprintf("the file system at %s has only %d KiB left", f.FileSystem.MountPoint, f.FileSystem.FreeBytes>>10)
+	case f.FileSystem.FreeInodes >= 0 && f.FileSystem.FreeInodes < minInodes:
+		return fmt.Sprintf("the file system at %s has only %d inodes left", f.FileSystem.MountPoint, f.FileSystem.FreeInodes)
+	case f.Unreadable:
+		return fmt.Sprintf("%s cannot read it", owner.User)
+	case f.Links > 2 || f.Links == 2 && f.Locked == nil:
+		return fmt.Sprintf("it has %d names (hard links), and the others would keep what it holds now", f.Links)
+	}
+	asRoot := dir.UID == 0 && (h.root || h.uid == 0)
+	switch {
+	case asRoot && dir.Mode&0o022 != 0:
+		return fmt.Sprintf("root's directory %s can be written by others (mode %o)", dir.Path, dir.Mode)
+	case asRoot:
+		return ""
+	case !writable:
+		return fmt.Sprintf("%s belongs to uid %d, and the account that Keyturn acts as cannot write it", dir.Path, dir.UID)
+	case !f.Absent && f.UID != dir.UID:
+		return fmt.Sprintf("it belongs to uid %d and its directory to uid %d, so that its owner could not be kept", f.UID, dir.UID)
+	}
+	return ""
+}
+
+// strictModes says what sshd's check of owners and modes finds, from the file up to
+// the home directory or to "/" (safe_path in OpenSSH's misc.c).
+func strictModes(f File, owner Account, home string) string {
+	bad := func(what string, uid int, mode uint32) string {
+		if uid != 0 && uid != owner.UID {
+			return fmt.Sprintf("%s belongs to uid %d, not to root or %s", what, uid, owner.User)
+		}
+		if mode&0o022 != 0 {
+			return fmt.Sprintf("%s can be written by others than %s (mode %o)", what, owner.User, mode)
+		}
+		return ""
+	}
+	if !f.Absent {
+		if fault := bad(f.Real, f.UID, f.Mode); fault != "" {
+			return fault
+		}
+	}
+	for _, d := range slices.Backward(f.Directories) {
+		if fault := bad(d.Path, d.UID, d.Mode); fault != "" {
+			return fault
+		}
+		if d.Path == home {
+			break
+		}
+	}
+	return ""
+}
+
+// checkPath refuses what is no path of a file to work on.
+func checkPath(path string) error {
+	if !strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "\x00\n\r") {
+		return trust.Errorf(trust.Invalid, "%q is not the absolute path of a file", path)
+	}
+	if name := path[strings.LastIndexByte(path, '/')+1:]; name == "." || name == ".." || len(name) > 200 {
+		return trust.Errorf(trust.Invalid, "%q is not the absolute path of a file", path)
+	}
+	return nil
+}

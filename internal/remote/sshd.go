@@ -1,0 +1,4 @@
+package remote
+
+// Sshd is which SSH server serves a session.
+type Sshd struct{}
