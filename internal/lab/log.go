@@ -51,6 +51,9 @@ type Event struct {
 	Kind EventKind
 	// Text is the line as the server wrote it.
 	Text string
+	// PID is the process that wrote the line, where the line says so; a
+	// connection's lines are written by one or two processes of its own.
+	PID int
 	// User and Source ("address:port") are of Accepted and Failed.
 	User, Source string
 	// Method is the authentication method of Accepted and Failed, such as
@@ -75,14 +78,19 @@ var (
 	dropbearPattern = regexp.MustCompile(`^(Pubkey auth|Password auth) succeeded for '(.*?)'(?: with \S+ key (SHA256:\S+))? from (\S+)$`)
 	closedPattern   = regexp.MustCompile(`^(?:Connection (?:closed|reset)|Disconnected from|Received disconnect from|Exit )`)
 	refusedPattern  = regexp.MustCompile(`^(?:.*: )?(?:Authentication (?:refused|tried|key .* revoked by)|User .* not allowed because|bad key options|entry expired|Ignored .*: bad ownership|WARNING: revoked key|Certificate invalid|.*: Key is revoked)`)
-	prefixPattern   = regexp.MustCompile(`^\[\d+\] \w{3} \d\d \d\d:\d\d:\d\d `)
+	prefixPattern   = regexp.MustCompile(`^(?:(?:sshd(?:-\w+)?|dropbear)\[(\d+)\]: |\[(\d+)\] \w{3} \d\d \d\d:\d\d:\d\d )`)
 )
 
-// ParseEvent reads one line of a log of OpenSSH or Dropbear. Seq and At are
-// left to whoever keeps the log.
+// ParseEvent reads one line of a log of OpenSSH or Dropbear, as they write it to
+// stderr or, with "sshd[PID]: " before it, to the system's log. Seq and At are left
+// to whoever keeps the log.
 func ParseEvent(line string) Event {
 	e := Event{Kind: Other, Text: line}
-	line = prefixPattern.ReplaceAllString(strings.TrimRight(line, "\r"), "")
+	line = strings.TrimRight(line, "\r")
+	if m := prefixPattern.FindStringSubmatch(line); m != nil {
+		e.PID, _ = strconv.Atoi(m[1] + m[2])
+		line = line[len(m[0]):]
+	}
 	line = strings.TrimSuffix(line, " [preauth]")
 	switch {
 	case strings.HasPrefix(line, "Server listening on "):
@@ -160,7 +168,7 @@ func (l *Log) ReadFrom(r io.Reader) (int64, error) {
 		line, err := lines.ReadSlice('\n')
 		n += int64(len(line))
 		if len(line) > 0 {
-			l.add(strings.TrimRight(string(line), "\r\n"))
+			l.Add(strings.TrimRight(string(line), "\r\n"))
 		}
 		if err != nil && err != bufio.ErrBufferFull {
 			if err == io.EOF {
@@ -171,7 +179,8 @@ func (l *Log) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
-func (l *Log) add(line string) {
+// Add appends one line, which has no line break.
+func (l *Log) Add(line string) {
 	e := ParseEvent(line)
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -85,7 +85,11 @@ var logLines = []struct {
 	},
 	{
 		"[23] Nov 22 01:02:03 Pubkey auth succeeded for 'alice' with ssh-ed25519 key SHA256:e0bBa4 from 10.99.0.1:33562",
-		lab.Event{Kind: lab.Accepted, Method: "publickey", User: "alice", Source: "10.99.0.1:33562", Fingerprint: "SHA256:e0bBa4"},
+		lab.Event{Kind: lab.Accepted, PID: 23, Method: "publickey", User: "alice", Source: "10.99.0.1:33562", Fingerprint: "SHA256:e0bBa4"},
+	},
+	{
+		"sshd-session[4711]: Accepted key ED25519 SHA256:e0bBa4 found at /home/alice/.ssh/authorized_keys:12",
+		lab.Event{Kind: lab.Matched, PID: 4711, Fingerprint: "SHA256:e0bBa4", File: "/home/alice/.ssh/authorized_keys", Line: 12},
 	},
 	{
 		"debug1: Forked child 77.",

@@ -82,8 +82,10 @@ func processes() (snapshot, error) {
 	return table, nil
 }
 
-// catchesHangup reports whether pid has a handler for SIGHUP.
-func catchesHangup(pid int) bool {
+// Reloadable reports whether the server whose listener is pid has got as far as to
+// handle SIGHUP. It comes to that only after it has said that it listens; a SIGHUP
+// in between ends it, or after another reload is ignored.
+func Reloadable(pid int) bool {
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		return false

@@ -47,9 +47,9 @@ func processes() (snapshot, error) {
 	return table, nil
 }
 
-// catchesHangup cannot tell on this system: a reload in the first instants of a
-// server may be lost.
-func catchesHangup(int) bool { return true }
+// Reloadable cannot tell on this system: a reload in the first instants of a server
+// may be lost.
+func Reloadable(int) bool { return true }
 
 // pipeName and writesTo find nothing: this system does not show the open files
 // of processes.

@@ -272,9 +272,7 @@ func (s *Server) awaitListening(ctx context.Context, before int) error {
 	if _, err := s.log.Await(ctx, before, IsKind(Listening)); err != nil {
 		return err
 	}
-	// sshd installs its handler for SIGHUP only now. A reload in between
-	// would end it, or after another reload be ignored.
-	for !catchesHangup(run.cmd.Process.Pid) {
+	for !Reloadable(run.cmd.Process.Pid) {
 		select {
 		case <-ctx.Done():
 			return trust.Errorf(trust.Unavailable, "%w", context.Cause(ctx))
