@@ -12,3 +12,12 @@ const (
 	MaxGroup = maxGroup
 	MaxTries = maxTries
 )
+
+// SetHold sets for how long a group of SQLite's writer takes in members.
+func SetHold(s *Store, d time.Duration) { s.engine.(*database).writer.hold = d }
+
+// Stray executes a statement on the writer's connection outside of any
+// transaction, while the writer is idle.
+func Stray(s *Store, statement string) error {
+	return s.engine.(*database).writer.control(statement)
+}

@@ -84,6 +84,7 @@ type writer struct {
 	queue   chan *request
 	stop    chan struct{} // closed: take nothing more
 	stopped chan struct{} // closed: the goroutine has ended
+	hold    time.Duration // maxHold
 
 	committing bool // a commit is wanted; read by the commit hook
 	standing   bool // the transaction has not been rolled back; set by the rollback hook
@@ -91,7 +92,7 @@ type writer struct {
 
 func startWriter(s *session) (*writer, error) {
 	w := &writer{
-		session: s, queue: make(chan *request, maxQueue),
+		session: s, queue: make(chan *request, maxQueue), hold: maxHold,
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	err := s.conn.Raw(func(c any) error {
@@ -212,7 +213,7 @@ func (w *writer) together(first *request) (members []*request, whole bool) {
 
 // another returns the next member of a group of n, or nil to commit.
 func (w *writer) another(n int, begun time.Time) *request {
-	if n >= maxGroup || time.Since(begun) > maxHold {
+	if n >= maxGroup || time.Since(begun) > w.hold {
 		return nil
 	}
 	select {

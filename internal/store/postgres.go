@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -252,8 +253,8 @@ func (c *pgConn) explain(err error) error { return explainPostgres(err) }
 // the command tag of the last, which database/sql does not show: the answer to
 // COMMIT may be ROLLBACK.
 func (c *pgConn) control(ctx context.Context, statements string) (tag string, err error) {
-	err = c.Raw(func(driver any) error {
-		t, err := driver.(*stdlib.Conn).Conn().Exec(ctx, statements)
+	err = c.Raw(func(c any) error {
+		t, err := c.(*stdlib.Conn).Conn().Exec(ctx, statements)
 		tag = t.String()
 		return err
 	})
@@ -263,8 +264,8 @@ func (c *pgConn) control(ctx context.Context, statements string) (tag string, er
 // end gives the connection back to the pool without a transaction, or gives it
 // up.
 func (c *pgConn) end() {
-	_ = c.Raw(func(driver any) error {
-		conn := driver.(*stdlib.Conn).Conn()
+	_ = c.Raw(func(c any) error {
+		conn := c.(*stdlib.Conn).Conn()
 		if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
 			return nil
 		}
@@ -297,7 +298,8 @@ func explainPostgres(err error) error {
 	if !errors.As(err, &e) {
 		var connect *pgconn.ConnectError
 		var network net.Error
-		if errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+			errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
 			return trust.Errorf(trust.Unavailable, "database: %w", err).WithHint("see that PostgreSQL runs and can be reached from here")
 		}
 		return err
