@@ -21,7 +21,7 @@ func FuzzAuthorizedKeys(f *testing.F) {
 			t.Fatalf("got %q", file.Bytes())
 		}
 		if len(file.Find(next)) > 0 {
-			t.Skip("the file has the key")
+			return // the input has the key by chance
 		}
 		reread := func() { file = ParseAuthorizedKeys(file.Bytes()) }
 		same := func(what string) {
@@ -100,7 +100,7 @@ func FuzzKnownHosts(f *testing.F) {
 			t.Fatalf("got %q", file.Bytes())
 		}
 		if len(file.FindKey(next)) > 0 {
-			t.Skip("the file has the key")
+			return // the input has the key by chance
 		}
 		text, err := KnownHostText([]string{"fuzz.example.org", "192.0.2.7"}, next, "c")
 		if err != nil {

@@ -78,7 +78,22 @@ func (k PublicKey) Type() string {
 // Equal reports whether k and other are the same key.
 func (k PublicKey) Equal(other PublicKey) bool { return k.blob == other.blob }
 
-// Fingerprint returns k's SHA-256 fingerprint.
+// Plain returns the key that a certificate certifies, and any other key as it
+// is. A certificate that cannot be read is returned as it is, too.
+func (k PublicKey) Plain() PublicKey {
+	if !k.IsCertificate() {
+		return k
+	}
+	parsed, err := ssh.ParsePublicKey([]byte(k.blob))
+	cert, ok := parsed.(*ssh.Certificate)
+	if err != nil || !ok {
+		return k
+	}
+	return PublicKeyOf(cert.Key)
+}
+
+// Fingerprint returns the SHA-256 fingerprint of k. Of a certificate ssh-keygen
+// and sshd print that of the key in it: k.Plain().Fingerprint().
 func (k PublicKey) Fingerprint() Fingerprint {
 	sum := sha256.Sum256([]byte(k.blob))
 	return Fingerprint("SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:]))
@@ -124,11 +139,11 @@ func (k PublicKey) SSH() (ssh.PublicKey, error) {
 func (k PublicKey) Bits() int {
 	w := wire(k.blob)
 	name, _ := w.next()
-	if plain, isCert := strings.CutSuffix(name, "-cert-v01@openssh.com"); isCert {
+	plain, isCert := strings.CutSuffix(string(name), "-cert-v01@openssh.com")
+	if isCert {
 		w.next() // the nonce
-		name = plain
 	}
-	switch strings.TrimSuffix(name, "@openssh.com") {
+	switch strings.TrimSuffix(plain, "@openssh.com") {
 	case "ssh-rsa":
 		w.next() // the exponent
 		if n, ok := w.mpint(); ok {

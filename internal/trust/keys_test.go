@@ -112,7 +112,7 @@ func testKey(t testing.TB, kind, name string) PublicKey {
 		w.next()
 		w.next()
 		point, _ := w.next()
-		add("sk-ecdsa-sha2-nistp256@openssh.com", "nistp256", point, "ssh:")
+		add("sk-ecdsa-sha2-nistp256@openssh.com", "nistp256", string(point), "ssh:")
 	case "mldsa":
 		add("ssh-mldsa44-ed25519@openssh.com", string(noise(1312+32)))
 	case "short":

@@ -15,6 +15,7 @@ import (
 // TestAgreesWithSSHKeygenOnKnownHosts looks names up in each file of the corpus,
 // as it is and with its names hashed, and compares with ssh-keygen -F.
 func TestAgreesWithSSHKeygenOnKnownHosts(t *testing.T) {
+	t.Parallel()
 	keygen := need.Program(t, "ssh-keygen", "openssh-client")
 	version := sshdVersion(t)
 	path := filepath.Join(t.TempDir(), "known_hosts")

@@ -109,6 +109,7 @@ func connection(t testing.TB, spec string) SSHDConnection {
 // TestAgreesWithSSHDOnConfig evaluates each configuration of the corpus for its
 // connections, and compares with what sshd -T -C prints, field by field.
 func TestAgreesWithSSHDOnConfig(t *testing.T) {
+	t.Parallel()
 	version := sshdVersion(t)
 	if os.Geteuid() == 0 {
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {

@@ -189,6 +189,7 @@ func (s testServer) loginLine(t testing.TB, signer ssh.Signer, source, path stri
 // TestAgreesWithSSHD logs in with each key of each file of the corpus, from two
 // addresses where it matters, and compares with WouldAccept: whether, and by which line.
 func TestAgreesWithSSHD(t *testing.T) {
+	t.Parallel()
 	version := sshdVersion(t)
 	path := filepath.Join(t.TempDir(), "authorized_keys")
 	server := startSSHD(t, path)
@@ -229,6 +230,7 @@ func TestAgreesWithSSHD(t *testing.T) {
 // TestAgreesWithSSHDOnTwoFiles checks the order of files, and that a refused
 // match does not end the search.
 func TestAgreesWithSSHDOnTwoFiles(t *testing.T) {
+	t.Parallel()
 	version := sshdVersion(t)
 	dir := t.TempDir()
 	paths := []string{filepath.Join(dir, "first"), filepath.Join(dir, "second")}
@@ -267,6 +269,7 @@ func TestAgreesWithSSHDOnTwoFiles(t *testing.T) {
 
 // TestAgreesWithSSHDOnCertificates offers certificates to lines of their CA.
 func TestAgreesWithSSHDOnCertificates(t *testing.T) {
+	t.Parallel()
 	version := sshdVersion(t)
 	path := filepath.Join(t.TempDir(), "authorized_keys")
 	server := startSSHD(t, path)
@@ -327,6 +330,7 @@ func TestAgreesWithSSHDOnCertificates(t *testing.T) {
 // reads ~/.ssh, so it runs in a mount namespace where that is a folder of the
 // test.
 func TestAgreesWithDropbear(t *testing.T) {
+	t.Parallel()
 	dropbear := need.Program(t, "dropbear", "dropbear-bin")
 	need.Root(t) // to give dropbear a home of its own
 	out, _ := exec.Command(dropbear, "-V").CombinedOutput()

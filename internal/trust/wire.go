@@ -8,30 +8,40 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// wire reads values of RFC 4251, section 5, from the front of a string.
-type wire string
+// wire reads values of RFC 4251, section 5, from its front.
+type wire []byte
 
-// next takes a string off w's front.
-func (w *wire) next() (string, bool) {
+// next takes a string off w's front. It is part of w.
+func (w *wire) next() ([]byte, bool) {
 	if len(*w) < 4 {
-		return "", false
+		return nil, false
 	}
-	n := binary.BigEndian.Uint32([]byte((*w)[:4]))
+	n := binary.BigEndian.Uint32(*w)
 	if uint64(n) > uint64(len(*w)-4) {
-		return "", false
+		return nil, false
 	}
-	s := string((*w)[4 : 4+n])
+	s := (*w)[4 : 4+n]
 	*w = (*w)[4+n:]
 	return s, true
+}
+
+// number takes a uint32 off w's front.
+func (w *wire) number() (uint32, bool) {
+	if len(*w) < 4 {
+		return 0, false
+	}
+	n := binary.BigEndian.Uint32(*w)
+	*w = (*w)[4:]
+	return n, true
 }
 
 // mpint takes a multiple precision integer that is not negative off w's front.
 func (w *wire) mpint() (*big.Int, bool) {
 	s, ok := w.next()
-	if !ok || s != "" && s[0]&0x80 != 0 {
+	if !ok || len(s) > 0 && s[0]&0x80 != 0 {
 		return nil, false
 	}
-	return new(big.Int).SetBytes([]byte(s)), true
+	return new(big.Int).SetBytes(s), true
 }
 
 // A keyType is what is known of one type of public key.
@@ -69,12 +79,12 @@ func (k PublicKey) checkStructure() error {
 	malformed := Errorf(Invalid, "key of type %q is malformed", k.Type())
 	w := wire(k.blob)
 	name, _ := w.next()
-	switch name {
+	switch string(name) {
 	case "ssh-rsa":
 		// RSA is read here, since x/crypto refuses exponents that OpenSSH takes.
 		_, ok1 := w.mpint()
 		n, ok2 := w.mpint()
-		if !ok1 || !ok2 || w != "" {
+		if !ok1 || !ok2 || len(w) > 0 {
 			return malformed
 		}
 		if n.BitLen() < 1024 || n.BitLen() > 16384 {
@@ -86,11 +96,11 @@ func (k PublicKey) checkStructure() error {
 				return malformed
 			}
 		}
-		if w != "" {
+		if len(w) > 0 {
 			return malformed
 		}
 	case "ssh-mldsa44-ed25519@openssh.com":
-		if key, ok := w.next(); !ok || len(key) != 1312+32 || w != "" {
+		if key, ok := w.next(); !ok || len(key) != 1312+32 || len(w) > 0 {
 			return malformed
 		}
 	case "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
