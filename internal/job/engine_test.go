@@ -1,0 +1,553 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"keyturn/internal/store"
+	"keyturn/internal/store/storetest"
+	"keyturn/internal/trust"
+)
+
+// onBoth runs a test in a bubble with a store on either database.
+func onBoth(t *testing.T, test func(t *testing.T, s *store.Store)) {
+	t.Run("sqlite", func(t *testing.T) {
+		url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
+		synctest.Test(t, func(t *testing.T) { test(t, storetest.OpenURL(t, url, Schema)) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		url := storetest.Postgres(t)
+		synctest.Test(t, func(t *testing.T) { test(t, storetest.OpenURL(t, url, Schema)) })
+	})
+}
+
+// settle waits until nothing more happens, also where PostgreSQL has asked to
+// run a transaction again.
+func settle() {
+	synctest.Wait()
+	time.Sleep(50 * time.Millisecond)
+	synctest.Wait()
+}
+
+// started is an engine that runs until the end of the test, or stop.
+type started struct {
+	*Engine
+	t    *testing.T
+	stop func()
+}
+
+func start(t *testing.T, s *store.Store, o Options, procedures ...Procedure) started {
+	t.Helper()
+	if o.Log == nil {
+		o.Log = quiet()
+	}
+	e, err := New(s, procedures, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := e.Run(ctx); err != nil {
+			t.Errorf("engine: %v", err)
+		}
+	}()
+	stop := sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(stop)
+	return started{e, t, stop}
+}
+
+// create creates a run of a procedure with targets of these names, each on a
+// host of that name, in list "all".
+func (e started) create(procedure string, names ...string) trust.RunID {
+	e.t.Helper()
+	p := Plan{Procedure: procedure, Subject: "test:" + procedure, Targets: map[List][]Target{}}
+	for _, n := range names {
+		p.Targets["all"] = append(p.Targets["all"], Target{Name: n, Host: trust.HostID(n)})
+	}
+	return e.plan(p)
+}
+
+func (e started) plan(p Plan) (id trust.RunID) {
+	e.t.Helper()
+	e.verb(func(tx *store.Tx) (err error) {
+		id, err = e.Create(tx, alice(), p)
+		return err
+	})
+	return id
+}
+
+func (e started) verb(fn func(*store.Tx) error) {
+	e.t.Helper()
+	if err := verb(e.store, fn); err != nil {
+		e.t.Fatal(err)
+	}
+	e.Wake()
+}
+
+func (e started) show(id trust.RunID) (d Detail) {
+	e.t.Helper()
+	err := e.store.View(context.Background(), storetest.Tenant, func(tx *store.Tx) (err error) {
+		d, err = e.Show(tx, id)
+		return err
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return d
+}
+
+func (e started) must(id trust.RunID, want State) Detail {
+	e.t.Helper()
+	d := e.show(id)
+	if d.State != want {
+		e.t.Fatalf("run is %s (%s), want %s", d.State, d.Reason, want)
+	}
+	return d
+}
+
+// one is a procedure of one row on list "all".
+func one(name string, do func(context.Context, Run, Target) (Record, error)) Procedure {
+	return Procedure{Name: name, Steps: []Step{{Name: "Do", On: "all", Do: do}}}
+}
+
+func nothing(context.Context, Run, Target) (Record, error) { return nil, nil }
+
+// A node that is stopped for longer than its lease, as by a debugger, swapping
+// or a suspended machine, finds that another one has taken its run over, and
+// can write nothing of it any more.
+func TestPausedNodeIsFenced(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		var mu sync.Mutex
+		epochs := map[string][]int64{}
+		causes := []string{}
+		stopped := make(chan struct{}) // closed: node one goes on
+		pause := false
+		proc := func(node string) Procedure {
+			return Procedure{Name: "p", Steps: []Step{
+				{Name: "A", On: "all", Do: func(ctx context.Context, r Run, t Target) (Record, error) {
+					mu.Lock()
+					epochs[node] = append(epochs[node], r.Epoch)
+					pause = true
+					mu.Unlock()
+					if node == "one" {
+						<-stopped
+						<-ctx.Done()
+						mu.Lock()
+						causes = append(causes, context.Cause(ctx).Error())
+						mu.Unlock()
+					}
+					return func(tx *store.Tx) error {
+						tx.Note("node", node)
+						return nil
+					}, nil
+				}},
+				{Name: "B", On: "all", Do: nothing},
+			}}
+		}
+		// Whatever node one is going to write waits until it goes on.
+		hook := func(_ context.Context, point string) error {
+			mu.Lock()
+			wait := pause
+			mu.Unlock()
+			if wait {
+				<-stopped
+			}
+			return nil
+		}
+		first := start(t, s, Options{Lease: 30 * time.Second, Hook: hook, Workers: 2}, proc("one"))
+		id := first.create("p", "a", "b")
+		settle()
+		d := first.must(id, Running)
+		if d.Rows[0].InFlight != 2 {
+			t.Fatalf("in flight: %+v", d.Rows[0])
+		}
+		second := start(t, s, Options{Lease: 30 * time.Second}, proc("two"))
+		time.Sleep(25 * time.Second)
+		settle()
+		if len(epochs["two"]) > 0 {
+			t.Fatal("the second node acted before the lease was over")
+		}
+		time.Sleep(20 * time.Second)
+		settle()
+		d = second.must(id, Done)
+		close(stopped)
+		settle()
+		if after := second.show(id); after.Revision != d.Revision || after.State != Done {
+			t.Errorf("the paused node has changed the run: %+v, before %+v", after.Summary, d.Summary)
+		}
+		if len(causes) != 2 || !strings.Contains(causes[0], "lost its claim") {
+			t.Errorf("its steps were told %q", causes)
+		}
+		if a, b := epochs["one"], epochs["two"]; len(a) != 2 || len(b) != 2 || a[0] >= b[0] {
+			t.Errorf("epochs %v, then %v", a, b)
+		}
+		records, err := s.Events(context.Background(), storetest.Tenant, "run:"+string(id), "", 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
+			for _, f := range r.Leaf.Fields {
+				if f.Name == "node" && f.Value == "one" {
+					t.Error("the paused node has recorded something")
+				}
+			}
+		}
+	})
+}
+
+// A step that takes longer than the lease keeps its run, because its node shows
+// that it is alive.
+func TestLeaseIsRenewed(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		slow := one("p", func(ctx context.Context, _ Run, _ Target) (Record, error) {
+			select {
+			case <-time.After(5 * time.Minute):
+				return nil, nil
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		})
+		first := start(t, s, Options{Lease: 30 * time.Second}, slow)
+		id := first.create("p", "a")
+		settle()
+		start(t, s, Options{Lease: 30 * time.Second}, slow)
+		time.Sleep(6 * time.Minute)
+		settle()
+		if d := first.must(id, Done); d.Rows[0].Done != 1 {
+			t.Errorf("%+v", d.Rows)
+		}
+		if n := attempts(t, s, first, id); n != 1 {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+// attempts returns how often the first target of the first row was intended.
+func attempts(t *testing.T, s *store.Store, e started, id trust.RunID) (n int) {
+	t.Helper()
+	err := s.View(context.Background(), storetest.Tenant, func(tx *store.Tx) error {
+		r, err := e.Get(tx, id)
+		if err != nil {
+			return err
+		}
+		for c, err := range r.In(tx).Cells("Do", Forward) {
+			if err != nil {
+				return err
+			}
+			n = c.Attempt
+			break
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// An engine that is stopped tells its steps, waits for them, and gives its runs
+// back: another one goes on at once, with what was cut off.
+func TestStopGivesRunsBack(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		block := true
+		p := one("p", func(ctx context.Context, r Run, t Target) (Record, error) {
+			if block && t.Name == "b" {
+				<-ctx.Done()
+				return nil, trust.Errorf(trust.Denied, "cut off")
+			}
+			return nil, nil
+		})
+		first := start(t, s, Options{}, p)
+		id := first.create("p", "a", "b", "c")
+		settle()
+		first.stop()
+		block = false
+		second := start(t, s, Options{}, p)
+		settle()
+		second.must(id, Done)
+	})
+}
+
+// Steps never exceed the number of workers, and never meet on one host; a small
+// run does not wait for a large one.
+func TestHands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.Open(t, Schema)
+		var mu sync.Mutex
+		now, most, hosts, met := 0, 0, map[trust.HostID]int{}, 0
+		p := one("p", func(_ context.Context, _ Run, tg Target) (Record, error) {
+			mu.Lock()
+			now++
+			most = max(most, now)
+			hosts[tg.Host]++
+			met = max(met, hosts[tg.Host])
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			now--
+			hosts[tg.Host]--
+			mu.Unlock()
+			return nil, nil
+		})
+		e := start(t, s, Options{Workers: 8, Sole: true}, p)
+		var large []string
+		for i := range 400 {
+			large = append(large, fmt.Sprintf("h%d", i%40))
+		}
+		big := e.create("p", large...)
+		time.Sleep(3 * time.Second)
+		small := e.create("p", "h1", "h2", "h3", "other")
+		time.Sleep(10 * time.Second)
+		settle()
+		e.must(small, Done)
+		e.must(big, Running)
+		time.Sleep(60 * time.Second)
+		settle()
+		e.must(big, Done)
+		if most != 8 || met != 1 {
+			t.Errorf("%d steps at once, %d on one host", most, met)
+		}
+	})
+}
+
+// What a step records is in the commit of its outcome: if it cannot be
+// recorded, the target has failed and nothing is written.
+func TestRecord(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		var fail error
+		calls := 0
+		p := one("p", func(_ context.Context, r Run, _ Target) (Record, error) {
+			calls++
+			if err := r.Save(calls); err != nil {
+				return nil, err
+			}
+			return func(tx *store.Tx) error {
+				tx.Note("recorded", fmt.Sprint(calls))
+				_, err := tx.Exec(`UPDATE job_runs SET reason = reason || 'recorded' WHERE id = $1`, r.ID)
+				if err == nil {
+					err = fail
+				}
+				if err != nil && err.Error() == "panic" {
+					panic("out of cheese")
+				}
+				return err
+			}, nil
+		})
+		e := start(t, s, Options{Sole: true}, p)
+		for _, c := range []struct {
+			fail  error
+			calls int
+			want  string
+		}{
+			{nil, 1, "recorded"},
+			{errors.New("no such row"), 1, "Do a: recording it: no such row"},
+			{errors.New("panic"), 1, "Do a: recording it: panicked: out of cheese"},
+		} {
+			fail, calls = c.fail, 0
+			id := e.create("p", "a")
+			settle()
+			d := e.show(id)
+			if c.fail == nil && d.State != Done || c.fail != nil && (d.State != Held || d.Reason != c.want) {
+				t.Errorf("%v: run is %s: %s", c.fail, d.State, d.Reason)
+			}
+			if calls != c.calls {
+				t.Errorf("%v: %d calls", c.fail, calls)
+			}
+		}
+		// A database that is away is not the step's fault: the same again.
+		fail, calls = trust.Errorf(trust.Unavailable, "the database is away"), 0
+		id := e.create("p", "a")
+		settle()
+		fail = nil
+		time.Sleep(time.Minute)
+		settle()
+		e.must(id, Done)
+		if calls != 2 {
+			t.Errorf("%d calls", calls)
+		}
+	})
+}
+
+// A step that takes too long counts as unavailable.
+func TestStepTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.Open(t, Schema)
+		e := start(t, s, Options{Sole: true, StepTimeout: time.Minute}, one("p", func(ctx context.Context, r Run, _ Target) (Record, error) {
+			if r.Attempt == 1 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return nil, nil
+		}))
+		id := e.create("p", "a")
+		time.Sleep(time.Minute)
+		settle()
+		if d := e.must(id, Waiting); d.Reason != "a: took longer than 1m0s" {
+			t.Errorf("reason %q", d.Reason)
+		}
+		time.Sleep(time.Minute)
+		settle()
+		e.must(id, Done)
+	})
+}
+
+// Once a Final row has begun there is no way back, by name.
+func TestFinal(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		hold := errors.New("not yet")
+		p := Procedure{Name: "purge", Steps: []Step{
+			{Name: "Check", On: "all", Do: nothing, Undo: nothing},
+			{Name: "Destroy", On: "all", Final: true, Do: func(_ context.Context, _ Run, t Target) (Record, error) {
+				if t.Name == "b" {
+					return nil, hold
+				}
+				return nil, nil
+			}},
+		}, Leave: func(*store.Tx, Run, Target) (Effect, error) { return Effect{Back: true}, nil }}
+		e := start(t, s, Options{Sole: true}, p)
+		id := e.create("purge", "a", "b")
+		settle()
+		e.must(id, Held)
+		back := func(tx *store.Tx) error {
+			_, err := e.Back(tx, alice(), id)
+			return err
+		}
+		leave := func(tx *store.Tx) error {
+			_, err := e.Leave(tx, alice(), id, Which{Host: "b"})
+			return err
+		}
+		for _, fn := range []func(*store.Tx) error{back, leave} {
+			if err := verb(s, fn); trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), `"Destroy"`) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if d := e.must(id, Held); d.Left != 0 {
+			t.Errorf("%d left", d.Left)
+		}
+	})
+}
+
+// A run is carried on only by the table that it was planned for.
+func TestChangedTable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.Open(t, Schema)
+		first := start(t, s, Options{Sole: true}, one("p", func(context.Context, Run, Target) (Record, error) {
+			return nil, Until(time.Now().Add(time.Hour))
+		}))
+		id := first.create("p", "a")
+		settle()
+		first.stop()
+		changed := Procedure{Name: "p", Steps: []Step{{Name: "Before", On: "all", Do: nothing}, {Name: "Do", On: "all", Do: nothing}}}
+		second := start(t, s, Options{Sole: true}, changed)
+		time.Sleep(2 * time.Hour)
+		settle()
+		if d := second.must(id, Held); !strings.Contains(d.Reason, "another version") {
+			t.Errorf("reason %q", d.Reason)
+		}
+		second.stop()
+		third := start(t, s, Options{Sole: true}, one("p", nothing))
+		third.verb(func(tx *store.Tx) error { return third.Resume(tx, alice(), id) })
+		settle()
+		third.must(id, Done)
+	})
+}
+
+// Lists come newest first, in pages, and tenants do not see each other's.
+func TestList(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		e := start(t, s, Options{Sole: true}, one("p", nothing), one("q", nothing))
+		var ids []trust.RunID
+		for i := range 7 {
+			time.Sleep(time.Millisecond)
+			ids = append(ids, e.create([]string{"p", "q"}[i%2], "a"))
+		}
+		settle()
+		slices.Reverse(ids)
+		list := func(tenant trust.TenantID, f Filter, after trust.RunID, limit int) (got []trust.RunID) {
+			err := s.View(context.Background(), tenant, func(tx *store.Tx) error {
+				all, err := e.List(tx, f, after, limit)
+				for _, r := range all {
+					got = append(got, r.ID)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got
+		}
+		if got := append(list(storetest.Tenant, Filter{}, "", 4), list(storetest.Tenant, Filter{}, ids[3], 4)...); !slices.Equal(got, ids) {
+			t.Errorf("pages %v, want %v", got, ids)
+		}
+		if got := list(storetest.Tenant, Filter{Procedure: "q", Subject: "test:q", States: []State{Done}}, "", 0); len(got) != 3 {
+			t.Errorf("%d runs of q", len(got))
+		}
+		if got := list(storetest.Tenant, Filter{Open: true}, "", 0); len(got) != 0 {
+			t.Errorf("%d open runs", len(got))
+		}
+		if got := list(storetest.Other, Filter{}, "", 0); len(got) != 0 {
+			t.Errorf("%d runs of another tenant", len(got))
+		}
+		err := s.View(context.Background(), storetest.Other, func(tx *store.Tx) error {
+			_, err := e.Show(tx, ids[0])
+			return err
+		})
+		if trust.KindOf(err) != trust.NotFound {
+			t.Errorf("another tenant is shown a run: %v", err)
+		}
+	})
+}
+
+// What a plan or a table has wrong is said when it is made.
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		p    Procedure
+	}{
+		{"no steps", Procedure{Name: "p"}},
+		{"no Do", Procedure{Name: "p", Steps: []Step{{Name: "A", On: Once}}}},
+		{"two of a name", Procedure{Name: "p", Steps: []Step{{Name: "A", On: Once, Do: nothing}, {Name: "A", On: Once, Do: nothing}}}},
+		{"turn that is no step", Procedure{Name: "p", Turn: "B", Steps: []Step{{Name: "A", On: Once, Do: nothing}}}},
+		{"turn without Reverse", Procedure{Name: "p", Turn: "A", Steps: []Step{{Name: "A", On: Once, Do: nothing}}}},
+		{"group on two lists", Procedure{Name: "p", Steps: []Step{{Name: "A", On: "x", Group: "g", Do: nothing}, {Name: "B", On: "y", Group: "g", Do: nothing}}}},
+		{"group in two places", Procedure{Name: "p", Steps: []Step{
+			{Name: "A", On: "x", Group: "g", Do: nothing}, {Name: "B", On: "x", Do: nothing}, {Name: "C", On: "x", Group: "g", Do: nothing},
+		}}},
+	} {
+		if _, err := New(nil, []Procedure{c.p}, Options{}); err == nil {
+			t.Errorf("a procedure with %s was taken", c.name)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.Open(t, Schema)
+		e := start(t, s, Options{Sole: true}, one("p", nothing))
+		for _, p := range []Plan{
+			{Procedure: "q"},
+			{Procedure: "p", Targets: map[List][]Target{"other": {{Name: "a"}}}},
+			{Procedure: "p", Canary: -1},
+			{Procedure: "p", Back: "00000000-0000-7000-8000-000000000000"},
+		} {
+			err := verb(s, func(tx *store.Tx) error {
+				_, err := e.Create(tx, alice(), p)
+				return err
+			})
+			if k := trust.KindOf(err); k != trust.Invalid && k != trust.NotFound {
+				t.Errorf("plan %+v: %v", p, err)
+			}
+		}
+		// A run without any target has nothing to do.
+		id := e.plan(Plan{Procedure: "p", Subject: "test:p"})
+		settle()
+		e.must(id, Done)
+	})
+}
