@@ -130,21 +130,26 @@ func (l *AuthorizedLine) honoredByDropbear(v ServerVersion) error {
 	return Errorf(Invalid, "%s reads no key: the line is too long, has a NUL byte, or has other blanks than one between options, type and base64", v)
 }
 
-// honoredByTinySSH follows subprocess_auth.c: the line starts with the type,
-// one space and the base64, compared as text.
 func (l *AuthorizedLine) honoredByTinySSH() error {
-	if l.key.Type() != "ssh-ed25519" {
+	if len(l.text)+len(l.end) >= tinysshLine {
+		return Errorf(Invalid, "tinyssh does not read lines of %d bytes or more", tinysshLine)
+	}
+	return tinysshReads(l.text, l.key)
+}
+
+// tinysshReads returns why TinySSH does not find key in text: the line must
+// start with the type, one space and the base64, compared as text
+// (subprocess_auth.c).
+func tinysshReads(text string, key PublicKey) error {
+	if key.Type() != "ssh-ed25519" {
 		return Errorf(Invalid, "tinyssh knows only keys of type %q", "ssh-ed25519")
 	}
-	rest, ok := strings.CutPrefix(l.text, l.key.String())
+	rest, ok := strings.CutPrefix(text, key.String())
 	if !ok {
 		return Errorf(Invalid, "tinyssh takes no options and no blanks in front of the key")
 	}
 	if rest != "" && !strings.ContainsRune(" \r\x00", rune(rest[0])) {
 		return Errorf(Invalid, "tinyssh takes only a space behind the key")
-	}
-	if len(l.text)+len(l.end) >= tinysshLine {
-		return Errorf(Invalid, "tinyssh does not read lines of %d bytes or more", tinysshLine)
 	}
 	return nil
 }

@@ -381,3 +381,87 @@ func TestAgreesWithDropbear(t *testing.T) {
 	}
 	t.Logf("%s: %d logins, %d of them accepted", version, logins, accepted)
 }
+
+// TestAgreesWithTinySSH does for TinySSH what TestAgreesWithSSHD does. It serves
+// one connection on its standard input.
+func TestAgreesWithTinySSH(t *testing.T) {
+	t.Parallel()
+	tinysshd, err := exec.LookPath("tinysshd")
+	if err != nil {
+		need.Optional(t, "tinysshd is not installed (package tinysshd)")
+	}
+	makekey, err := exec.LookPath("tinysshd-makekey")
+	if err != nil {
+		need.Optional(t, "tinysshd-makekey is not installed (package tinysshd)")
+	}
+	need.Root(t) // to give tinysshd a home of its own
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// TinySSH wants every folder up to / closed to others, which a test's own
+	// folder is not: the home is mounted over the user's.
+	dir := t.TempDir()
+	home, keys := filepath.Join(dir, "home"), filepath.Join(dir, "keys")
+	if err := os.MkdirAll(filepath.Join(home, ".ssh"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(makekey, keys).CombinedOutput(); err != nil {
+		t.Fatalf("tinysshd-makekey: %v: %s", err, out)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	server := testServer{addr: listener.Addr().String(), user: me.Username, log: filepath.Join(dir, "log")}
+	log, err := os.Create(server.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			socket, err := conn.(*net.TCPConn).File()
+			conn.Close()
+			if err != nil {
+				return
+			}
+			cmd := exec.Command("/bin/sh", "-c", `mount --make-rprivate / && mount --bind "$2" "$3" && exec "$1" -v "$4"`, "sh", tinysshd, home, me.HomeDir, keys)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = socket, socket, log
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+			_ = cmd.Run() // it ends with the connection, which the client judges
+			socket.Close()
+		}
+	}()
+	path := filepath.Join(home, ".ssh", "authorized_keys")
+	logins, accepted := 0, 0
+	for _, name := range corpusFiles(t, "authorized_keys") {
+		text, named := corpus(t, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range append(named, namedKey{"ed25519", "nobody"}) {
+			if k.kind != "ed25519" {
+				continue
+			}
+			signer := testSigner(t, k.kind, k.name)
+			v := WouldAccept([]*AuthorizedKeys{ParseAuthorizedKeys(text)}, Attempt{
+				Key: PublicKeyOf(signer.PublicKey()), User: server.user, Time: time.Now(), Server: ServerVersion{Family: TinySSH},
+			})
+			got := server.login(t, signer, "127.0.0.1")
+			logins++
+			if got {
+				accepted++
+			}
+			if v.Accepted != got {
+				t.Errorf("%s: %s of %s: tinysshd accepts it: %t, WouldAccept: %t (%s)", name, k.kind, k.name, got, v.Accepted, v.Why)
+			}
+		}
+	}
+	t.Logf("%d logins, %d of them accepted", logins, accepted)
+}
