@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +19,8 @@ import (
 // The stages of a test binary, told by environment variables that no stage
 // passes on to what it runs.
 const (
-	// insideEnv is set in the run of the test binary inside the world.
+	// insideEnv is set in the run of the test binary inside the world, to
+	// the id of the process outside.
 	insideEnv = "KEYTURN_LAB_INSIDE"
 	// ciEnv turns what would be skipped for want of root or of a root file
 	// system into failures.
@@ -39,9 +41,11 @@ const (
 	yardSize = "2g"
 )
 
-// refusal is why hosts cannot be started in this process, or empty.
-// It is set once, by Main, before any test runs.
-var refusal = "lab.Main has not run: the package needs a TestMain that calls it"
+// entered is what Main tells the tests. It is written once, before any test runs.
+var entered = struct {
+	refusal string // why hosts cannot be started in this process, or empty
+	outer   string // the id of the process outside
+}{refusal: "lab.Main has not run: the package needs a TestMain that calls it"}
 
 // Main is the TestMain of a package whose tests start hosts. It runs the test
 // binary again in network, mount, UTS, IPC and process namespaces of its own and
@@ -49,20 +53,20 @@ var refusal = "lab.Main has not run: the package needs a TestMain that calls it"
 // where they are and those that call [NewWorld] are skipped, or fail under
 // KEYTURN_CI=1.
 func Main(m *testing.M) {
-	if os.Getenv(insideEnv) != "" {
+	if outer := os.Getenv(insideEnv); outer != "" {
 		_ = os.Unsetenv(insideEnv)
 		if err := furnish(); err != nil {
 			fmt.Fprintln(os.Stderr, "lab: the world cannot be furnished:", err)
 			os.Exit(1)
 		}
-		refusal = ""
+		entered.refusal, entered.outer = "", outer
 		os.Exit(m.Run())
 	}
 	code, err := enter()
 	if err == nil {
 		os.Exit(code)
 	}
-	refusal = err.Error()
+	entered.refusal = err.Error()
 	os.Exit(m.Run())
 }
 
@@ -91,7 +95,7 @@ func enter() (int, error) {
 	// usual signals. When process 1 dies the kernel ends all others.
 	const first = `"$0" "$@" <&0 & wait $!; exit $?`
 	cmd := exec.Command("/bin/sh", append([]string{"-c", first, self}, os.Args[1:]...)...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Env = append(os.Environ(), insideEnv+"="+strconv.Itoa(os.Getpid()))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{outside}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -105,6 +109,7 @@ func enter() (int, error) {
 		return 0, fmt.Errorf("this machine does not let root make namespaces: %w", err)
 	}
 	_ = cmd.Wait()
+	sweepGroups()
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return 128 + int(status.Signal()), nil
 	}

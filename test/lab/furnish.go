@@ -105,6 +105,7 @@ func (h *Host) furnishServer(u *upper) {
 	if h.spec.Root == Systemd {
 		u.put("etc/systemd/journald.conf.d/lab.conf",
 			"[Journal]\nStorage=volatile\nForwardToSyslog=yes\nRateLimitIntervalSec=0\n", 0o644)
+		u.link("/dev/null", "etc/systemd/system/console-getty.service") // there is no console
 	}
 }
 

@@ -128,8 +128,10 @@ const (
 /usr/sbin/sshd
 while :; do sleep 2000000 & wait; done`
 	firstContainer = `exec /usr/sbin/sshd -D`
-	firstSystemd   = `exec /sbin/init systemd.unit=multi-user.target`
-	firstDropbear  = `[ ! -x /etc/rc.local ] || /etc/rc.local
+	// In a container systemd takes what a kernel is told from its arguments.
+	// It is to use the hierarchy that it is given and no other.
+	firstSystemd  = `exec /sbin/init systemd.unit=multi-user.target systemd.legacy_systemd_cgroup_controller=1`
+	firstDropbear = `[ ! -x /etc/rc.local ] || /etc/rc.local
 /usr/sbin/dropbear -r ` + dropbearKeyFile + `
 while :; do sleep 2000000 & wait; done`
 )
@@ -180,10 +182,20 @@ func (h *Host) boot() error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), bootTimeout, fmt.Errorf("nothing listens after %v", bootTimeout))
 	defer cancel()
 	h.boots++
-	setup, first, systemd := "", firstOpenSSH, ""
+	setup, first, groups := "", firstOpenSSH, ""
+	var enter []string
 	switch {
 	case h.spec.Root == Systemd:
-		first, systemd = firstSystemd, "systemd"
+		group, unified, err := h.makeGroup()
+		if err != nil {
+			return err
+		}
+		first, groups = firstSystemd, "cgroup"
+		if unified {
+			groups = "cgroup2"
+		}
+		// The namespace's root is the group that it is made in.
+		enter = []string{"/bin/sh", "-euc", `echo 0 >"$1/cgroup.procs"; shift; exec unshare --cgroup "$@"`, "lab-group", group}
 	case h.spec.Root == Dropbear:
 		first = firstDropbear
 		if h.boots == 1 {
@@ -192,14 +204,12 @@ func (h *Host) boot() error {
 	case h.spec.Container:
 		first = firstContainer
 	}
-	cmd := exec.Command("/bin/sh", "-c", initScript, "lab-init", h.dir, h.lower, h.name, systemd, setup, first)
+	args := append(enter, "/bin/sh", "-c", initScript, "lab-init", h.dir, h.lower, h.name, groups, setup, first)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID,
 		Setsid:     true,
-	}
-	if systemd != "" {
-		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWCGROUP
 	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -306,11 +316,23 @@ func (h *Host) readSyslog(conn *net.UnixConn) {
 
 // awaitServer returns when the server accepts connections.
 func (h *Host) awaitServer(ctx context.Context, run *running, before int) error {
-	if h.spec.Root != Dropbear {
+	switch h.spec.Root {
+	case Systemd:
+		// Until it has come that far, only root may log in (pam_nologin(8)).
+		if _, err := h.log.Await(ctx, before, func(e rootless.Event) bool {
+			return strings.HasPrefix(e.Text, "systemd[1]: Startup finished")
+		}); err != nil {
+			return err
+		}
+		return h.awaitListening(ctx, run, before)
+	case Dropbear:
+	default:
 		return h.awaitListening(ctx, run, before)
 	}
 	for {
-		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", h.Address())
+		// What is sent before the network card is up is lost, and would be
+		// sent again after a second only.
+		conn, err := (&net.Dialer{Timeout: 50 * time.Millisecond}).DialContext(ctx, "tcp", h.Address())
 		if err == nil {
 			return conn.Close()
 		}

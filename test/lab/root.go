@@ -92,6 +92,13 @@ func (r Root) recipe() (recipe, bool) {
 	return recipe{}, false
 }
 
+// Optional reports whether tests do without the root, if it cannot be made, also
+// where they must run.
+func (r Root) Optional() bool {
+	how, _ := r.recipe()
+	return how.mayLack
+}
+
 // penalizes reports whether the root's server penalizes addresses that fail to
 // log in.
 func (r Root) penalizes() bool { return r == OpenSSH100 || r == Newest }
@@ -294,7 +301,7 @@ func (r Root) need(t testing.TB) string {
 	if err == nil {
 		return dir
 	}
-	if how, ok := r.recipe(); ok && (how.mayLack || os.Getenv(ciEnv) == "") {
+	if _, known := r.recipe(); known && (r.Optional() || os.Getenv(ciEnv) == "") {
 		t.Skip(err)
 	}
 	t.Fatal(err)

@@ -30,11 +30,11 @@ type World struct {
 // KEYTURN_CI=1.
 func NewWorld(t testing.TB) *World {
 	t.Helper()
-	if refusal != "" {
+	if entered.refusal != "" {
 		if os.Getenv(ciEnv) != "" {
-			t.Fatal(refusal)
+			t.Fatal(entered.refusal)
 		}
-		t.Skip(refusal)
+		t.Skip(entered.refusal)
 	}
 	for number := 1; number <= 250; number++ {
 		// The directory is the claim to the number and its addresses.
