@@ -23,8 +23,9 @@ func (f *AuthorizedKeys) Append(text string) error { return f.Insert(len(f.lines
 // RemoveLine takes line i out of the file.
 func (f *AuthorizedKeys) RemoveLine(i int) { f.lines = removeLine(f.lines, i) }
 
-// RemoveKey takes every line of key out of the file and returns their texts in
-// order.
+// RemoveKey takes every line of key out of the file, honored or not, and returns
+// their texts in order. Copies that only Dropbear or TinySSH would find, in
+// files whose lines end in "\r" or NUL, it does not see: WouldAccept does.
 func (f *AuthorizedKeys) RemoveKey(key PublicKey) []string {
 	var texts []string
 	for _, i := range slices.Backward(f.Find(key)) {
@@ -40,6 +41,9 @@ func (f *AuthorizedKeys) RemoveKey(key PublicKey) []string {
 // passed over where a line of next with the same options was in the file
 // before, so that doing it again changes nothing. It returns the numbers that
 // the added lines have now.
+//
+// A line of next with other options that stands before old's is left alone, and
+// may decide instead of the added one: the first line that grants does.
 func (f *AuthorizedKeys) AddSuccessor(old, next PublicKey) []int {
 	var present []AuthorizedLine
 	for _, i := range f.Find(next) {

@@ -32,6 +32,10 @@ const tinysshLine = 65535
 // is met, nor whether the server's configuration allows keys of that type. A
 // server of a family without rules here is taken for the newest OpenSSH.
 //
+// A line is where OpenSSH sees one: to Dropbear "\r" ends a line too, and to
+// TinySSH NUL, so that they may find keys in what is an unknown line here.
+// WouldAccept knows of them.
+//
 // OpenSSH before 7.7 read some options more generously (several command= in one
 // line); such a line is called refused here.
 func (l *AuthorizedLine) HonoredBy(v ServerVersion) error {

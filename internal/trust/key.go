@@ -139,7 +139,7 @@ func (k PublicKey) SSH() (ssh.PublicKey, error) {
 func (k PublicKey) Bits() int {
 	w := wire(k.blob)
 	name, _ := w.next()
-	plain, isCert := strings.CutSuffix(string(name), "-cert-v01@openssh.com")
+	plain, isCert := cutCertificate(string(name))
 	if isCert {
 		w.next() // the nonce
 	}
@@ -157,8 +157,13 @@ func (k PublicKey) Bits() int {
 		return 384
 	case "ecdsa-sha2-nistp521":
 		return 521
-	case "ssh-ed25519", "sk-ssh-ed25519", "ecdsa-sha2-nistp256", "sk-ecdsa-sha2-nistp256", "ssh-mldsa44-ed25519":
+	case "ssh-ed25519", "sk-ssh-ed25519", "ecdsa-sha2-nistp256", "sk-ecdsa-sha2-nistp256":
 		return 256
+	case "ssh-mldsa44-ed25519":
+		if strings.HasSuffix(plain, "@openssh.com") {
+			return 256 // as 10.4 and 10.5 say; 10.6 gave it a new name and size
+		}
+		return 512
 	}
 	return 0
 }

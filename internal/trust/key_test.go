@@ -17,7 +17,7 @@ import (
 func TestAgreesWithSSHKeygenOnFingerprints(t *testing.T) {
 	t.Parallel()
 	keygen := need.Program(t, "ssh-keygen", "openssh-client")
-	version := sshdVersion(t)
+	version := installedSSHD(t).version
 	path := filepath.Join(t.TempDir(), "key.pub")
 	seen := map[PublicKey]bool{}
 	for _, name := range corpusFiles(t, "authorized_keys") {

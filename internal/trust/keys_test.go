@@ -115,6 +115,8 @@ func testKey(t testing.TB, kind, name string) PublicKey {
 		add("sk-ecdsa-sha2-nistp256@openssh.com", "nistp256", string(point), "ssh:")
 	case "mldsa":
 		add("ssh-mldsa44-ed25519@openssh.com", string(noise(1312+32)))
+	case "mldsa-new":
+		add("ssh-mldsa44-ed25519", string(noise(1312+32)))
 	case "short":
 		add("ssh-ed25519", string(noise(31)))
 	case "trailing":

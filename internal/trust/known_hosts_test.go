@@ -17,7 +17,7 @@ import (
 func TestAgreesWithSSHKeygenOnKnownHosts(t *testing.T) {
 	t.Parallel()
 	keygen := need.Program(t, "ssh-keygen", "openssh-client")
-	version := sshdVersion(t)
+	version := installedSSHD(t).version
 	path := filepath.Join(t.TempDir(), "known_hosts")
 	names := []string{
 		"github.com", "140.82.121.3", "GitHub.com", "web1", "web1.example.com", "web2.example.com", "bad.example.com", "10.0.0.11", "alone",

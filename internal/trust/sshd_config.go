@@ -37,9 +37,9 @@ type SSHDConfig struct {
 	// CASignatureAlgorithms is empty where it was evaluated from text that does
 	// not set it.
 	CASignatureAlgorithms []string
-	// RequiredRSASize is in bits.
+	// RequiredRSASize is in bits; 0 before 9.1.
 	RequiredRSASize int
-	// PubkeyAuthOptions are "touch-required" and "verify-required".
+	// PubkeyAuthOptions are such as "touch-required" and "verify-required".
 	PubkeyAuthOptions []string
 	// AuthenticationMethods are alternatives, each a comma-separated list of
 	// methods that must all succeed; empty: any one method.
@@ -55,11 +55,13 @@ type SSHDConfig struct {
 	ForceCommand, ChrootDirectory                  string
 	PermitUserEnvironment                          string
 
-	MaxAuthTries               int
-	LogLevel                   string
-	PidFile                    string
-	Port                       []int
-	ListenAddress              []string
+	MaxAuthTries  int
+	LogLevel      string
+	PidFile       string
+	Port          []int
+	ListenAddress []string
+	// PerSourcePenalties is empty where the server has none; "yes", or a list
+	// of them, where a client that fails too often is shut out for a while.
 	PerSourcePenalties         string
 	PerSourcePenaltyExemptList string
 
@@ -110,6 +112,7 @@ var sshdKeywords = map[string]sshdKeyword{
 	"authorizedprincipalscommanduser": {},
 	"authorizedprincipalsfile":        {},
 	"casignaturealgorithms":           {},
+	"challengeresponseauthentication": {},
 	"chrootdirectory":                 {},
 	"ciphers":                         {global: true},
 	"compression":                     {global: true},
@@ -169,8 +172,8 @@ func canonicalKeyword(keyword string) string {
 		return "pubkeyacceptedalgorithms"
 	case "hostbasedacceptedkeytypes":
 		return "hostbasedacceptedalgorithms"
-	case "challengeresponseauthentication", "skeyauthentication":
-		return "kbdinteractiveauthentication"
+	case "skeyauthentication":
+		return "challengeresponseauthentication"
 	case "dsaauthentication":
 		return "pubkeyauthentication"
 	case "hostdsakey":
@@ -192,10 +195,10 @@ func ParseSSHDConfig(text []byte) (SSHDConfig, error) {
 		if keyword == "" {
 			continue
 		}
+		keyword = canonicalKeyword(keyword) // OpenSSH 10.6 prints capitals
 		if strings.Trim(keyword, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
 			return SSHDConfig{}, Errorf(Invalid, "line %q is not of the form that sshd -T prints", abbreviate(line))
 		}
-		keyword = canonicalKeyword(keyword)
 		value = strings.TrimSpace(value)
 		switch sshdKeywords[keyword].kind {
 		case words:
@@ -256,7 +259,7 @@ func newSSHDConfig(settings map[string][]string) SSHDConfig {
 		PubkeyAuthOptions:               many("pubkeyauthoptions"),
 		AuthenticationMethods:           slices.DeleteFunc(many("authenticationmethods"), func(m string) bool { return m == "any" }),
 		PasswordAuthentication:          yes("passwordauthentication"),
-		KbdInteractiveAuthentication:    yes("kbdinteractiveauthentication"),
+		KbdInteractiveAuthentication:    yes("kbdinteractiveauthentication") || yes("challengeresponseauthentication"),
 		HostbasedAuthentication:         yes("hostbasedauthentication"),
 		PermitRootLogin:                 one("permitrootlogin"),
 		AllowUsers:                      many("allowusers"),
@@ -287,6 +290,9 @@ func newSSHDConfig(settings map[string][]string) SSHDConfig {
 		c.LogLevel = "QUIET"
 	case "DEBUG":
 		c.LogLevel = "DEBUG1"
+	}
+	if c.PerSourcePenalties == "no" {
+		c.PerSourcePenalties = ""
 	}
 	for _, p := range settings["port"] {
 		if n, ok := strtonum(p, 1, 65535); ok {

@@ -131,6 +131,9 @@ func (e *evaluator) file(f ConfigFile, depth int) error {
 
 // directive reads one line (process_server_config_line_depth).
 func (e *evaluator) directive(line string, depth int) error {
+	if !e.version.AtLeast(8, 7) {
+		line, _, _ = strings.Cut(line, "#") // even within quotes
+	}
 	d := delimited{rest: strings.TrimRight(line, configSpace+"\f")}
 	keyword, ok := d.next()
 	if ok && keyword == "" {
@@ -140,6 +143,9 @@ func (e *evaluator) directive(line string, depth int) error {
 		return nil
 	}
 	if d.ended || d.rest == "" {
+		if !e.version.AtLeast(8, 7) {
+			return nil // which of these those releases refused differs by keyword
+		}
 		return Errorf(Invalid, "no argument after keyword %q", keyword)
 	}
 	args, err := splitArguments(d.rest, e.version)
@@ -147,6 +153,9 @@ func (e *evaluator) directive(line string, depth int) error {
 		return err
 	}
 	keyword = canonicalKeyword(keyword)
+	if keyword == "challengeresponseauthentication" && e.version.AtLeast(8, 7) {
+		keyword = "kbdinteractiveauthentication"
+	}
 	switch keyword {
 	case "include":
 		return e.include(args, depth)
@@ -176,6 +185,9 @@ func (e *evaluator) directive(line string, depth int) error {
 		return nil // below "Match all", where the first reading took it
 	}
 	if len(args) == 0 && rule.kind != restOf && rule.kind != eachWord {
+		if !e.version.AtLeast(8, 7) {
+			return nil
+		}
 		return Errorf(Invalid, "no argument after keyword %q", keyword)
 	}
 	e.set(keyword, rule.kind, d.rest, args)
@@ -184,9 +196,9 @@ func (e *evaluator) directive(line string, depth int) error {
 
 func (e *evaluator) set(keyword string, kind keywordKind, rest string, args []string) {
 	have := e.settings[keyword]
-	if keyword == "authorizedprincipalscommand" && !e.version.AtLeast(10, 0) {
-		// Until 10.0 a line of it counts only where AuthorizedKeysCommand has
-		// none yet, and then replaces one before it.
+	if keyword == "authorizedprincipalscommand" && e.version.AtLeast(8, 7) && !e.version.AtLeast(9, 4) {
+		// From 8.7 to 9.3 a line of it counts only where AuthorizedKeysCommand
+		// has none yet, and then replaces one before it.
 		if len(e.settings["authorizedkeyscommand"]) > 0 {
 			return
 		}
@@ -306,7 +318,12 @@ func sshdDefaults(v ServerVersion) map[string][]string {
 	if !v.AtLeast(6, 8) {
 		dns = "yes"
 	}
-	return map[string][]string{
+	penalties := "no"
+	if v.AtLeast(9, 8) {
+		penalties = "yes"
+	}
+	settings := map[string][]string{
+		"persourcepenalties":           {penalties},
 		"authorizedkeysfile":           {".ssh/authorized_keys", ".ssh/authorized_keys2"},
 		"hostkey":                      hostKeys,
 		"port":                         {"22"},
@@ -322,8 +339,16 @@ func sshdDefaults(v ServerVersion) map[string][]string {
 		"usedns":                       {dns},
 		"maxauthtries":                 {"6"},
 		"loglevel":                     {"INFO"},
-		"requiredrsasize":              {"1024"},
 	}
+	if v.AtLeast(9, 1) {
+		settings["requiredrsasize"] = []string{"1024"}
+	}
+	if !v.AtLeast(8, 7) {
+		// Until then there were two keywords, the second of which decides.
+		settings["kbdinteractiveauthentication"] = nil
+		settings["challengeresponseauthentication"] = []string{"yes"}
+	}
+	return settings
 }
 
 // publicKeyAlgorithms are the algorithms that OpenSSH can offer for user keys,
@@ -339,6 +364,7 @@ var publicKeyAlgorithms = []struct {
 	{"sk-ssh-ed25519-cert-v01@openssh.com", [2]int{8, 2}, [2]int{}},
 	{"sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", [2]int{8, 2}, [2]int{}},
 	{"webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", [2]int{10, 3}, [2]int{}},
+	{"ssh-mldsa44-ed25519-cert", [2]int{10, 6}, [2]int{}},
 	{"rsa-sha2-512-cert-v01@openssh.com", [2]int{7, 8}, [2]int{}},
 	{"rsa-sha2-256-cert-v01@openssh.com", [2]int{7, 8}, [2]int{}},
 	{"ssh-rsa-cert-v01@openssh.com", [2]int{5, 6}, [2]int{8, 8}},
@@ -350,6 +376,7 @@ var publicKeyAlgorithms = []struct {
 	{"sk-ssh-ed25519@openssh.com", [2]int{8, 2}, [2]int{}},
 	{"sk-ecdsa-sha2-nistp256@openssh.com", [2]int{8, 2}, [2]int{}},
 	{"webauthn-sk-ecdsa-sha2-nistp256@openssh.com", [2]int{10, 3}, [2]int{}},
+	{"ssh-mldsa44-ed25519", [2]int{10, 6}, [2]int{}},
 	{"rsa-sha2-512", [2]int{7, 2}, [2]int{}},
 	{"rsa-sha2-256", [2]int{7, 2}, [2]int{}},
 	{"ssh-rsa", [2]int{}, [2]int{8, 8}},

@@ -47,7 +47,7 @@ func (d *delimited) next() (string, bool) {
 
 // splitArguments cuts what follows a keyword into words. From 8.7 on, quotes and
 // backslashes are read as by a shell and a "#" starts a comment (argv_split);
-// before, words are read one by one (strdelim).
+// before, words are read one by one (strdelim), and comments are cut off before.
 func splitArguments(s string, v ServerVersion) ([]string, error) {
 	if !v.AtLeast(8, 7) {
 		var args []string

@@ -53,7 +53,6 @@ type keyType struct {
 }
 
 // keyTypes are the types that some OpenSSH reads in authorized_keys.
-// Certificates of them are named by the type with "-cert-v01@openssh.com".
 var keyTypes = []keyType{
 	{name: "ssh-rsa"},
 	{name: "ssh-dss", until: [2]int{10, 1}},
@@ -63,13 +62,24 @@ var keyTypes = []keyType{
 	{name: "ssh-ed25519", since: [2]int{6, 5}},
 	{name: "sk-ecdsa-sha2-nistp256@openssh.com", since: [2]int{8, 2}},
 	{name: "sk-ssh-ed25519@openssh.com", since: [2]int{8, 2}},
-	{name: "ssh-mldsa44-ed25519@openssh.com", since: [2]int{10, 4}},
+	{name: "ssh-mldsa44-ed25519@openssh.com", since: [2]int{10, 4}, until: [2]int{10, 6}},
+	{name: "ssh-mldsa44-ed25519", since: [2]int{10, 6}},
 }
 
 // IsCertificate reports whether k is a certificate rather than a key
 // (PROTOCOL.certkeys).
 func (k PublicKey) IsCertificate() bool {
-	return strings.HasSuffix(k.Type(), "-cert-v01@openssh.com")
+	_, ok := cutCertificate(k.Type())
+	return ok
+}
+
+// cutCertificate returns the type of the key that a type of certificates
+// certifies, without "@openssh.com", and whether it is one.
+func cutCertificate(name string) (string, bool) {
+	if plain, ok := strings.CutSuffix(name, "-cert-v01@openssh.com"); ok {
+		return plain, true
+	}
+	return strings.CutSuffix(name, "-cert") // since ssh-mldsa44-ed25519-cert
 }
 
 // checkStructure refuses a key that OpenSSH cannot decode: one of a known type
@@ -99,7 +109,7 @@ func (k PublicKey) checkStructure() error {
 		if len(w) > 0 {
 			return malformed
 		}
-	case "ssh-mldsa44-ed25519@openssh.com":
+	case "ssh-mldsa44-ed25519@openssh.com", "ssh-mldsa44-ed25519":
 		if key, ok := w.next(); !ok || len(key) != 1312+32 || len(w) > 0 {
 			return malformed
 		}

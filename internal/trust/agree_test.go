@@ -3,7 +3,6 @@ package trust
 import (
 	"bytes"
 	"crypto/rand"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -19,180 +18,14 @@ import (
 	"keyturn/internal/need"
 )
 
-const sshdPath = "/usr/sbin/sshd"
-
-// sshdVersion returns what the installed sshd says it is, and skips the test
-// where there is none.
-func sshdVersion(t testing.TB) ServerVersion {
-	t.Helper()
-	if _, err := os.Stat(sshdPath); err != nil {
-		need.Skip(t, "no sshd is installed (package openssh-server)")
-	}
-	out, _ := exec.Command(sshdPath, "-V").CombinedOutput()
-	for line := range strings.Lines(string(out)) {
-		if strings.HasPrefix(line, "OpenSSH") {
-			v, err := ParseServerVersion(strings.TrimSpace(line))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return v
-		}
-	}
-	need.Skip(t, "sshd -V does not tell its version: %q", out)
-	return ServerVersion{}
-}
-
-// A testServer is a server of this machine on loopback.
-type testServer struct {
-	addr, user, log string
-	hostKey         ssh.PublicKey
-}
-
-// startServer runs argv, in which it must name address, and waits until the
-// server listens. All output goes to the file log.
-func startServer(t testing.TB, s testServer, attr *syscall.SysProcAttr, argv ...string) testServer {
-	t.Helper()
-	log, err := os.Create(s.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, attr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	within(t, "the server listens", func() bool {
-		c, err := net.DialTimeout("tcp", s.addr, time.Second)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
-	return s
-}
-
-// freeAddress returns an address of loopback that nothing listens on.
-func freeAddress(t testing.TB) (addr, port string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ = net.SplitHostPort(l.Addr().String())
-	return l.Addr().String(), port
-}
-
-// startSSHD runs an sshd of the current user that reads the authorized_keys
-// files at paths, in that order.
-func startSSHD(t testing.TB, paths ...string) testServer {
-	t.Helper()
-	version := sshdVersion(t)
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if os.Geteuid() == 0 {
-		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	dir := t.TempDir()
-	hostKey := filepath.Join(dir, "host_key")
-	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", hostKey).CombinedOutput(); err != nil {
-		t.Fatalf("ssh-keygen: %v: %s", err, out)
-	}
-	public, err := os.ReadFile(hostKey + ".pub")
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, _, _, _, err := ssh.ParseAuthorizedKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr, port := freeAddress(t)
-	config := fmt.Sprintf("ListenAddress 127.0.0.1\nPort %s\nHostKey %s\nPidFile none\nAuthorizedKeysFile %s\nStrictModes no\nUsePAM no\nUseDNS no\nLogLevel VERBOSE\n"+
-		"PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxAuthTries 100\nPubkeyAcceptedAlgorithms +ssh-rsa\n",
-		port, hostKey, strings.Join(paths, " "))
-	if version.AtLeast(9, 8) {
-		config += "PerSourcePenalties no\n"
-	}
-	configPath := filepath.Join(dir, "sshd_config")
-	if err := os.WriteFile(configPath, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return startServer(t, testServer{addr: addr, user: me.Username, log: filepath.Join(dir, "log"), hostKey: parsed}, nil, sshdPath, "-D", "-e", "-f", configPath)
-}
-
-// login offers one key from a source address. It opens no channel.
-func (s testServer) login(t testing.TB, signer ssh.Signer, source string) bool {
-	t.Helper()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: 5 * time.Second}
-	conn, err := dialer.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	hostKeys := ssh.InsecureIgnoreHostKey()
-	if s.hostKey != nil {
-		hostKeys = ssh.FixedHostKey(s.hostKey)
-	}
-	client, chans, requests, err := ssh.NewClientConn(conn, s.addr, &ssh.ClientConfig{
-		User: s.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: hostKeys, HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
-	})
-	if err != nil {
-		if !strings.Contains(err.Error(), "unable to authenticate") {
-			log, _ := os.ReadFile(s.log)
-			t.Fatalf("no answer to the login: %v\n%s", err, log)
-		}
-		return false
-	}
-	go ssh.DiscardRequests(requests)
-	go func() {
-		for c := range chans {
-			c.Reject(ssh.Prohibited, "")
-		}
-	}()
-	client.Close()
-	return true
-}
-
-// loginLine is login, and returns the line that sshd says let the key in,
-// counted from 1, or 0 where it refused.
-func (s testServer) loginLine(t testing.TB, signer ssh.Signer, source, path string) int {
-	t.Helper()
-	before, err := os.ReadFile(s.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !s.login(t, signer, source) {
-		return 0
-	}
-	after, err := os.ReadFile(s.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, found, ok := bytes.Cut(after[len(before):], []byte("found at "+path+":"))
-	if !ok {
-		t.Fatalf("sshd let a key in, but did not log by which line:\n%s", after[len(before):])
-	}
-	line, _ := leadingNumber(string(found))
-	return line
-}
-
 // TestAgreesWithSSHD logs in with each key of each file of the corpus, from two
 // addresses where it matters, and compares with WouldAccept: whether, and by which line.
-func TestAgreesWithSSHD(t *testing.T) {
-	t.Parallel()
-	version := sshdVersion(t)
-	path := filepath.Join(t.TempDir(), "authorized_keys")
-	server := startSSHD(t, path)
+func TestAgreesWithSSHD(t *testing.T) { eachSSHD(t, agreesWithSSHD) }
+
+func agreesWithSSHD(t *testing.T, p sshdProgram) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "authorized_keys")
+	server, version := p.start(t, dir, "authorized_keys"), p.version
 	logins, accepted := 0, 0
 	for _, name := range corpusFiles(t, "authorized_keys") {
 		text, named := corpus(t, name)
@@ -231,10 +64,10 @@ func TestAgreesWithSSHD(t *testing.T) {
 // match does not end the search.
 func TestAgreesWithSSHDOnTwoFiles(t *testing.T) {
 	t.Parallel()
-	version := sshdVersion(t)
+	p := installedSSHD(t)
 	dir := t.TempDir()
 	paths := []string{filepath.Join(dir, "first"), filepath.Join(dir, "second")}
-	server := startSSHD(t, paths...)
+	server, version := p.start(t, dir, "first", "second"), p.version
 	alice := testSigner(t, "ed25519", "alice")
 	key := testKey(t, "ed25519", "alice").String()
 	for _, test := range []struct {
@@ -268,11 +101,12 @@ func TestAgreesWithSSHDOnTwoFiles(t *testing.T) {
 }
 
 // TestAgreesWithSSHDOnCertificates offers certificates to lines of their CA.
-func TestAgreesWithSSHDOnCertificates(t *testing.T) {
-	t.Parallel()
-	version := sshdVersion(t)
-	path := filepath.Join(t.TempDir(), "authorized_keys")
-	server := startSSHD(t, path)
+func TestAgreesWithSSHDOnCertificates(t *testing.T) { eachSSHD(t, agreesOnCertificates) }
+
+func agreesOnCertificates(t *testing.T, p sshdProgram) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "authorized_keys")
+	server, version := p.start(t, dir, "authorized_keys"), p.version
 	ca, alice := testSigner(t, "ed25519", "staff-ca"), testSigner(t, "ed25519", "alice")
 	caLine := testKey(t, "ed25519", "staff-ca").String()
 	day := uint64(86400)
@@ -351,9 +185,10 @@ func TestAgreesWithDropbear(t *testing.T) {
 		t.Fatalf("dropbearkey: %v: %s", err, out)
 	}
 	addr, port := freeAddress(t)
-	server := startServer(t, testServer{addr: addr, user: me.Username, log: filepath.Join(dir, "log")}, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS},
-		"/bin/sh", "-c", `mount --make-rprivate / && chmod 755 "$2" && mount --bind "$2" "$3" && exec "$1" -F -E -p 127.0.0.1:"$4" -r "$5" -P "$6"`,
+	cmd := exec.Command("/bin/sh", "-c", `mount --make-rprivate / && chmod 755 "$2" && mount --bind "$2" "$3" && exec "$1" -F -E -p 127.0.0.1:"$4" -r "$5" -P "$6"`,
 		"sh", dropbear, home, me.HomeDir, port, hostKey, filepath.Join(dir, "pid"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	server := startServer(t, testServer{addr: addr, user: me.Username, log: filepath.Join(dir, "log")}, cmd)
 	path := filepath.Join(home, ".ssh", "authorized_keys")
 	logins, accepted := 0, 0
 	for _, name := range corpusFiles(t, "authorized_keys") {
