@@ -119,6 +119,7 @@ func startWriter(s *session) (*writer, error) {
 func (w *writer) close() {
 	close(w.stop)
 	<-w.stopped
+	w.discard() // or the write-ahead log is never folded into the database
 }
 
 // update hands a request to the writer, runs its function when it has the

@@ -56,7 +56,7 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 		return nil, err
 	}
 	d.writes, err = sql.Open("sqlite", dsn(path,
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-16384)", "temp_store(memory)"))
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-16384)", "temp_store(memory)"))
 	if err != nil {
 		return nil, err
 	}
