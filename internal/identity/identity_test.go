@@ -273,6 +273,10 @@ func TestPassword(t *testing.T) {
 			_, err := w.AddUser(tx, System(w.tenant), NewUser{Name: "nopass", Permissions: []Permission{KeysRead}})
 			return err
 		}))
+		// Whoever knew the password that nobody has would not be anybody by it.
+		nobody, err := argon2id.CreateHash("nobody's password", cheap)
+		must(t, err)
+		w.hasher.nobody = nobody
 		hashings := 0
 		w.hasher.check = func(password, hash string) (bool, *argon2id.Params, error) {
 			hashings++
@@ -293,6 +297,8 @@ func TestPassword(t *testing.T) {
 			{"admin", strings.Repeat("x", 100_000), false},
 			{"nopass", "", false},
 			{"nopass", "x", false},
+			{"nopass", "nobody's password", false},
+			{"nobody", "nobody's password", false},
 			{"nobody", adminPassword, false},
 			{"", adminPassword, false},
 			{"/admin", adminPassword, false},

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	"keyturn/internal/need"
 	"keyturn/internal/trust"
 )
 
@@ -202,9 +204,40 @@ func TestKEKRefusals(t *testing.T) {
 	if _, err := LoadKEK(filepath.Join(dir, "later", "kek"), filepath.Join(dir, "later"), true); trust.KindOf(err) != trust.Denied {
 		t.Errorf("in a data directory to be: %v", err)
 	}
+	if _, err := os.Lstat(filepath.Join(dir, "later")); err == nil {
+		t.Error("in a data directory to be: something was made")
+	}
 	// A link to a file elsewhere is how Kubernetes and systemd hand files over.
 	if _, err := LoadKEK(link("elsewhere", good), data, false); err != nil {
 		t.Errorf("through a link that stays outside: %v", err)
+	}
+}
+
+// A second mount of the data directory is the data directory.
+func TestKEKRefusedThroughASecondMount(t *testing.T) {
+	if at := os.Getenv("KEYTURN_TEST_MOUNTED"); at != "" { // in the namespace
+		_, err := LoadKEK(at, os.Getenv("KEYTURN_TEST_DATA"), false)
+		if trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), "data directory") {
+			t.Errorf("%v, want denied", err)
+		}
+		return
+	}
+	need.Root(t)
+	unshare := need.Program(t, "unshare", "util-linux")
+	dir := t.TempDir()
+	for _, d := range []string{"data", "mounted"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := LoadKEK(dir+"/data/kek", "", true); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(unshare, "--mount", "sh", "-c", `mount --bind "$1" "$2" && exec "$0" -test.run=^TestKEKRefusedThroughASecondMount$`,
+		os.Args[0], dir+"/data", dir+"/mounted")
+	cmd.Env = append(os.Environ(), "KEYTURN_TEST_MOUNTED="+dir+"/mounted/kek", "KEYTURN_TEST_DATA="+dir+"/data")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -394,8 +394,26 @@ func TestTamperedRowsDoNotOpen(t *testing.T) {
 				}
 			}
 		}
-		// The public half beside it is not sealed; a swap is found all the same.
+		// Nor do both, moved together from another tenant.
+		moved := errors.New("moved")
 		err := update(s, storetest.Tenant, func(tx *store.Tx) error {
+			for _, table := range []string{"keysets", "sealed_values"} {
+				_, err := tx.Exec(fmt.Sprintf(`UPDATE %[1]s SET %[2]s = (SELECT %[2]s FROM %[1]s WHERE tenant = $1 AND %[3]s) WHERE tenant = $2 AND %[3]s`,
+					table, column[table], where[table]), storetest.Other, storetest.Tenant)
+				if err != nil {
+					return err
+				}
+			}
+			if plain, err := k.Unseal(tx, "snapshot", "one"); err == nil {
+				t.Errorf("opens %q, moved from another tenant together with its keyset", plain)
+			}
+			return moved
+		})
+		if !errors.Is(err, moved) {
+			t.Fatal(err)
+		}
+		// The public half beside it is not sealed; a swap is found all the same.
+		err = update(s, storetest.Tenant, func(tx *store.Tx) error {
 			if _, err := tx.Exec(`UPDATE private_keys SET public = $1 WHERE tenant = $2 AND id = 'p'`, q.Public().Blob(), storetest.Tenant); err != nil {
 				return err
 			}
@@ -715,6 +733,53 @@ func TestStolenData(t *testing.T) {
 			t.Error("what is public is not in the dump")
 		}
 	})
+}
+
+// What was destroyed, forgotten or erased is not left behind in a corner of the
+// database, where today's KEK would still open it.
+func TestDestroyedLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), store.Options{URL: "sqlite:" + filepath.Join(dir, "keyturn.db"), Schema: schemas})
+	must(t, err)
+	k := open(t, s, testKEK(t, "kek"))
+	p := generate(t, "ed25519")
+	sealed := map[string][]byte{}
+	must(t, update(s, storetest.Tenant, func(tx *store.Tx) error {
+		_, err := k.SealPersonal(tx, storetest.Tenant, "user:1", []byte("Alice"))
+		return errors.Join(err, k.Put(tx, "a", p), k.Seal(tx, "snapshot", "a", []byte("text")))
+	}))
+	must(t, s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) (err error) {
+		var err1, err2, err3 error
+		_, sealed["private key"], _, err1 = selectPrivate(tx, "a")
+		sealed["snapshot"], _, err2 = selectSealed(tx, "snapshot", "a")
+		sealed["person"], _, err3 = selectPerson(tx, "user:1")
+		return errors.Join(err1, err2, err3)
+	}))
+	search := func() (found []string) {
+		must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			for what, b := range sealed {
+				if bytes.Contains(content, b[5:]) {
+					found = append(found, what+" in "+d.Name())
+				}
+			}
+			return err
+		}))
+		return found
+	}
+	if found := search(); len(found) < len(sealed) {
+		t.Fatalf("the search does not find what is there: %q", found)
+	}
+	must(t, update(s, storetest.Tenant, func(tx *store.Tx) error {
+		return errors.Join(k.Destroy(tx, "a"), k.Forget(tx, "snapshot", "a"), k.ErasePerson(tx, "user:1"))
+	}))
+	must(t, s.Close()) // which empties the write-ahead log
+	if found := search(); len(found) != 0 {
+		t.Errorf("left behind: %q", found)
+	}
 }
 
 // What a signature costs beside the read, opening and parsing of its key.
