@@ -142,6 +142,9 @@ func (e *Engine) settle(tx *store.Tx, r record, outcome State) error {
 	if err := updateRun(tx, r); err != nil {
 		return err
 	}
+	if err := clearDue(tx, r.id); err != nil {
+		return err
+	}
 	tx.Note("outcome", string(outcome))
 	if p, ok := e.procedures[r.procedure]; ok && p.Ended != nil {
 		if err := guard(func() error { return p.Ended(tx, e.view(r), outcome) }); err != nil {

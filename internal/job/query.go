@@ -124,6 +124,9 @@ func (e *Engine) Show(tx *store.Tx, id trust.RunID) (Detail, error) {
 		return d, nil
 	}
 	for _, state := range []CellState{CellFailed, CellWaiting} {
+		if now := d.Rows[r.at.row]; state == CellFailed && now.Failed == 0 || state == CellWaiting && now.Waiting == 0 {
+			continue
+		}
 		cells, err := selectTroubled(tx, run, r.at.row, r.direction, state, MaxTroubled-len(d.Troubled))
 		if err != nil {
 			return Detail{}, err

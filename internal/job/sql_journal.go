@@ -14,29 +14,34 @@ import (
 	"keyturn/internal/trust"
 )
 
-// values returns n groups of SQL parameters of the given width: "($1,$2),($3,$4)".
-func values(n, width int) string {
-	groups := make([]string, n)
-	for i := range groups {
-		params := make([]string, width)
-		for j := range params {
-			params[j] = "$" + strconv.Itoa(i*width+j+1)
+// values returns n groups of SQL expressions, of which each begins with common
+// and goes on with parameters of its own: width of them, numbered from first on.
+func values(n int, common string, first, width int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
 		}
-		groups[i] = "(" + strings.Join(params, ",") + ")"
+		b.WriteString("(" + common)
+		for j := range width {
+			b.WriteString(",$" + strconv.Itoa(first+i*width+j))
+		}
+		b.WriteByte(')')
 	}
-	return strings.Join(groups, ",")
+	return b.String()
 }
 
 // insertTargets writes the targets of one list.
 func insertTargets(tx *store.Tx, run trust.RunID, list List, targets []Target) error {
-	const width, most = 9, 200
+	const most = 50 // SQLite binds parameters in quadratic time
 	for from := 0; from < len(targets); from += most {
 		some := targets[from:min(from+most, len(targets))]
-		args := make([]any, 0, width*most)
+		args := append(make([]any, 0, 3+4*most), tx.Tenant(), run, list)
 		for i, t := range some {
-			args = append(args, tx.Tenant(), run, list, from+i, t.Host, t.Name, string(t.Spec), 0, "")
+			args = append(args, from+i, t.Host, t.Name, string(t.Spec))
 		}
-		_, err := tx.Exec(`INSERT INTO job_targets (tenant, run, list, n, host, name, spec, left_at, left_by) VALUES `+values(len(some), width), args...)
+		_, err := tx.Exec(`INSERT INTO job_targets (tenant, run, list, left_at, left_by, n, host, name, spec) VALUES `+
+			values(len(some), "$1,$2,$3,0,''", 4, 4), args...)
 		if err != nil {
 			return err
 		}
@@ -124,11 +129,12 @@ func selectFresh(tx *store.Tx, r record, s stage, from, limit int) ([]work, erro
 func selectRetries(tx *store.Tx, r record, s stage, limit int) ([]work, error) {
 	lo, hi := r.table.span(s)
 	list := r.table.Rows[s.row].On
-	rows, err := tx.Query(`SELECT `+targetColumns+`, j.attempt, j.tries FROM job_journal j
-		JOIN job_targets t ON t.tenant = j.tenant AND t.run = j.run AND t.list = $3 AND t.n = j.n
-		WHERE j.tenant = $1 AND j.run = $2 AND j.state = 'waiting' AND j.next_at <= $8
-		AND j.direction = $6 AND j.pos = $7 AND j.n >= $4 AND j.n < $5
-		ORDER BY j.next_at, j.n LIMIT $9`,
+	rows, err := tx.Query(`SELECT `+targetColumns+`, j.attempt, j.tries FROM job_due d
+		JOIN job_journal j ON j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n
+		JOIN job_targets t ON t.tenant = d.tenant AND t.run = d.run AND t.list = $3 AND t.n = d.n
+		WHERE d.tenant = $1 AND d.run = $2 AND d.direction = $6 AND d.pos = $7 AND d.next_at <= $8
+		AND d.n >= $4 AND d.n < $5
+		ORDER BY d.next_at, d.n LIMIT $9`,
 		r.tenant, r.id, list, lo, hi, r.direction, s.row, store.Micros(tx.Now()), limit)
 	if err != nil {
 		return nil, err
@@ -150,8 +156,8 @@ func selectRetries(tx *store.Tx, r record, s stage, limit int) ([]work, error) {
 func nextRetry(tx *store.Tx, r record, s stage) (time.Time, error) {
 	lo, hi := r.table.span(s)
 	var next int64
-	err := tx.QueryRow(`SELECT next_at FROM job_journal WHERE tenant = $1 AND run = $2 AND state = 'waiting' AND next_at > $7
-		AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6 ORDER BY next_at LIMIT 1`,
+	err := tx.QueryRow(`SELECT next_at FROM job_due WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4
+		AND next_at > $7 AND n >= $5 AND n < $6 ORDER BY next_at LIMIT 1`,
 		r.tenant, r.id, r.direction, s.row, lo, hi, store.Micros(tx.Now())).Scan(&next)
 	if errors.Is(err, sql.ErrNoRows) {
 		return time.Time{}, nil
@@ -162,24 +168,44 @@ func nextRetry(tx *store.Tx, r record, s stage) (time.Time, error) {
 // insertIntents notes that some targets are going to be in a row. It returns
 // how many were noted: a target that is in flight or done is not.
 func insertIntents(tx *store.Tx, r record, s stage, some []work) (int64, error) {
-	const width = 8
-	args := make([]any, 0, width*len(some))
+	args := append(make([]any, 0, 6+2*len(some)), tx.Tenant(), r.id, r.direction, s.row, r.epoch, store.Micros(tx.Now()))
+	var again []int
 	for _, w := range some {
-		args = append(args, tx.Tenant(), r.id, r.direction, s.row, w.N, r.epoch, w.attempt, store.Micros(tx.Now()))
+		args = append(args, w.N, w.attempt)
+		if w.attempt > 1 {
+			again = append(again, w.N)
+		}
 	}
-	cells := strings.ReplaceAll(values(len(some), width), ")", ",'intended',0,0,0,'','')")
-	return tx.Exec(`INSERT INTO job_journal (tenant, run, direction, pos, n, epoch, attempt, intended_at,
-			state, tries, done_at, next_at, error, result) VALUES `+cells+`
+	if err := deleteDue(tx, r, s, again); err != nil {
+		return 0, err
+	}
+	return tx.Exec(`INSERT INTO job_journal (tenant, run, direction, pos, epoch, intended_at, state, tries, done_at, error, result, n, attempt)
+		VALUES `+values(len(some), "$1,$2,$3,$4,$5,$6,'intended',0,0,'',''", 7, 2)+`
 		ON CONFLICT (tenant, run, direction, pos, n) DO UPDATE SET state = 'intended', epoch = excluded.epoch,
-			attempt = excluded.attempt, intended_at = excluded.intended_at, next_at = 0
+			attempt = excluded.attempt, intended_at = excluded.intended_at
 		WHERE job_journal.state = 'waiting'`, args...)
+}
+
+// deleteDue forgets that some targets of a stage wait.
+func deleteDue(tx *store.Tx, r record, s stage, some []int) error {
+	if len(some) == 0 {
+		return nil
+	}
+	args := []any{tx.Tenant(), r.id, r.direction, s.row}
+	list := ""
+	for _, n := range some {
+		args = append(args, n)
+		list += ",$" + strconv.Itoa(len(args))
+	}
+	_, err := tx.Exec(`DELETE FROM job_due WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n IN (`+list[1:]+`)`, args...)
+	return err
 }
 
 // An outcome is how an attempt ended.
 type outcome struct {
 	state  CellState
 	tries  int
-	next   int64
+	next   int64 // when it is due again, if it waits
 	reason string
 	result json.RawMessage // nil: as it was
 }
@@ -187,12 +213,17 @@ type outcome struct {
 // updateOutcome writes how an attempt ended, and reports whether it was still
 // the business of the given claim.
 func updateOutcome(tx *store.Tx, r record, s stage, n int, state CellState, o outcome) (bool, error) {
-	rows, err := tx.Exec(`UPDATE job_journal SET state = $7, tries = $8, next_at = $9, error = $10, done_at = $11,
-			result = CASE WHEN $12 = '' THEN result ELSE $12 END
+	rows, err := tx.Exec(`UPDATE job_journal SET state = $7, tries = $8, error = $9, done_at = $10,
+			result = CASE WHEN $11 = '' THEN result ELSE $11 END
 		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n = $5 AND epoch = $6 AND state = 'intended'`,
 		r.tenant, r.id, r.direction, s.row, n, r.epoch,
-		state, o.tries, o.next, o.reason, store.Micros(tx.Now()), string(o.result))
-	return rows == 1, err
+		state, o.tries, o.reason, store.Micros(tx.Now()), string(o.result))
+	if err != nil || rows != 1 || state != CellWaiting {
+		return rows == 1, err
+	}
+	_, err = tx.Exec(`INSERT INTO job_due (tenant, run, direction, pos, n, next_at) VALUES ($1, $2, $3, $4, $5, $6)`,
+		r.tenant, r.id, r.direction, s.row, n, o.next)
+	return true, err
 }
 
 // isLeft reports whether a target has been left.
@@ -209,20 +240,23 @@ func requeue(tx *store.Tx, r record) (int64, error) {
 	if r.at == top {
 		return 0, nil
 	}
-	return tx.Exec(`UPDATE job_journal SET next_at = $5, state = CASE WHEN EXISTS (
-			SELECT 1 FROM job_targets t WHERE t.tenant = job_journal.tenant AND t.run = job_journal.run
-			AND t.list = $4 AND t.n = job_journal.n AND t.left_at > 0) THEN 'left' ELSE 'waiting' END
-		WHERE tenant = $1 AND run = $2 AND direction IN ('forward', 'back') AND pos = $3 AND state = 'intended'`,
-		r.tenant, r.id, r.at.row, r.table.Rows[r.at.row].On, store.Micros(tx.Now()))
-}
-
-// inFlight reports whether something of a stage may be in flight.
-func inFlight(tx *store.Tx, r record) (bool, error) {
-	if r.owner == "" || r.at == top {
-		return false, nil
+	again := int64(0)
+	for _, d := range []Direction{Forward, Backward} {
+		rows, err := tx.Exec(`UPDATE job_journal SET state = CASE WHEN EXISTS (
+				SELECT 1 FROM job_targets t WHERE t.tenant = job_journal.tenant AND t.run = job_journal.run
+				AND t.list = $5 AND t.n = job_journal.n AND t.left_at > 0) THEN 'left' ELSE 'waiting' END
+			WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND state = 'intended'`,
+			r.tenant, r.id, d, r.at.row, r.table.Rows[r.at.row].On)
+		if err != nil {
+			return 0, err
+		}
+		again += rows
+		r.direction = d
+		if err := insertDue(tx, r, `DO NOTHING`); err != nil {
+			return 0, err
+		}
 	}
-	return exists(tx, `SELECT 1 FROM job_journal WHERE tenant = $1 AND run = $2 AND direction IN ('forward', 'back')
-		AND pos = $3 AND state = 'intended' LIMIT 1`, r.tenant, r.id, r.at.row)
+	return again, nil
 }
 
 // retryNow makes the failed and the waiting targets of the stage that a run has
@@ -232,10 +266,39 @@ func retryNow(tx *store.Tx, r record) error {
 		return nil
 	}
 	lo, hi := r.table.span(r.at)
-	_, err := tx.Exec(`UPDATE job_journal SET state = 'waiting', next_at = $7, tries = 0
+	_, err := tx.Exec(`UPDATE job_journal SET state = 'waiting', tries = 0
 		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6
-		AND state IN ('failed', 'waiting')`, r.tenant, r.id, r.direction, r.at.row, lo, hi, store.Micros(tx.Now()))
+		AND state IN ('failed', 'waiting')`, r.tenant, r.id, r.direction, r.at.row, lo, hi)
+	if err != nil {
+		return err
+	}
+	return insertDue(tx, r, `DO UPDATE SET next_at = excluded.next_at`)
+}
+
+// insertDue makes every waiting target of the row that a run has reached due
+// now; conflict says what becomes of those that are due already.
+func insertDue(tx *store.Tx, r record, conflict string) error {
+	_, err := tx.Exec(`INSERT INTO job_due (tenant, run, direction, pos, n, next_at)
+		SELECT tenant, run, direction, pos, n, $5 FROM job_journal
+		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND state = 'waiting'
+		ON CONFLICT (tenant, run, direction, pos, n) `+conflict,
+		r.tenant, r.id, r.direction, r.at.row, store.Micros(tx.Now()))
 	return err
+}
+
+// clearDue forgets everything that waits in a run that has ended.
+func clearDue(tx *store.Tx, run trust.RunID) error {
+	_, err := tx.Exec(`DELETE FROM job_due WHERE tenant = $1 AND run = $2`, tx.Tenant(), run)
+	return err
+}
+
+// inFlight reports whether something of a run may be in flight.
+func inFlight(tx *store.Tx, r record) (bool, error) {
+	if r.owner == "" || r.at == top {
+		return false, nil
+	}
+	return exists(tx, `SELECT 1 FROM job_journal WHERE tenant = $1 AND run = $2 AND direction IN ('forward', 'back')
+		AND pos = $3 AND state = 'intended' LIMIT 1`, r.tenant, r.id, r.at.row)
 }
 
 // A standing is what is not done of a stage.
@@ -253,8 +316,9 @@ func selectStanding(tx *store.Tx, r record, s stage) (st standing, err error) {
 	lo, hi := r.table.span(s)
 	var next, unavailable sql.NullInt64
 	key := []any{r.tenant, r.id, r.direction, s.row, lo, hi}
-	err = tx.QueryRow(`SELECT COUNT(*), MIN(next_at), SUM(CASE WHEN tries > 0 THEN 1 ELSE 0 END) FROM job_journal
-		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6 AND state = 'waiting'`,
+	err = tx.QueryRow(`SELECT COUNT(*), MIN(d.next_at), SUM(CASE WHEN j.tries > 0 THEN 1 ELSE 0 END) FROM job_due d
+		JOIN job_journal j ON j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n
+		WHERE d.tenant = $1 AND d.run = $2 AND d.direction = $3 AND d.pos = $4 AND d.n >= $5 AND d.n < $6`,
 		key...).Scan(&st.waiting, &next, &unavailable)
 	if err != nil {
 		return st, err
@@ -262,14 +326,15 @@ func selectStanding(tx *store.Tx, r record, s stage) (st standing, err error) {
 	st.next, st.unavailable = next.Int64, int(unavailable.Int64)
 	if st.waiting == 0 {
 		err = tx.QueryRow(`SELECT COUNT(*) FROM job_journal WHERE tenant = $1 AND run = $2 AND direction = $3
-			AND pos = $4 AND n >= $5 AND n < $6 AND state IN ('intended', 'failed')`, key...).Scan(&st.unfinished)
+			AND pos = $4 AND n >= $5 AND n < $6 AND state NOT IN ('done', 'left')`, key...).Scan(&st.unfinished)
 		return st, err
 	}
 	st.unfinished = st.waiting
-	err = tx.QueryRow(`SELECT t.name, j.error FROM job_journal j
-		JOIN job_targets t ON t.tenant = j.tenant AND t.run = j.run AND t.list = $7 AND t.n = j.n
-		WHERE j.tenant = $1 AND j.run = $2 AND j.direction = $3 AND j.pos = $4 AND j.n >= $5 AND j.n < $6
-		AND j.state = 'waiting' ORDER BY j.next_at, j.n LIMIT 1`,
+	err = tx.QueryRow(`SELECT t.name, j.error FROM job_due d
+		JOIN job_journal j ON j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n
+		JOIN job_targets t ON t.tenant = d.tenant AND t.run = d.run AND t.list = $7 AND t.n = d.n
+		WHERE d.tenant = $1 AND d.run = $2 AND d.direction = $3 AND d.pos = $4 AND d.n >= $5 AND d.n < $6
+		ORDER BY d.next_at, d.n LIMIT 1`,
 		append(key, r.table.Rows[s.row].On)...).Scan(&st.example, &st.why)
 	return st, err
 }
@@ -303,21 +368,22 @@ func exists(tx *store.Tx, query string, args ...any) (bool, error) {
 // selectCells returns up to limit cells of a row in one direction, from number
 // from on.
 func selectCells(tx *store.Tx, r Run, pos int, d Direction, from, limit int) ([]Cell, error) {
-	return queryCells(tx, r, pos, d, `j.n >= $6`, `j.n`, from, limit)
+	return queryCells(tx, r, pos, d, `j.n >= $6`, from, limit)
 }
 
 // selectTroubled returns up to limit cells of a row in one direction that are
-// in the given state, those due first first.
+// in the given state.
 func selectTroubled(tx *store.Tx, r Run, pos int, d Direction, state CellState, limit int) ([]Cell, error) {
-	return queryCells(tx, r, pos, d, `j.state = $6`, `j.next_at, j.n`, state, limit)
+	return queryCells(tx, r, pos, d, `j.state = $6`, state, limit)
 }
 
-func queryCells(tx *store.Tx, r Run, pos int, d Direction, where, order string, arg any, limit int) ([]Cell, error) {
+func queryCells(tx *store.Tx, r Run, pos int, d Direction, where string, arg any, limit int) ([]Cell, error) {
 	list := r.table.Rows[pos].On
-	rows, err := tx.Query(`SELECT `+targetColumns+`, j.state, j.attempt, j.intended_at, j.done_at, j.next_at, j.error, j.result
+	rows, err := tx.Query(`SELECT `+targetColumns+`, j.state, j.attempt, j.intended_at, j.done_at, d.next_at, j.error, j.result
 		FROM job_journal j JOIN job_targets t ON t.tenant = j.tenant AND t.run = j.run AND t.list = $3 AND t.n = j.n
+		LEFT JOIN job_due d ON d.tenant = j.tenant AND d.run = j.run AND d.direction = j.direction AND d.pos = j.pos AND d.n = j.n
 		WHERE j.tenant = $1 AND j.run = $2 AND j.direction = $4 AND j.pos = $5 AND `+where+`
-		ORDER BY `+order+` LIMIT $7`, r.Tenant, r.ID, list, d, pos, arg, limit)
+		ORDER BY j.n LIMIT $7`, r.Tenant, r.ID, list, d, pos, arg, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -325,12 +391,13 @@ func queryCells(tx *store.Tx, r Run, pos int, d Direction, where, order string, 
 	var all []Cell
 	for rows.Next() {
 		c := Cell{Step: r.table.Rows[pos].Name, Direction: d}
-		var intended, ended, next int64
+		var intended, ended int64
+		var next sql.NullInt64
 		var result string
 		if c.Target, err = scanTarget(rows, r.table, list, &c.State, &c.Attempt, &intended, &ended, &next, &c.Error, &result); err != nil {
 			return nil, err
 		}
-		c.Intended, c.Ended, c.Next = store.Time(intended), store.Time(ended), store.Time(next)
+		c.Intended, c.Ended, c.Next = store.Time(intended), store.Time(ended), store.Time(next.Int64)
 		if result != "" {
 			c.Result = json.RawMessage(result)
 		}
@@ -441,9 +508,11 @@ func selectMatching(tx *store.Tx, r record, w Which, limit int) ([]Target, error
 		return nil, nil
 	case w.Unreachable:
 		lo, hi := r.table.span(r.at)
-		query += ` AND t.list = ` + param(r.table.Rows[r.at.row].On) + ` AND t.n >= ` + param(lo) + ` AND t.n < ` + param(hi) +
-			` AND EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = t.tenant AND j.run = t.run AND j.direction = ` + param(r.direction) +
-			` AND j.pos = ` + param(r.at.row) + ` AND j.n = t.n AND j.state = 'waiting' AND j.tries > 0)`
+		query = strings.Replace(query, ` FROM job_targets t`, ` FROM job_due d
+			JOIN job_journal j ON j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n
+			JOIN job_targets t ON t.tenant = d.tenant AND t.run = d.run AND t.n = d.n`, 1) +
+			` AND t.list = ` + param(r.table.Rows[r.at.row].On) + ` AND d.direction = ` + param(r.direction) +
+			` AND d.pos = ` + param(r.at.row) + ` AND d.n >= ` + param(lo) + ` AND d.n < ` + param(hi) + ` AND j.tries > 0`
 	}
 	if w.Name != "" {
 		query += ` AND t.name = ` + param(w.Name)
@@ -486,5 +555,8 @@ func leaveTarget(tx *store.Tx, r record, t Target, actor audit.Actor) error {
 	}
 	_, err = tx.Exec(`UPDATE job_journal SET state = 'left' WHERE tenant = $1 AND run = $2 AND direction = $3
 		AND pos = $4 AND n = $5 AND state IN ('waiting', 'failed')`, r.tenant, r.id, r.direction, r.at.row, t.N)
-	return err
+	if err != nil {
+		return err
+	}
+	return deleteDue(tx, r, r.at, []int{t.N})
 }

@@ -62,13 +62,25 @@ CREATE TABLE job_journal (
     epoch       BIGINT NOT NULL, -- of the claim that intended it
     intended_at BIGINT NOT NULL,
     done_at     BIGINT NOT NULL,
-    next_at     BIGINT NOT NULL,
     error       TEXT   NOT NULL,
     result      TEXT   NOT NULL, -- JSON that the step saved, or ''
     PRIMARY KEY (tenant, run, direction, pos, n)
 );
 
-CREATE INDEX job_journal_waiting ON job_journal (tenant, run, next_at) WHERE state = 'waiting';
+-- Which targets wait, and until when. The journal itself has no index but its
+-- key: PostgreSQL then writes outcomes without touching an index, of which a
+-- page would be shared, and so contended for, by many concurrent outcomes.
+CREATE TABLE job_due (
+    tenant    TEXT   NOT NULL,
+    run       TEXT   NOT NULL,
+    direction TEXT   NOT NULL,
+    pos       BIGINT NOT NULL,
+    n         BIGINT NOT NULL,
+    next_at   BIGINT NOT NULL,
+    PRIMARY KEY (tenant, run, direction, pos, n)
+);
+
+CREATE INDEX job_due_next ON job_due (tenant, run, direction, pos, next_at);
 
 -- A name such as key:UUID is in at most one open run.
 CREATE TABLE job_exclusive (
