@@ -26,6 +26,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"keyturn/internal/audit"
 	"keyturn/internal/trust"
 )
@@ -142,15 +144,21 @@ func (s *Store) Update(ctx context.Context, ev audit.Event, fn func(*Tx) error) 
 			return err
 		}
 		tx.closeRows()
-		return s.record(tx, ev)
+		for _, also := range tx.also {
+			if err := s.record(tx, s.ids.next(tx.now), also); err != nil {
+				return err
+			}
+		}
+		ev := ev
+		ev.Fields = append(ev.Fields[:len(ev.Fields):len(ev.Fields)], tx.notes...)
+		return s.record(tx, tx.event, ev)
 	})
 }
 
-// record writes the event of tx.
-func (s *Store) record(tx *Tx, ev audit.Event) error {
+// record writes an event of tx.
+func (s *Store) record(tx *Tx, id uuid.UUID, ev audit.Event) error {
 	ev.At = tx.now
-	ev.Fields = append(ev.Fields[:len(ev.Fields):len(ev.Fields)], tx.notes...)
-	leaf, openings, err := ev.Commit(tx.event, rand.Reader)
+	leaf, openings, err := ev.Commit(id, rand.Reader)
 	if err != nil {
 		return err
 	}

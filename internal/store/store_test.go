@@ -148,6 +148,59 @@ func TestStateAndEventAreOneCommit(t *testing.T) {
 	})
 }
 
+// Several changes in one commit have an event each, with its own notes; if one
+// of these is refused, nothing is changed.
+func TestSeveralEventsInOneCommit(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		event := func(action string) audit.Event {
+			e := storetest.Event()
+			e.Action = action
+			return e
+		}
+		err := s.Update(t.Context(), event("test.last"), func(tx *store.Tx) error {
+			for _, action := range []string{"test.first", "test.second"} {
+				tx.Note("of", action)
+				if err := tx.Also(event(action)); err != nil {
+					return err
+				}
+			}
+			tx.Note("of", "test.last")
+			return add("a", 1)(tx)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := eventsOf(t, s, storetest.Tenant)
+		if len(events) != 3 {
+			t.Fatalf("%d events, want 3", len(events))
+		}
+		for _, e := range events {
+			if len(e.Leaf.Fields) != 1 || e.Leaf.Fields[0].Value != e.Leaf.Action {
+				t.Errorf("event %q has the fields %v", e.Leaf.Action, e.Leaf.Fields)
+			}
+		}
+		other := event("test.other")
+		other.Tenant = storetest.Other
+		for _, bad := range []audit.Event{{}, other} {
+			err := s.Update(t.Context(), event("test.more"), func(tx *store.Tx) error {
+				if err := add("b", 2)(tx); err != nil {
+					return err
+				}
+				return tx.Also(bad)
+			})
+			if err == nil {
+				t.Errorf("event %+v was taken", bad)
+			}
+		}
+		if n := len(eventsOf(t, s, storetest.Tenant)); n != 3 {
+			t.Errorf("%d events, want 3", n)
+		}
+		if got := thingsOf(t, s, storetest.Tenant); got != "a=1" {
+			t.Errorf("things %q", got)
+		}
+	})
+}
+
 func TestRefusesAnEventThatSaysNothing(t *testing.T) {
 	s := storetest.Open(t, schemas...)
 	for name, spoil := range map[string]func(*audit.Event){

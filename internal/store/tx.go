@@ -35,6 +35,7 @@ type Tx struct {
 	now    time.Time
 	event  uuid.UUID
 	notes  []audit.Field
+	also   []audit.Event // further events
 
 	// Set by the engine for each run of fn.
 	conn   conn
@@ -124,6 +125,26 @@ func (tx *Tx) explain(err error) error {
 	return explain(tx.caller, err, tx.conn.explain)
 }
 
+// Also writes ev as one more event of the same commit, about the same tenant,
+// for changes of which each has an event of its own. What has been noted since
+// the last Also belongs to it, and not to the event of the Update. It refuses
+// what Update refuses.
+func (tx *Tx) Also(ev audit.Event) error {
+	switch {
+	case !tx.write:
+		return trust.Errorf(trust.Internal, "a View has no events: %q", ev.Action)
+	case ev.Tenant != tx.tenant:
+		return trust.Errorf(trust.Internal, "event %q is of another tenant than its transaction", ev.Action)
+	}
+	if err := ev.Check(); err != nil {
+		return err
+	}
+	ev.Fields = append(ev.Fields[:len(ev.Fields):len(ev.Fields)], tx.notes...)
+	tx.notes = nil
+	tx.also = append(tx.also, ev)
+	return nil
+}
+
 // fail notes why nothing more is executed, and returns it.
 func (tx *Tx) fail(err error) error {
 	if tx.err == nil {
@@ -193,7 +214,7 @@ func (tx *Tx) settle() {
 // error, or that of a statement which fn passed over.
 func (tx *Tx) run(ctx, caller context.Context, c conn, fn func(*Tx) error) error {
 	tx.conn, tx.ctx, tx.caller = c, ctx, caller
-	tx.err, tx.rows, tx.row, tx.notes = nil, nil, nil, nil
+	tx.err, tx.rows, tx.row, tx.notes, tx.also = nil, nil, nil, nil, nil
 	defer func() {
 		tx.closeRows()
 		tx.conn = nil
