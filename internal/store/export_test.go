@@ -9,8 +9,9 @@ func Queued(s *Store) int { return len(s.engine.(*database).writer.queue) }
 func SetPatience(s *Store, d time.Duration) { s.engine.(*server).patience = d }
 
 const (
-	MaxGroup = maxGroup
-	MaxTries = maxTries
+	MaxGroup      = maxGroup
+	PatientTries  = patientTries
+	MigrationLock = migrationLock
 )
 
 // SetHold sets for how long a group of SQLite's writer takes in members.

@@ -133,6 +133,32 @@ func TestNodesThatStartTogetherMigrateOnce(t *testing.T) {
 	wg.Wait()
 }
 
+// A node that starts while another one migrates waits for it.
+func TestMigrationsWaitForAnotherNode(t *testing.T) {
+	url := storetest.Postgres(t)
+	raw, err := openRaw(t, url).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if _, err := raw.ExecContext(t.Context(), `SELECT pg_advisory_lock($1)`, store.MigrationLock); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error)
+	go func() { opened <- openClose(t, url, schemas...) }()
+	select {
+	case err := <-opened:
+		t.Fatalf("did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if _, err := raw.ExecContext(t.Context(), `SELECT pg_advisory_unlock($1)`, store.MigrationLock); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+}
+
 // Many writers of one row, on two nodes, all get their turn.
 func TestContention(t *testing.T) {
 	url := storetest.Postgres(t)
@@ -172,6 +198,47 @@ func TestContention(t *testing.T) {
 	}
 	if len(seen) != callers*each {
 		t.Errorf("%d events with a note, want %d", len(seen), callers*each)
+	}
+}
+
+// A change that others always get in the way of runs alone in the end.
+func TestPersistentContention(t *testing.T) {
+	s := storetest.OpenURL(t, storetest.Postgres(t), schemas...)
+	mustUpdate(t, s, add("n", 0))
+	bump := func(tx *store.Tx) error {
+		n, err := read(tx, "n")
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(`UPDATE things SET n = $1 WHERE tenant = $2`, n+1, string(tx.Tenant()))
+		return err
+	}
+	runs := 0
+	var others sync.WaitGroup
+	mustUpdate(t, s, func(tx *store.Tx) error {
+		runs++
+		if _, err := read(tx, "n"); err != nil {
+			return err
+		}
+		done := make(chan struct{})
+		others.Go(func() {
+			defer close(done)
+			if err := s.Update(context.Background(), storetest.Event(), bump); err != nil {
+				t.Error(err)
+			}
+		})
+		select {
+		case <-done:
+		case <-time.After(500 * time.Millisecond): // it waits for us
+		}
+		return bump(tx)
+	})
+	others.Wait()
+	if runs != store.PatientTries+1 {
+		t.Errorf("ran %d times, want %d", runs, store.PatientTries+1)
+	}
+	if got, want := thingsOf(t, s, storetest.Tenant), fmt.Sprintf("n=%d", runs+1); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -387,6 +454,30 @@ func TestBackendTerminated(t *testing.T) {
 	mustUpdate(t, s, add("c", 1))
 	if got := thingsOf(t, s, storetest.Tenant); got != "c=1" {
 		t.Errorf("things %q", got)
+	}
+}
+
+// Connections that died at rest are replaced without anybody noticing.
+func TestIdleBackendsTerminated(t *testing.T) {
+	url := storetest.Postgres(t)
+	s := storetest.OpenURL(t, url, schemas...)
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			if err := s.Update(context.Background(), storetest.Event(), add(fmt.Sprint(i), 1)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	raw := openRaw(t, url)
+	for i := range 5 {
+		var n int
+		if err := raw.QueryRow(`SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()`).Scan(&n); err != nil || n == 0 {
+			t.Fatalf("terminated %d, %v", n, err)
+		}
+		mustUpdate(t, s, add(fmt.Sprint("after ", i), 1))
 	}
 }
 
