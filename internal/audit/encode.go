@@ -82,6 +82,9 @@ func DecodeLeaf(b []byte) (Leaf, error) {
 	case l.Person == "":
 		return Leaf{}, trust.Errorf(trust.Invalid, "audit leaf %s: its actor has no person", l.ID)
 	}
+	if err := checkID(l.ID); err != nil {
+		return Leaf{}, err
+	}
 	if err := e.Check(); err != nil {
 		return Leaf{}, trust.Errorf(trust.Invalid, "audit leaf %s: %w", l.ID, err)
 	}

@@ -19,7 +19,6 @@ package audit
 import (
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"keyturn/internal/trust"
@@ -97,9 +96,9 @@ func (a Actor) check(action string) error {
 	case a.Kind != "user" && a.Kind != "token" && a.Kind != "system":
 		return trust.Errorf(trust.Invalid, "audit event %q: actor kind %q is none of user, token, system", action, clip(a.Kind)).WithField("actor")
 	case !isID(a.ID) && (a.ID != "" || a.Kind != "system"):
-		return trust.Errorf(trust.Invalid, "audit event %q: actor id %q is not 1 to %d visible characters", action, clip(a.ID), MaxID).WithField("actor")
+		return trust.Errorf(trust.Invalid, "audit event %q: actor id %q is not 1 to %d printable ASCII characters", action, clip(a.ID), MaxID).WithField("actor")
 	case a.Person != "" && !isID(a.Person):
-		return trust.Errorf(trust.Invalid, "audit event %q: person id %q is not 1 to %d visible characters", action, clip(a.Person), MaxID).WithField("actor")
+		return trust.Errorf(trust.Invalid, "audit event %q: person id %q is not 1 to %d printable ASCII characters", action, clip(a.Person), MaxID).WithField("actor")
 	case len(a.Name) > MaxPerson || len(a.Source) > MaxPerson:
 		return trust.Errorf(trust.Exhausted, "audit event %q: actor's name or source is longer than %d bytes", action, MaxPerson)
 	case !isText(a.Name) || !isText(a.Source):
@@ -121,7 +120,7 @@ func (f Field) check(action string) error {
 	case !isFieldName(f.Name):
 		return trust.Errorf(trust.Invalid, "audit event %q: field name %q is not 1 to %d of a-z, 0-9, '.', '_' and '-', a letter first", action, clip(f.Name), MaxName)
 	case f.Person != "" && !isID(f.Person):
-		return trust.Errorf(trust.Invalid, "audit event %q: person id of field %q is not 1 to %d visible characters", action, f.Name, MaxID)
+		return trust.Errorf(trust.Invalid, "audit event %q: person id of field %q is not 1 to %d printable ASCII characters", action, f.Name, MaxID)
 	case len(f.Value) > MaxValue:
 		return trust.Errorf(trust.Exhausted, "audit event %q: value of field %q has %d bytes, more than %d", action, f.Name, len(f.Value), MaxValue)
 	case !isText(f.Value):
@@ -170,18 +169,15 @@ func only(s, more string) bool {
 	return true
 }
 
-// isVisible reports whether s is not empty and is UTF-8 without spaces and
-// control or format characters.
+// isVisible reports whether s is not empty and all printable ASCII without
+// spaces: what every program in every locale reads and compares alike.
 func isVisible(s string) bool {
-	if s == "" || !utf8.ValidString(s) {
-		return false
-	}
-	for _, r := range s {
-		if !unicode.IsGraphic(r) || unicode.IsSpace(r) {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c > '~' {
 			return false
 		}
 	}
-	return true
+	return s != ""
 }
 
 func isText(s string) bool {

@@ -74,6 +74,9 @@ type LeafField struct {
 // It refuses what e.Check refuses, a time before 1970 and a leaf of more than
 // MaxLeaf bytes.
 func (e Event) Commit(id uuid.UUID, random io.Reader) (Leaf, []Openings, error) {
+	if err := checkID(id); err != nil {
+		return Leaf{}, nil, err
+	}
 	if err := e.Check(); err != nil {
 		return Leaf{}, nil, err
 	}
@@ -99,13 +102,20 @@ func (e Event) Commit(id uuid.UUID, random io.Reader) (Leaf, []Openings, error) 
 	if c.err != nil {
 		return Leaf{}, nil, fmt.Errorf("audit event %q: read random bytes: %w", e.Action, c.err)
 	}
-	if e.At.UnixMicro() < 0 {
-		return Leaf{}, nil, trust.Errorf(trust.Invalid, "audit event %q: time %s is before 1970", e.Action, e.At)
+	if e.At.UnixMicro() < 0 || e.At.Year() > 9999 {
+		return Leaf{}, nil, trust.Errorf(trust.Invalid, "audit event %q: time %s is not within the years 1970 to 9999", e.Action, e.At)
 	}
 	if n := len(l.Encode()); n > MaxLeaf {
 		return Leaf{}, nil, trust.Errorf(trust.Exhausted, "audit event %q has %d bytes, more than %d", e.Action, n, MaxLeaf)
 	}
 	return l, c.openings, nil
+}
+
+func checkID(id uuid.UUID) error {
+	if id.Version() != 7 || id.Variant() != uuid.RFC4122 {
+		return trust.Errorf(trust.Invalid, "audit event %s: its id is no UUID of version 7", id)
+	}
+	return nil
 }
 
 // committer gathers the openings of one event.

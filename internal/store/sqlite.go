@@ -56,7 +56,7 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 		return nil, err
 	}
 	d.writes, err = sql.Open("sqlite", dsn(path,
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-16384)", "temp_store(memory)"))
+		"journal_mode(WAL)", "synchronous(FULL)", "secure_delete(1)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-16384)", "temp_store(memory)"))
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 		return nil, trust.Errorf(trust.Unavailable, "its file system does not carry a write-ahead log").
 			WithHint("keep the data directory on a local disk")
 	}
-	d.reads, err = sql.Open("sqlite", dsn(path, "query_only(1)", "foreign_keys(1)"))
+	d.reads, err = sql.Open("sqlite", dsn(path, "query_only(1)"))
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func resolve(path string) (string, error) {
 
 // dsn returns the name under which the driver opens the file at path.
 func dsn(path string, pragmas ...string) string {
-	q := url.Values{"_txlock": {"immediate"}, "_dqs": {"0"}, "_pragma": append([]string{"busy_timeout(10000)"}, pragmas...)}
+	q := url.Values{"_txlock": {"immediate"}, "_dqs": {"0"}, "_pragma": append([]string{"busy_timeout(10000)", "foreign_keys(1)", "case_sensitive_like(1)"}, pragmas...)}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
 

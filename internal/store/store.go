@@ -15,7 +15,9 @@
 // NOT NULL" first in its primary key. What exists already is met with ON
 // CONFLICT, not by catching an error: after a failed statement nothing more of
 // a transaction is executed. The rows of a query are read to their end or
-// closed before the next statement.
+// closed before the next statement. ORDER BY a column that may be null says
+// NULLS FIRST or NULLS LAST, and the order of text that is not ASCII is the
+// database's own.
 package store
 
 import (

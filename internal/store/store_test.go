@@ -425,6 +425,53 @@ func TestRefusesWhatOneEngineWouldTakeWrongly(t *testing.T) {
 	})
 }
 
+// What the engines would do differently if they were left as they come.
+func TestEnginesAgree(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		mustUpdate(t, s, func(tx *store.Tx) error {
+			for _, id := range []string{"web1", "Web2", "10", "9"} {
+				if err := add(id, 1)(tx); err != nil {
+					return err
+				}
+			}
+			n, err := tx.Exec(`INSERT INTO things (tenant, id) VALUES ($1, 'web1') ON CONFLICT (tenant, id) DO NOTHING`, string(tx.Tenant()))
+			if n != 0 {
+				t.Errorf("a row that exists was inserted: %d", n)
+			}
+			if err != nil {
+				return err
+			}
+			n, err = tx.Exec(`INSERT INTO things (tenant, id, n) VALUES ($1, 'web1', 5) ON CONFLICT (tenant, id) DO UPDATE SET n = excluded.n`, string(tx.Tenant()))
+			if n != 1 {
+				t.Errorf("an upsert changed %d rows", n)
+			}
+			return err
+		})
+		for query, want := range map[string]string{
+			`SELECT count(*) FROM things WHERE id LIKE 'w%'`:                   "1",
+			`SELECT id FROM things ORDER BY id LIMIT 1`:                        "10",
+			`SELECT n FROM things WHERE ok = FALSE AND NOT ok AND id = 'web1'`: "5",
+			`SELECT coalesce(sum(n), 0) FROM things WHERE id = $1`:             "0",
+			`SELECT 7 / 2`:      "3",
+			`SELECT 'a' || 'b'`: "ab",
+			`SELECT id FROM things ORDER BY body NULLS LAST, n DESC, id LIMIT 1`:      "web1",
+			`SELECT count(*) FROM things WHERE id IN (SELECT id FROM parts)`:          "0",
+			`SELECT CASE WHEN EXISTS (SELECT 1 FROM things) THEN 'yes' ELSE 'no' END`: "yes",
+		} {
+			var got string
+			err := s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) error {
+				if strings.Contains(query, "$1") {
+					return tx.QueryRow(query, "none").Scan(&got)
+				}
+				return tx.QueryRow(query).Scan(&got)
+			})
+			if err != nil || got != want {
+				t.Errorf("%s: got %q, %v; want %q", query, got, err, want)
+			}
+		}
+	})
+}
+
 func TestNoUpdateIsLost(t *testing.T) {
 	both(t, func(t *testing.T, s *store.Store) {
 		const callers, each = 8, 25
