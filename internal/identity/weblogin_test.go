@@ -215,7 +215,9 @@ func TestStolenDatabase(t *testing.T) {
 		dump := need.Program(t, "pg_dump", "postgresql-client")
 		url := storetest.Postgres(t)
 		found := secrets(t, newWorld(t, url))
-		out, err := exec.Command(dump, url).Output()
+		cmd := exec.Command(dump, "--enable-row-security", url)
+		cmd.Env = append(os.Environ(), "PGOPTIONS=-c keyturn.tenant=*") // of every tenant
+		out, err := cmd.Output()
 		if err != nil {
 			var exit *exec.ExitError
 			errors.As(err, &exit)
