@@ -20,6 +20,7 @@ type File struct {
 	// Absent: there is no such file. Unreadable: it is there, or may be, and the
 	// account cannot read it, so that sshd does not either.
 	Absent, Unreadable bool
+	Link               bool   // Path itself is a symbolic link
 	Content            []byte // nil where there is none to be read
 	SHA256             string // of Content, in hex; empty where there is none
 
@@ -156,6 +157,8 @@ func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, 
 			}
 			f.Mode, f.UID, f.GID, f.Links, f.Inode, f.Size = ls.permissions(), ls.uid, ls.gid, ls.links, ls.inode, ls.size
 			f.ACL = strings.HasSuffix(ls.mode, "+")
+		case "link":
+			f.Link = true
 		case "writable":
 			writable = true
 		case "dev":

@@ -50,7 +50,6 @@ type Host struct {
 
 	mu       sync.Mutex
 	accounts map[string]Account
-	sshd     *Sshd
 }
 
 // Open finds out who and what is at the other end of a connection. become is how

@@ -21,7 +21,8 @@ import (
 type variant struct {
 	name  string
 	shell string // program that "sh" is
-	tools string // directory that comes first in PATH
+	sh    string // the same, as "sh"
+	tools string // directories that come first in PATH
 }
 
 // variants returns dash and bash with GNU's tools, and busybox with its own.
@@ -30,7 +31,7 @@ func variants(t testing.TB) []variant {
 	var out []variant
 	for _, name := range []string{"dash", "bash", "busybox"} {
 		program := need.Program(t, name, name)
-		dir := t.TempDir()
+		dir := publicDir(t) // ops run as other accounts, too
 		names := []string{"sh"}
 		if name == "busybox" {
 			list, err := exec.Command(program, "--list").Output()
@@ -40,12 +41,11 @@ func variants(t testing.TB) []variant {
 			names = strings.Fields(string(list))
 		}
 		for _, n := range names {
-			// These are not what busybox hosts have for OpenSSH's.
 			if err := os.Symlink(program, filepath.Join(dir, n)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		out = append(out, variant{name, program, dir})
+		out = append(out, variant{name, program, filepath.Join(dir, "sh"), dir})
 	}
 	return out
 }
@@ -53,7 +53,9 @@ func variants(t testing.TB) []variant {
 // exec runs commands as sshd would have a login shell run them.
 func (v variant) exec(env ...string) func(context.Context, string, []byte, int) (dial.Result, error) {
 	return func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
-		cmd := exec.CommandContext(ctx, filepath.Join(v.tools, "sh"), "-c", command)
+		cmd := exec.CommandContext(ctx, v.sh, "-c", command)
+		// A process group of its own, for those who crash it.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		var stdout, stderr bytes.Buffer
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 		cmd.Env = append([]string{"PATH=" + v.tools + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/nonexistent", "LANG=C"}, env...)

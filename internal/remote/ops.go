@@ -104,7 +104,7 @@ import (
 // read NONCE LIMIT content|facts HOME PATH... -> [home PATH] (HOME, if it is not empty,
 // without links); for each PATH, in order: path K (from 0),
 // then, where its directory can be entered: real PATH, up LISTING of each directory
-// from / to the one that holds it, [writable] (this user may write that directory),
+// from / to the one that holds it, [writable] (this user may write that directory), [link] (PATH itself is a link),
 // dev N, df LINE (df -P), dfi LINE (df -P -i), [mount LINE] (of /proc/self/mounts),
 // [attr LINE]... (lsattr -d of "." and of the file), [lock I.E.R.TOKEN]..., [ls LISTING];
 // always: state file|absent|denied|special|loop; then, for a readable file if content

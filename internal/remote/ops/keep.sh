@@ -10,7 +10,9 @@ enter() {
 keep() {
   if [ -e "$2" ]; then
     cp --attributes-only --preserve=all -- "$2" "$1" 2>/dev/null || {
-      chown "$4:$5" "$1" 2>/dev/null; chmod "$3" "$1";
+      set -- "$1" "$2" $(ls -ldn "$2"); bits=${3%[.+@]}; bits=${bits#?}; group=${bits#???};
+      chown "$5:$6" "$1" 2>/dev/null;
+      chmod "u=${bits%??????},g=${group%???},o=${bits#??????}" "$1";
       getfacl -p -- "$2" 2>/dev/null | setfacl --set-file=- "$1" 2>/dev/null;
       [ -e /sys/fs/selinux/enforce ] && chcon --reference="$2" "$1" 2>/dev/null; };
     set -- "$1" "$2" $(ls -ldn "$1"; ls -ldn "$2");

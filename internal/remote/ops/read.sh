@@ -12,7 +12,7 @@ for path in "$@"; do
     [ -e "$N" ] && s=special;
     [ -f "$N" ] && s=file;
     [ $s = file ] && { [ -r "$N" ] || s=denied; };
-    [ -w . ] && echo writable;
+    [ -w . ] && echo writable; [ -n "$linked" ] && echo link;
     echo "dev $(stat -c %d . 2>/dev/null)";
     m=$(df -P . 2>/dev/null | tail -n 1); printf "df %s\n" "$m";
     printf "dfi %s\n" "$(df -P -i . 2>/dev/null | tail -n 1)";

@@ -1,13 +1,15 @@
 # resolve PATH: follows links, stands in the directory that really holds the
-# file, and sets D (that directory) and N (the name in it); else sets why.
+# file, and sets D (that directory), N (the name in it) and linked (if the last
+# part was a link); else sets why.
 resolve() {
-  p=$1; n=0; why=;
+  p=$1; n=0; why=; linked=;
   while :; do
     case $p in */*) d=${p%/*}; d=${d:-/};; *) d=.;; esac;
     N=${p##*/};
     cd -P -- "$d" 2>/dev/null || { why=absent; missing=$d;
       case $(ls -d -- "$d/." 2>&1) in *ermission*) why=denied;; esac; return 1; };
     [ -h "$N" ] || break;
+    linked=yes;
     n=$((n+1));
     [ $n -le 16 ] || { why=loop; return 1; };
     p=$(readlink -- "$N") || { why=loop; return 1; };

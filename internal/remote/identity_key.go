@@ -1,0 +1,218 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/trust"
+)
+
+// KeyInfo is what a private key file is like.
+type KeyInfo struct {
+	// Format is its container: "openssh", "pem" (PKCS#1 or SEC 1), "pkcs8" or
+	// "putty".
+	Format    string
+	Encrypted bool // it needs a passphrase
+}
+
+// Key returns the public half of the private key, and what its file is like. Where
+// the public half is encrypted with the rest, it is what X.pub says.
+func (f IdentityFiles) Key() (trust.PublicKey, KeyInfo, error) {
+	if f.Private == nil {
+		return trust.PublicKey{}, KeyInfo{}, trust.Errorf(trust.NotFound, "there is no private key file")
+	}
+	key, info, err := parsePrivate(f.Private)
+	if err == nil && key.IsZero() && f.Public != nil {
+		key, _, err = trust.ParsePublicKey(string(f.Public))
+	}
+	if err == nil && key.IsZero() {
+		err = trust.Errorf(trust.Invalid, "the key file is encrypted, and there is no .pub file that tells its public half")
+	}
+	return key, info, err
+}
+
+// parsePrivate returns the public half as far as it can be read without a
+// passphrase, else the zero key.
+func parsePrivate(text []byte) (trust.PublicKey, KeyInfo, error) {
+	if bytes.HasPrefix(text, []byte("PuTTY-User-Key-File-")) {
+		return parsePuTTY(text)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return trust.PublicKey{}, KeyInfo{}, trust.Errorf(trust.Invalid, "the file holds no private key in a format that is known")
+	}
+	var info KeyInfo
+	switch block.Type {
+	case "OPENSSH PRIVATE KEY":
+		return parseOpenSSH(block.Bytes)
+	case "ENCRYPTED PRIVATE KEY":
+		return trust.PublicKey{}, KeyInfo{"pkcs8", true}, nil
+	case "PRIVATE KEY":
+		info.Format = "pkcs8"
+	case "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY":
+		info.Format = "pem"
+	default:
+		return trust.PublicKey{}, KeyInfo{}, trust.Errorf(trust.Invalid, "the file holds %q, not a private key", block.Type)
+	}
+	signer, err := ssh.ParsePrivateKey(text)
+	var locked *ssh.PassphraseMissingError
+	switch {
+	case errors.As(err, &locked):
+		info.Encrypted = true
+		return trust.PublicKey{}, info, nil
+	case err != nil:
+		return trust.PublicKey{}, info, trust.Errorf(trust.Invalid, "the private key cannot be read: %w", err)
+	}
+	return trust.PublicKeyOf(signer.PublicKey()), info, nil
+}
+
+// parseOpenSSH reads the unencrypted head of OpenSSH's own container, of keys of any
+// type (PROTOCOL.key).
+func parseOpenSSH(data []byte) (trust.PublicKey, KeyInfo, error) {
+	info := KeyInfo{Format: "openssh"}
+	var head struct {
+		Cipher, KDF, Options string
+		Keys                 uint32
+		Public               []byte
+		Rest                 []byte `ssh:"rest"`
+	}
+	data, ok := bytes.CutPrefix(data, []byte("openssh-key-v1\x00"))
+	if !ok || ssh.Unmarshal(data, &head) != nil || head.Keys != 1 {
+		return trust.PublicKey{}, info, trust.Errorf(trust.Invalid, "the private key is not in OpenSSH's format, although it says so")
+	}
+	info.Encrypted = head.Cipher != "none"
+	key, err := trust.ParsePublicKeyBlob(head.Public)
+	return key, info, err
+}
+
+// parsePuTTY reads the head of a .ppk file, whose public half is not encrypted.
+func parsePuTTY(text []byte) (trust.PublicKey, KeyInfo, error) {
+	info := KeyInfo{Format: "putty"}
+	var encoded strings.Builder
+	public := false
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimRight(line, "\r\n")
+		name, value, isHeader := strings.Cut(line, ": ")
+		switch {
+		case isHeader && name == "Encryption":
+			info.Encrypted = value != "none"
+		case isHeader:
+			public = name == "Public-Lines"
+		case public:
+			encoded.WriteString(line)
+		}
+	}
+	blob, err := base64.StdEncoding.DecodeString(encoded.String())
+	if err != nil {
+		return trust.PublicKey{}, info, trust.Errorf(trust.Invalid, "the PuTTY key file has no public half: %w", err)
+	}
+	key, err := trust.ParsePublicKeyBlob(blob)
+	return key, info, err
+}
+
+// An Identity is a private key file of a host, as far as it is known without its
+// private half having been read.
+type Identity struct {
+	Path string
+	// Key is the public half, zero where it is not to be had. Claimed says that it
+	// is only what X.pub says.
+	Key     trust.PublicKey
+	Claimed bool
+	Info    KeyInfo
+	Comment string // of X.pub
+	// Certificate: there is an X-cert.pub. Link: Path is a symbolic link.
+	Certificate, Link bool
+	Mode              uint32
+	UID, GID          int
+}
+
+// Identities returns the private key files in user's ~/.ssh, in the order of their
+// names. No private byte leaves the host.
+func (h *Host) Identities(ctx context.Context, user string) ([]Identity, error) {
+	dir := h.here
+	if user != h.login || !strings.HasPrefix(dir, "/") {
+		owner, err := h.account(ctx, user)
+		if err != nil {
+			return nil, err
+		}
+		dir = owner.Home
+	}
+	return h.IdentitiesIn(ctx, user, []string{strings.TrimSuffix(dir, "/") + "/.ssh"})
+}
+
+// IdentitiesIn returns the private key files in directories, as user sees them.
+func (h *Host) IdentitiesIn(ctx context.Context, user string, dirs []string) ([]Identity, error) {
+	c := call{op: opIdentities, as: h.actorsFor(user)[0], nonce: newNonce()}
+	c.args = append([]string{c.nonce}, dirs...)
+	lines, err := h.run(ctx, c)
+	if err != nil {
+		return nil, h.fail(err, strings.Join(dirs, ", "))
+	}
+	var list []Identity
+	for _, l := range lines {
+		if l.word == "identity" {
+			format, encrypted, _ := strings.Cut(l.rest, " ")
+			list = append(list, Identity{Info: KeyInfo{Format: format, Encrypted: encrypted != "no"}})
+			continue
+		}
+		if len(list) == 0 {
+			return nil, h.garbled(l)
+		}
+		i := &list[len(list)-1]
+		switch l.word {
+		case "real":
+			i.Path = l.rest
+		case "ls":
+			ls, ok := parseListing(l.rest)
+			if !ok {
+				return nil, h.garbled(l)
+			}
+			i.Mode, i.UID, i.GID = ls.permissions(), ls.uid, ls.gid
+		case "link":
+			i.Link = true
+		case "cert":
+			i.Certificate = true
+		case "public":
+			i.Key, _, _ = trust.ParsePublicKey(l.rest)
+		case "content":
+			i.Key = headKey(l.block)
+		case "pub":
+			key, comment, err := trust.ParsePublicKey(l.rest)
+			if err != nil {
+				continue
+			}
+			i.Comment = comment
+			if i.Key.IsZero() {
+				i.Key, i.Claimed = key, true
+			}
+		}
+	}
+	return list, nil
+}
+
+// headKey returns the public half in the first lines of an encrypted key file in
+// OpenSSH's format.
+func headKey(head []byte) trust.PublicKey {
+	var encoded strings.Builder
+	for line := range strings.Lines(string(head)) {
+		if !strings.HasPrefix(line, "-----") {
+			encoded.WriteString(strings.TrimSpace(line))
+		}
+	}
+	text := encoded.String()
+	data, err := base64.StdEncoding.DecodeString(text[:len(text)/4*4])
+	if err != nil {
+		return trust.PublicKey{}
+	}
+	key, _, err := parseOpenSSH(data)
+	if err != nil {
+		return trust.PublicKey{}
+	}
+	return key
+}

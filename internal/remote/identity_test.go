@@ -1,0 +1,206 @@
+package remote
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"keyturn/internal/need"
+	"keyturn/internal/trust"
+)
+
+// keygen makes a key pair with ssh-keygen at path.
+func keygen(t testing.TB, path string, args ...string) {
+	t.Helper()
+	program := need.Program(t, "ssh-keygen", "openssh-client")
+	out, err := exec.Command(program, append([]string{"-q", "-N", "", "-C", "a comment", "-f", path}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ssh-keygen: %s", out)
+	}
+}
+
+// pair returns the files of a new key.
+func pair(t testing.TB, args ...string) IdentityFiles {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "id")
+	keygen(t, path, args...)
+	return IdentityFiles{Private: []byte(content(t, path)), Public: []byte(content(t, path+".pub"))}
+}
+
+// place puts files at an identity of an account.
+func place(t testing.TB, user string, f IdentityFiles) (dir, path string) {
+	t.Helper()
+	dir, _ = home(t, user, "absent")
+	path = filepath.Join(dir, ".ssh", "id_ed25519")
+	for suffix, b := range map[string][]byte{"": f.Private, ".pub": f.Public, "-cert.pub": f.Certificate} {
+		if b != nil {
+			must(t, os.WriteFile(path+suffix, b, 0o600))
+			chown(t, path+suffix, user)
+		}
+	}
+	return dir, path
+}
+
+// ssh-keygen is the oracle for the public half of every container.
+func TestKeyOfEveryContainer(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		info KeyInfo
+	}{
+		"openssh ed25519":   {[]string{"-t", "ed25519"}, KeyInfo{"openssh", false}},
+		"openssh rsa":       {[]string{"-t", "rsa", "-b", "2048"}, KeyInfo{"openssh", false}},
+		"pem rsa":           {[]string{"-t", "rsa", "-b", "2048", "-m", "PEM"}, KeyInfo{"pem", false}},
+		"pem ecdsa":         {[]string{"-t", "ecdsa", "-m", "PEM"}, KeyInfo{"pem", false}},
+		"pkcs8 ecdsa":       {[]string{"-t", "ecdsa", "-m", "PKCS8"}, KeyInfo{"pkcs8", false}},
+		"openssh encrypted": {[]string{"-t", "ecdsa", "-N", "secret"}, KeyInfo{"openssh", true}},
+		"pem encrypted":     {[]string{"-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "secret"}, KeyInfo{"pem", true}},
+		"pkcs8 encrypted":   {[]string{"-t", "rsa", "-b", "2048", "-m", "PKCS8", "-N", "secret"}, KeyInfo{"pkcs8", true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := pair(t, c.args...)
+			want, _, err := trust.ParsePublicKey(string(f.Public))
+			must(t, err)
+			got, info, err := f.Key()
+			if err != nil || got != want || info != c.info {
+				t.Errorf("key %v, %+v, %v; want %v, %+v", got.Fingerprint(), info, err, want.Fingerprint(), c.info)
+			}
+			back, err := UnmarshalIdentityFiles(f.Marshal())
+			if err != nil || !back.Equal(f) || back.Certificate != nil {
+				t.Errorf("unmarshalled %v, %v", back, err)
+			}
+			if text := fmt.Sprintf("%v %+v %#v %s %q", f, f, f, f, &f); strings.Contains(text, "PRIVATE") || strings.Contains(text, "LS0t") {
+				t.Errorf("prints its secret: %s", text)
+			}
+		})
+	}
+}
+
+func TestInstallAndBack(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		old, next := pair(t, "-t", "ed25519"), pair(t, "-t", "ed25519")
+		old.Certificate = []byte("ssh-ed25519-cert-v01@openssh.com AAAA\n")
+		dir, path := place(t, "nobody", old)
+		must(t, os.Chmod(path+".pub", 0o644))
+		now, err := h.IdentityFiles(t.Context(), "nobody", path)
+		if err != nil || !now.Equal(old) {
+			t.Fatalf("%v, %v", now, err)
+		}
+		key, _, err := next.Key()
+		must(t, err)
+		want := now.With(next.Private, key)
+		if string(want.Public) != string(next.Public) {
+			t.Errorf("the new .pub is %q, want %q", want.Public, next.Public)
+		}
+		for range 2 {
+			must(t, h.Install(t.Context(), mine, "nobody", path, now, want))
+			if got, err := h.IdentityFiles(t.Context(), "nobody", path); err != nil || !got.Equal(want) {
+				t.Fatalf("%v, %v", got, err)
+			}
+		}
+		for suffix, mode := range map[string]os.FileMode{"": 0o600, ".pub": 0o644} {
+			if info, _ := os.Stat(path + suffix); info.Mode() != mode || owner(info) != "65534:65534" {
+				t.Errorf("%s: %v of %s", suffix, info.Mode(), owner(info))
+			}
+		}
+		// Something else came in between: it is not overwritten.
+		other := pair(t, "-t", "ed25519")
+		err = h.Install(t.Context(), mine, "nobody", path, now, other)
+		kind(t, err, trust.Conflict, "no longer")
+		must(t, h.Install(t.Context(), mine, "nobody", path, want, old))
+		if got, err := h.IdentityFiles(t.Context(), "nobody", path); err != nil || !got.Equal(old) {
+			t.Errorf("not what lay there before: %v, %v", got, err)
+		}
+		must(t, h.Release(t.Context(), mine, "nobody", path))
+		only(t, filepath.Join(dir, ".ssh"), "id_ed25519", "id_ed25519-cert.pub", "id_ed25519.pub")
+	})
+}
+
+func TestGenerateOnTheHost(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		old := pair(t, "-t", "rsa", "-b", "2048", "-m", "PEM")
+		dir, path := place(t, "nobody", old)
+		spec := Spec{Type: "rsa", Bits: 2048, PEM: true, Comment: "it's new"}
+		key, err := h.Generate(t.Context(), mine, "nobody", path, spec)
+		must(t, err)
+		if again, err := h.Generate(t.Context(), mine, "nobody", path, spec); again != key || err != nil {
+			t.Errorf("made again: %v, %v", again.Fingerprint(), err)
+		}
+		if got, _ := h.IdentityFiles(t.Context(), "nobody", path); !got.Equal(old) {
+			t.Error("the identity changed before it was to")
+		}
+		for range 2 {
+			must(t, h.InstallGenerated(t.Context(), mine, "nobody", path, old, key))
+		}
+		got, err := h.IdentityFiles(t.Context(), "nobody", path)
+		must(t, err)
+		if k, info, err := got.Key(); k != key || info.Format != "pem" || err != nil {
+			t.Errorf("installed %v, %+v, %v; want %v", k.Fingerprint(), info, err, key.Fingerprint())
+		}
+		if want := key.String() + " a comment\n"; string(got.Public) != want {
+			t.Errorf(".pub is %q, want %q", got.Public, want)
+		}
+		must(t, h.Release(t.Context(), mine, "nobody", path))
+		only(t, filepath.Join(dir, ".ssh"), "id_ed25519", "id_ed25519.pub")
+	})
+}
+
+func TestIdentities(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		dir := publicDir(t)
+		must(t, os.Chmod(dir, 0o711))
+		for name, args := range map[string][]string{
+			"id_plain": {"-t", "ed25519"}, "id_locked": {"-t", "rsa", "-b", "2048", "-N", "secret"}, "id_pem": {"-t", "rsa", "-b", "2048", "-m", "PEM"},
+			"id_pem_locked": {"-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "secret"}, "with space": {"-t", "ecdsa"},
+		} {
+			keygen(t, filepath.Join(dir, name), args...)
+		}
+		must(t, os.Remove(filepath.Join(dir, "id_locked.pub")))
+		must(t, os.WriteFile(filepath.Join(dir, "config"), []byte("Host *\n"), 0o600))
+		must(t, os.Symlink("id_plain", filepath.Join(dir, "id_link")))
+		before := tree(t, dir)
+		list, err := h.IdentitiesIn(t.Context(), "root", []string{dir})
+		must(t, err)
+		seen := map[string]Identity{}
+		for _, i := range list {
+			seen[filepath.Base(i.Path)] = i
+		}
+		if len(seen) != 6 || !seen["id_link"].Link || seen["id_plain"].Comment != "a comment" || seen["id_plain"].Mode != 0o600 {
+			t.Errorf("found %+v", list)
+		}
+		for name, i := range seen {
+			b, _ := os.ReadFile(i.Path)
+			want, _, err := IdentityFiles{Private: b, Public: mustRead(i.Path + ".pub")}.Key()
+			must(t, err)
+			if i.Key != want || i.Info.Encrypted != strings.Contains(name, "locked") || i.Claimed != (name == "id_pem_locked") {
+				t.Errorf("%s: %+v, want %v", name, i, want.Fingerprint())
+			}
+		}
+		if after := tree(t, dir); after != before {
+			t.Errorf("looking changed\n%s\nto\n%s", before, after)
+		}
+	})
+}
+
+func mustRead(path string) []byte {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+func FuzzUnmarshalIdentityFiles(f *testing.F) {
+	f.Add(IdentityFiles{Private: []byte("p"), Certificate: []byte{}}.Marshal())
+	f.Add([]byte(marshalled))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		files, err := UnmarshalIdentityFiles(data)
+		if err == nil && !bytes.Equal(files.Marshal(), data) {
+			t.Errorf("%q comes back as %q", data, files.Marshal())
+		}
+	})
+}

@@ -1,4 +1,0 @@
-package remote
-
-// Sshd is which SSH server serves a session.
-type Sshd struct{}
