@@ -46,7 +46,7 @@ func AddPin(tx *store.Tx, host trust.HostID, key trust.PublicKey, origin Origin)
 	if _, err := PutKey(tx, Key{Kind: HostKey, Public: key, Comment: h.Name, Custody: InPlace}); err != nil {
 		return err
 	}
-	_, err = tx.Exec(sqlAddPin, string(tx.Tenant()), string(key.Fingerprint()), string(host), key.Blob(), string(origin), store.Micros(tx.Now()))
+	_, err = tx.Exec(sqlAddPin, tx.Tenant(), key.Fingerprint(), host, key.Blob(), origin, store.Micros(tx.Now()))
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func AddPin(tx *store.Tx, host trust.HostID, key trust.PublicKey, origin Origin)
 // PinnedAt returns the host that a host key is pinned for, or a NotFound error.
 func PinnedAt(tx *store.Tx, key trust.PublicKey) (HostRef, error) {
 	var r HostRef
-	err := tx.QueryRow(sqlPinnedAt, string(tx.Tenant()), string(key.Fingerprint())).Scan(&r.ID, &r.Name)
+	err := tx.QueryRow(sqlPinnedAt, tx.Tenant(), key.Fingerprint()).Scan(&r.ID, &r.Name)
 	return r, missing(err, trust.Errorf(trust.NotFound, "no host has the host key %s", key.Fingerprint()))
 }
 
@@ -74,7 +74,7 @@ func RemovePin(tx *store.Tx, host trust.HostID, key trust.PublicKey) error {
 		return trust.Errorf(trust.Conflict, "%s is the only host key by which host %q is known", key.Fingerprint(), h.Name).
 			WithHint("keyturn host confirm %s --host-key …", h.Name)
 	}
-	if _, err := tx.Exec(sqlRemovePin, string(tx.Tenant()), string(host), string(key.Fingerprint())); err != nil {
+	if _, err := tx.Exec(sqlRemovePin, tx.Tenant(), host, key.Fingerprint()); err != nil {
 		return err
 	}
 	return touchHost(tx, host)
@@ -101,7 +101,7 @@ func ConfirmPins(tx *store.Tx, host trust.HostID) (int, error) {
 }
 
 func setOrigin(tx *store.Tx, host trust.HostID, key trust.PublicKey, origin Origin) error {
-	_, err := tx.Exec(sqlSetOrigin, string(tx.Tenant()), string(host), string(key.Fingerprint()), string(origin))
+	_, err := tx.Exec(sqlSetOrigin, tx.Tenant(), host, key.Fingerprint(), origin)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func setOrigin(tx *store.Tx, host trust.HostID, key trust.PublicKey, origin Orig
 // touchHost gives a host a new revision, because something of it changed that
 // lies in another table.
 func touchHost(tx *store.Tx, host trust.HostID) error {
-	found, err := one(tx, sqlTouchHost, string(tx.Tenant()), string(host))
+	found, err := one(tx, sqlTouchHost, tx.Tenant(), host)
 	if err == nil && !found {
 		return errNoHost(string(host))
 	}
@@ -169,11 +169,11 @@ func putCredentials(tx *store.Tx, host trust.HostID, list []Credential) error {
 	if len(list) > maxCredentials {
 		return trust.Errorf(trust.Exhausted, "a host may have %d credentials; sshd lets a client try 6 keys", maxCredentials)
 	}
-	if _, err := tx.Exec(sqlClearCredentials, string(tx.Tenant()), string(host)); err != nil {
+	if _, err := tx.Exec(sqlClearCredentials, tx.Tenant(), host); err != nil {
 		return err
 	}
 	for i, c := range list {
-		_, err := tx.Exec(sqlAddCredential, string(tx.Tenant()), string(host), string(c.Key), i,
+		_, err := tx.Exec(sqlAddCredential, tx.Tenant(), host, c.Key, i,
 			store.Micros(c.AddedAt), store.Micros(c.WorkedAt))
 		if err != nil {
 			return err
@@ -189,7 +189,7 @@ const maxCredentials = 16
 // change of the host: its revision stays. A success less than a minute after
 // the one before is not written.
 func CredentialWorked(tx *store.Tx, host trust.HostID, key trust.KeyID, at time.Time) error {
-	_, err := tx.Exec(sqlCredentialWorked, string(tx.Tenant()), string(host), string(key), store.Micros(at), store.Micros(at.Add(-time.Minute)))
+	_, err := tx.Exec(sqlCredentialWorked, tx.Tenant(), host, key, store.Micros(at), store.Micros(at.Add(-time.Minute)))
 	return err
 }
 
@@ -200,8 +200,8 @@ func CredentialHosts(tx *store.Tx, key trust.KeyID, limit int) (hosts []HostRef,
 	if err != nil || total == 0 {
 		return nil, total, err
 	}
-	q := newQuery(tx, "SELECT id, name FROM hosts", "hosts")
-	q.and(sqlCredentialHosts, string(key))
+	q := newQuery(tx, sqlHostRefs, "hosts")
+	q.and(sqlCredentialHosts, key)
 	q.add(" ORDER BY name LIMIT ?", limit)
 	err = q.rows(tx, func(rows *sql.Rows) error {
 		var r HostRef

@@ -69,15 +69,15 @@ func setFindings(tx *store.Tx, scope string, found []Finding) (changed bool, err
 			continue
 		}
 		changed = true
-		_, err := tx.Exec(sqlPutFinding, string(tx.Tenant()), f.ID, scope, string(f.Kind), string(f.Level), string(f.Key),
-			string(f.Place.Host), f.Place.User, f.Place.Path, f.Line, f.Text, store.Micros(f.Since))
+		_, err := tx.Exec(sqlPutFinding, tx.Tenant(), f.ID, scope, f.Kind, f.Level, f.Key,
+			f.Place.Host, f.Place.User, f.Place.Path, f.Line, f.Text, store.Micros(f.Since))
 		if err != nil {
 			return false, err
 		}
 	}
 	for id := range old {
 		changed = true
-		if _, err := tx.Exec(sqlDropFinding, string(tx.Tenant()), id); err != nil {
+		if _, err := tx.Exec(sqlDropFinding, tx.Tenant(), id); err != nil {
 			return false, err
 		}
 	}
@@ -99,12 +99,10 @@ func (f FindingFilter) apply(q *query) error {
 	among(q, "kind", f.Kinds)
 	among(q, "level", f.Levels)
 	if f.Key != "" {
-		q.and("key_id = ?", string(f.Key))
+		q.and("key_id = ?", f.Key)
 	}
 	if f.Host != "" {
-		q.and(`(host_id = ? OR key_id IN (SELECT p.key_id FROM authorized_places p WHERE p.tenant = findings.tenant AND p.host_id = ?)
-			OR key_id IN (SELECT p.key_id FROM identity_places p WHERE p.tenant = findings.tenant AND p.host_id = ? AND p.key_id <> ''))`,
-			string(f.Host), string(f.Host), string(f.Host))
+		q.and(sqlFindingHost, f.Host, f.Host, f.Host)
 	}
 	if f.Text != "" {
 		if err := checkText(f.Text); err != nil {
@@ -131,7 +129,7 @@ func Findings(tx *store.Tx, f FindingFilter, p Page) (findings []Finding, next s
 	if err := f.apply(q); err != nil {
 		return nil, "", err
 	}
-	if err := p.apply(q, by, "id"); err != nil {
+	if err := p.apply(q, by, "id", f.Key != ""); err != nil {
 		return nil, "", err
 	}
 	findings, err = findingRows(tx, q)
@@ -153,7 +151,7 @@ func Findings(tx *store.Tx, f FindingFilter, p Page) (findings []Finding, next s
 // SummarizeFindings counts the tenant's findings by kind.
 func SummarizeFindings(tx *store.Tx) (map[FindingKind]int, error) {
 	count := make(map[FindingKind]int)
-	err := each(tx, sqlSummarizeFinding, []any{string(tx.Tenant())}, func(rows *sql.Rows) error {
+	err := each(tx, sqlSummarizeFinding, []any{tx.Tenant()}, func(rows *sql.Rows) error {
 		var kind FindingKind
 		var n int
 		err := rows.Scan(&kind, &n)

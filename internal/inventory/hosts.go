@@ -33,8 +33,8 @@ func AddHost(tx *store.Tx, h Host) (Host, error) {
 	if err := refuseTaken(tx, h); err != nil {
 		return Host{}, err
 	}
-	_, err := tx.Exec(sqlAddHost, string(tx.Tenant()), string(h.ID), h.Name, h.Address, h.User,
-		string(h.Become), string(h.Mode), string(h.State), h.Reason, store.Micros(tx.Now()))
+	_, err := tx.Exec(sqlAddHost, tx.Tenant(), h.ID, h.Name, h.Address, h.User,
+		h.Become, h.Mode, h.State, h.Reason, store.Micros(tx.Now()))
 	if err != nil {
 		return Host{}, err
 	}
@@ -65,8 +65,8 @@ func UpdateHost(tx *store.Tx, h Host) (Host, error) {
 	if err := refuseTaken(tx, h); err != nil {
 		return Host{}, err
 	}
-	found, err := one(tx, sqlUpdateHost, string(tx.Tenant()), string(h.ID), h.Revision, h.Name, h.Address, h.User,
-		string(h.Become), string(h.Mode), string(h.State), h.Reason)
+	found, err := one(tx, sqlUpdateHost, tx.Tenant(), h.ID, h.Revision, h.Name, h.Address, h.User,
+		h.Become, h.Mode, h.State, h.Reason)
 	if err != nil {
 		return Host{}, err
 	}
@@ -91,7 +91,7 @@ func errUnpinned(h Host) error {
 
 // refuseTaken says which other host has h's name or address already.
 func refuseTaken(tx *store.Tx, h Host) error {
-	return each(tx, sqlTaken, []any{string(tx.Tenant()), string(h.ID), h.Name, h.Address}, func(rows *sql.Rows) error {
+	return each(tx, sqlTaken, []any{tx.Tenant(), h.ID, h.Name, h.Address}, func(rows *sql.Rows) error {
 		var name, address string
 		if err := rows.Scan(&name, &address); err != nil {
 			return err
@@ -121,7 +121,7 @@ func RemoveHost(tx *store.Tx, id trust.HostID, revision int64) ([]trust.KeyID, e
 		return nil, err
 	}
 	for _, text := range sqlForgetHost {
-		if _, err := tx.Exec(text, string(tx.Tenant()), string(id)); err != nil {
+		if _, err := tx.Exec(text, tx.Tenant(), id); err != nil {
 			return nil, err
 		}
 	}
@@ -131,7 +131,7 @@ func RemoveHost(tx *store.Tx, id trust.HostID, revision int64) ([]trust.KeyID, e
 // HostByID returns a host, or a NotFound error.
 func HostByID(tx *store.Tx, id trust.HostID) (Host, error) {
 	q := newQuery(tx, sqlHosts, "hosts")
-	q.and("id = ?", string(id))
+	q.and("id = ?", id)
 	return oneHost(tx, q, string(id))
 }
 
@@ -189,10 +189,10 @@ func (f HostFilter) apply(q *query) error {
 			return err
 		}
 		like := contains(f.Text)
-		q.and(`(name LIKE ? ESCAPE '\' OR address LIKE ? ESCAPE '\' OR lower(login_user) LIKE ? ESCAPE '\')`, like, like, like)
+		q.and(sqlHostText, like, like, like)
 	}
 	if f.Credential != "" {
-		q.and(sqlCredentialHosts, string(f.Credential))
+		q.and(sqlCredentialHosts, f.Credential)
 	}
 	if f.Machine != "" {
 		q.and("machine = ?", f.Machine)
@@ -200,7 +200,9 @@ func (f HostFilter) apply(q *query) error {
 	return nil
 }
 
-// HostColumns are what Hosts can sort by: name, address, created, scanned.
+// few reports whether f lets only few hosts through.
+func (f HostFilter) few() bool { return len(f.IDs) > 0 || f.Credential != "" || f.Machine != "" }
+
 var hostColumns = []column{
 	{name: "name", sql: "name"},
 	{name: "address", sql: "address"},
@@ -219,7 +221,7 @@ func Hosts(tx *store.Tx, f HostFilter, p Page) (hosts []Host, next string, err e
 	if err := f.apply(q); err != nil {
 		return nil, "", err
 	}
-	if err := p.apply(q, by, "id"); err != nil {
+	if err := p.apply(q, by, "id", f.few()); err != nil {
 		return nil, "", err
 	}
 	hosts, err = hostRows(tx, q)
@@ -241,7 +243,7 @@ func Hosts(tx *store.Tx, f HostFilter, p Page) (hosts []Host, next string, err e
 
 // CountHosts returns how many hosts a filter lets through.
 func CountHosts(tx *store.Tx, f HostFilter) (int, error) {
-	q := newQuery(tx, "SELECT count(*) FROM hosts", "hosts")
+	q := newQuery(tx, sqlCountHosts, "hosts")
 	if err := f.apply(q); err != nil {
 		return 0, err
 	}
@@ -262,11 +264,11 @@ func HostRefs(tx *store.Tx, f HostFilter, after trust.HostID, limit int) ([]Host
 	if limit < 1 || limit > MaxPage {
 		return nil, trust.Errorf(trust.Invalid, "limit %d is not 1 to %d", limit, MaxPage).WithField("limit")
 	}
-	q := newQuery(tx, "SELECT id, name FROM hosts", "hosts")
+	q := newQuery(tx, sqlHostRefs, "hosts")
 	if err := f.apply(q); err != nil {
 		return nil, err
 	}
-	q.and("id > ?", string(after))
+	q.and("id > ?", after)
 	q.add(" ORDER BY id LIMIT ?", limit)
 	var refs []HostRef
 	err := q.rows(tx, func(rows *sql.Rows) error {
@@ -289,7 +291,7 @@ type HostCounts struct {
 // SummarizeHosts counts the tenant's hosts.
 func SummarizeHosts(tx *store.Tx) (HostCounts, error) {
 	c := HostCounts{ByMode: map[Mode]int{}, ByState: map[HostState]int{}, ByOutcome: map[Outcome]int{}}
-	err := each(tx, sqlSummarizeHosts, []any{string(tx.Tenant())}, func(rows *sql.Rows) error {
+	err := each(tx, sqlSummarizeHosts, []any{tx.Tenant()}, func(rows *sql.Rows) error {
 		var mode Mode
 		var state HostState
 		var outcome Outcome
@@ -340,8 +342,7 @@ func fillHosts(tx *store.Tx, hosts []Host) error {
 		for i := range hosts {
 			at[hosts[i].ID], ids[i] = &hosts[i], hosts[i].ID
 		}
-		pins := newQuery(tx, "SELECT host_id, public_key, origin, added_at FROM host_pins", "host_pins")
-		among(pins, "host_id", ids)
+		pins := newQueryOf(tx, ids, sqlPins, "host_pins", "host_id")
 		pins.add(" ORDER BY added_at, fingerprint")
 		err := pins.rows(tx, func(rows *sql.Rows) error {
 			var id trust.HostID
@@ -360,8 +361,7 @@ func fillHosts(tx *store.Tx, hosts []Host) error {
 		if err != nil {
 			return err
 		}
-		creds := newQuery(tx, "SELECT host_id, key_id, added_at, worked_at FROM host_credentials", "host_credentials")
-		among(creds, "host_id", ids)
+		creds := newQueryOf(tx, ids, sqlCredentials, "host_credentials", "host_id")
 		creds.add(" ORDER BY position")
 		return creds.rows(tx, func(rows *sql.Rows) error {
 			var id trust.HostID

@@ -172,16 +172,16 @@ func errKeyChanged(k Key) error {
 }
 
 func insertKey(tx *store.Tx, k Key) error {
-	_, err := tx.Exec(sqlAddKey, string(tx.Tenant()), string(k.ID), string(k.Kind), string(k.Public.Fingerprint()), k.Public.Blob(),
-		k.Comment, k.Owner, string(k.State), string(k.Custody), k.Container, k.Compromised,
+	_, err := tx.Exec(sqlAddKey, tx.Tenant(), k.ID, k.Kind, k.Public.Fingerprint(), k.Public.Blob(),
+		k.Comment, k.Owner, k.State, k.Custody, k.Container, k.Compromised,
 		store.Micros(k.CreatedAt), store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(k))
 	return err
 }
 
 // writeKey writes what can change of a key, over the revision that was read.
 func writeKey(tx *store.Tx, k *Key) error {
-	found, err := one(tx, sqlUpdateKey, string(tx.Tenant()), string(k.ID), k.Revision, k.Comment, k.Owner, string(k.State),
-		string(k.Custody), k.Container, k.Compromised, store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(*k))
+	found, err := one(tx, sqlUpdateKey, tx.Tenant(), k.ID, k.Revision, k.Comment, k.Owner, k.State,
+		k.Custody, k.Container, k.Compromised, store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(*k))
 	if err != nil {
 		return err
 	}
@@ -222,13 +222,15 @@ func FindKey(tx *store.Tx, idOrFingerprint string) (Key, error) {
 	}
 	q := newQuery(tx, sqlKeys, "keys")
 	q.and("fingerprint = ?", idOrFingerprint)
-	q.add(" ORDER BY kind DESC") // "user" before "host"
 	keys, err := keyRows(tx, q)
 	if err != nil {
 		return Key{}, err
 	}
 	if len(keys) == 0 {
 		return Key{}, trust.Errorf(trust.NotFound, "there is no key %q", abbreviate(idOrFingerprint)).WithHint("keyturn key list")
+	}
+	if keys[0].Kind == HostKey {
+		return keys[len(keys)-1], nil
 	}
 	return keys[0], nil
 }
@@ -237,9 +239,7 @@ func FindKey(tx *store.Tx, idOrFingerprint string) (Key, error) {
 func keysByID(tx *store.Tx, ids []trust.KeyID) (map[trust.KeyID]Key, error) {
 	known := make(map[trust.KeyID]Key, len(ids))
 	err := chunks(ids, func(ids []trust.KeyID) error {
-		q := newQuery(tx, sqlKeys, "keys")
-		among(q, "id", ids)
-		keys, err := keyRows(tx, q)
+		keys, err := keyRows(tx, newQueryOf(tx, ids, sqlKeysWanted, "keys", "id"))
 		for _, k := range keys {
 			known[k.ID] = k
 		}
@@ -278,34 +278,32 @@ func (f KeyFilter) apply(q *query) error {
 			return err
 		}
 		like := contains(f.Text)
-		q.and(`(search LIKE ? ESCAPE '\'
-			OR id IN (SELECT key_id FROM authorized_places p WHERE p.tenant = keys.tenant AND p.host_id IN (SELECT h.id FROM hosts h WHERE h.tenant = keys.tenant AND h.name LIKE ? ESCAPE '\'))
-			OR id IN (SELECT key_id FROM identity_places p WHERE p.tenant = keys.tenant AND p.host_id IN (SELECT h.id FROM hosts h WHERE h.tenant = keys.tenant AND h.name LIKE ? ESCAPE '\')))`,
-			like, like, like)
+		q.and(sqlKeyText, like, like, like)
 	}
 	if f.Comment != "" {
 		q.and("comment = ?", f.Comment)
 	}
 	if f.Fingerprint != "" {
-		q.and("fingerprint = ?", string(f.Fingerprint))
+		q.and("fingerprint = ?", f.Fingerprint)
 	}
 	if f.Host != "" {
-		q.and(`(id IN (SELECT key_id FROM authorized_places p WHERE p.tenant = keys.tenant AND p.host_id = ?)
-			OR id IN (SELECT key_id FROM identity_places p WHERE p.tenant = keys.tenant AND p.host_id = ?))`, string(f.Host), string(f.Host))
+		q.and(sqlKeyHost, f.Host, f.Host)
 	}
 	if len(f.Findings) > 0 {
 		args := make([]any, len(f.Findings))
 		for i, k := range f.Findings {
-			args[i] = string(k)
+			args[i] = k
 		}
-		q.and("id IN (SELECT key_id FROM findings f WHERE f.tenant = keys.tenant AND f.kind IN ("+
-			marks(len(args))+"))", args...)
+		q.and(sqlKeyFindings+"("+marks(len(args))+"))", args...)
 	}
 	if f.Compromised {
 		q.and("compromised = ?", true)
 	}
 	return nil
 }
+
+// few reports whether f lets only few keys through.
+func (f KeyFilter) few() bool { return len(f.IDs) > 0 || f.Fingerprint != "" || f.Host != "" }
 
 var keyColumns = []column{
 	{name: "created", sql: "created_at", number: true},
@@ -325,7 +323,7 @@ func Keys(tx *store.Tx, f KeyFilter, p Page) (keys []Key, next string, err error
 	if err := f.apply(q); err != nil {
 		return nil, "", err
 	}
-	if err := p.apply(q, by, "id"); err != nil {
+	if err := p.apply(q, by, "id", f.few()); err != nil {
 		return nil, "", err
 	}
 	keys, err = keyRows(tx, q)
@@ -350,7 +348,7 @@ func nextKey(p Page, by column, k Key) string {
 
 // CountKeys returns how many keys a filter lets through.
 func CountKeys(tx *store.Tx, f KeyFilter) (int, error) {
-	q := newQuery(tx, "SELECT count(*) FROM keys", "keys")
+	q := newQuery(tx, sqlCountKeys, "keys")
 	if err := f.apply(q); err != nil {
 		return 0, err
 	}
@@ -370,7 +368,7 @@ type KeyCounts struct {
 // SummarizeKeys counts the tenant's keys.
 func SummarizeKeys(tx *store.Tx) (KeyCounts, error) {
 	c := KeyCounts{ByKind: map[KeyKind]int{}, ByState: map[KeyState]int{}, ByCustody: map[Custody]int{}}
-	err := each(tx, sqlSummarizeKeys, []any{string(tx.Tenant())}, func(rows *sql.Rows) error {
+	err := each(tx, sqlSummarizeKeys, []any{tx.Tenant()}, func(rows *sql.Rows) error {
 		var kind KeyKind
 		var state KeyState
 		var custody Custody

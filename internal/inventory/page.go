@@ -67,8 +67,16 @@ func (p *Page) check(columns []column) (column, error) {
 }
 
 // apply adds the page's order and bounds to q, whose rows are named by the
-// expression id, and asks for one row more than the limit.
-func (p Page) apply(q *query, by column, id string) error {
+// expression id, and asks for one row more than the limit. few says that q's
+// conditions let only few rows through: then they are looked up and sorted,
+// instead of going over all rows in order.
+func (p Page) apply(q *query, by column, id string, few bool) error {
+	switch {
+	case few && by.number: // an expression has no index
+		by.sql += " + 0"
+	case few:
+		by.sql += " || ''"
+	}
 	op, order := ">", ""
 	if p.Desc {
 		op, order = "<", " DESC"

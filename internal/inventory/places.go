@@ -28,7 +28,7 @@ type storedLine struct {
 // placeArgs returns the arguments of a statement that begins with the tenant
 // and a place.
 func placeArgs(tx *store.Tx, p trust.Place, more ...any) []any {
-	return append([]any{string(tx.Tenant()), string(p.Host), p.User, p.Path}, more...)
+	return append([]any{tx.Tenant(), p.Host, p.User, p.Path}, more...)
 }
 
 // nonNil keeps an empty value from becoming NULL.
@@ -65,14 +65,14 @@ func Files(tx *store.Tx, host trust.HostID) ([]File, error) {
 
 func filesAt(tx *store.Tx, host trust.HostID) (map[fileName]File, error) {
 	q := newQuery(tx, sqlFiles, "place_files")
-	q.and("host_id = ?", string(host))
+	q.and("host_id = ?", host)
 	return fileRows(tx, q)
 }
 
 // fileAt returns what is known of a file, if anything is.
 func fileAt(tx *store.Tx, p trust.Place, kind FileKind) (File, bool, error) {
 	q := newQuery(tx, sqlFiles, "place_files")
-	q.and("host_id = ? AND login_user = ? AND path = ? AND kind = ?", string(p.Host), p.User, p.Path, string(kind))
+	q.and("host_id = ? AND login_user = ? AND path = ? AND kind = ?", p.Host, p.User, p.Path, kind)
 	known, err := fileRows(tx, q)
 	f, ok := known[fileName{p, kind}]
 	return f, ok, err
@@ -99,7 +99,7 @@ func sortedFiles(files map[fileName]File) []File {
 }
 
 func writeFile(tx *store.Tx, f File) error {
-	_, err := tx.Exec(sqlPutFile, placeArgs(tx, f.Place, string(f.Kind), f.SHA256, f.Size, int64(f.Mode), f.Owner, f.Inode, f.FileSystem,
+	_, err := tx.Exec(sqlPutFile, placeArgs(tx, f.Place, f.Kind, f.SHA256, f.Size, int64(f.Mode), f.Owner, f.Inode, f.FileSystem,
 		f.Fault, f.Fixed, f.Order, store.Micros(f.ChangedAt), store.Micros(f.LastRead), f.UnreadWhy)...)
 	return err
 }
@@ -148,13 +148,13 @@ func (f PlaceFilter) apply(q *query) error {
 		return trust.Errorf(trust.Internal, "inventory: places of neither a key nor a host")
 	}
 	if f.Key != "" {
-		q.and("p.key_id = ?", string(f.Key))
+		q.and("p.key_id = ?", f.Key)
 	}
 	if f.Host != "" {
-		q.and("p.host_id = ?", string(f.Host))
+		q.and("p.host_id = ?", f.Host)
 	}
 	if f.Place.Path != "" {
-		q.and("p.host_id = ? AND p.login_user = ? AND p.path = ?", string(f.Place.Host), f.Place.User, f.Place.Path)
+		q.and("p.host_id = ? AND p.login_user = ? AND p.path = ?", f.Place.Host, f.Place.User, f.Place.Path)
 	}
 	return nil
 }
@@ -173,7 +173,7 @@ func Authorized(tx *store.Tx, f PlaceFilter, after *AuthorizedPlace, limit int) 
 	}
 	if after != nil {
 		q.and("(p.host_id, p.login_user, p.path, p.key_id, p.ordinal) > (?, ?, ?, ?, ?)",
-			string(after.Host), after.User, after.Path, string(after.KeyID), after.Ordinal)
+			after.Host, after.User, after.Path, after.KeyID, after.Ordinal)
 	}
 	q.add(" ORDER BY p.host_id, p.login_user, p.path, p.key_id, p.ordinal LIMIT ?", limit)
 	return authorizedRows(tx, q)
@@ -191,7 +191,7 @@ func Identities(tx *store.Tx, f PlaceFilter, after *IdentityPlace, limit int) ([
 		return nil, err
 	}
 	if after != nil {
-		q.and("(p.host_id, p.login_user, p.path) > (?, ?, ?)", string(after.Host), after.User, after.Path)
+		q.and("(p.host_id, p.login_user, p.path) > (?, ?, ?)", after.Host, after.User, after.Path)
 	}
 	q.add(" ORDER BY p.host_id, p.login_user, p.path LIMIT ?", limit)
 	return identityRows(tx, q)
@@ -200,7 +200,7 @@ func Identities(tx *store.Tx, f PlaceFilter, after *IdentityPlace, limit int) ([
 // KeysAt returns the keys that have a half on a host.
 func KeysAt(tx *store.Tx, host trust.HostID) ([]trust.KeyID, error) {
 	var keys []trust.KeyID
-	err := each(tx, sqlKeysAt, []any{string(tx.Tenant()), string(host)}, func(rows *sql.Rows) error {
+	err := each(tx, sqlKeysAt, []any{tx.Tenant(), host}, func(rows *sql.Rows) error {
 		var id trust.KeyID
 		err := rows.Scan(&id)
 		keys = append(keys, id)

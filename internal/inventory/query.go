@@ -28,6 +28,26 @@ func newQuery(tx *store.Tx, sql, table string) *query {
 	return q
 }
 
+// newQueryOf begins a statement on those rows of tx's tenant whose column is
+// among values: sql goes on behind "FROM wanted", which is the list of them, as
+// in "SELECT … FROM wanted CROSS JOIN …". SQLite takes the tables of a CROSS
+// JOIN in the order in which they are written; of its own accord it may read
+// all rows of a tenant rather than look up many values, because it does not
+// know how many rows a tenant has.
+func newQueryOf[S ~string](tx *store.Tx, values []S, sql, table, column string) *query {
+	q := &query{args: []any{tx.Tenant()}}
+	q.add("WITH wanted (id) AS (VALUES ")
+	for i, v := range values {
+		if i > 0 {
+			q.add(", ")
+		}
+		q.add("(?)", v)
+	}
+	q.add(") " + sql)
+	q.and(table + ".tenant = $1 AND " + table + "." + column + " = wanted.id")
+	return q
+}
+
 // add appends sql as it is.
 func (q *query) add(sql string, args ...any) {
 	rest := sql
@@ -59,7 +79,7 @@ func among[S ~string](q *query, column string, values []S) {
 	}
 	args := make([]any, len(values))
 	for i, v := range values {
-		args[i] = string(v)
+		args[i] = v
 	}
 	q.and(column+" IN ("+marks(len(values))+")", args...)
 }

@@ -1,7 +1,10 @@
 package inventory
 
 import (
+	"cmp"
 	"database/sql"
+	"slices"
+	"strings"
 
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -12,7 +15,7 @@ import (
 // Authorized.
 type Relationship struct {
 	Key Key
-	// Authorized are without AuthorizedKey.Raw.
+	// Authorized are without Raw and AsOf: see the function Authorized.
 	Authorized []AuthorizedPlace
 	Identities []IdentityPlace
 	// Replaces are the keys in whose place it came, and ReplacedBy those that
@@ -53,8 +56,7 @@ func Relationships(tx *store.Tx, f KeyFilter, p Page) (related []Relationship, n
 func fitting(tx *store.Tx, keys []Key) (int, error) {
 	count := make(map[trust.KeyID]int, len(keys))
 	err := chunks(keys, func(keys []Key) error {
-		q := newQuery(tx, "SELECT key_id, count(*) FROM authorized_places p", "p")
-		among(q, "key_id", idsOf(keys))
+		q := newQueryOf(tx, idsOf(keys), sqlCountPlaces, "p", "key_id")
 		q.add(" GROUP BY key_id")
 		return q.rows(tx, func(rows *sql.Rows) error {
 			var id trust.KeyID
@@ -100,48 +102,43 @@ func Relate(tx *store.Tx, keys []Key) ([]Relationship, error) {
 }
 
 func relatePlaces(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationship) error {
-	q := newQuery(tx, sqlAuthorizedBrief, "p")
-	among(q, "p.key_id", ids)
+	q := newQueryOf(tx, ids, sqlAuthorizedBrief, "p", "key_id")
+	q.and(sqlTheirHost)
 	q.add(" ORDER BY h.name, p.login_user, p.path, p.line_no")
 	authorized, err := authorizedRows(tx, q)
 	if err != nil {
 		return err
 	}
 	for _, p := range authorized {
-		r := at[p.KeyID]
 		p.Raw = nil
-		r.Authorized = append(r.Authorized, p)
+		at[p.KeyID].Authorized = append(at[p.KeyID].Authorized, p)
 	}
-	q = newQuery(tx, sqlIdentities, "p")
-	among(q, "p.key_id", ids)
+	q = newQueryOf(tx, ids, sqlIdentitiesBrief, "p", "key_id")
+	q.and(sqlTheirHost)
 	q.add(" ORDER BY h.name, p.login_user, p.path")
 	identities, err := identityRows(tx, q)
 	if err != nil {
 		return err
 	}
 	for _, p := range identities {
-		r := at[p.KeyID]
-		r.Identities = append(r.Identities, p)
+		at[p.KeyID].Identities = append(at[p.KeyID].Identities, p)
 	}
 	return nil
 }
 
 func relateKeys(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationship) error {
-	for _, column := range []string{"r.old_id", "r.new_id"} {
-		q := newQuery(tx, sqlReplacements, "r")
-		among(q, column, ids)
-		q.add(" ORDER BY t.at, r.old_id, r.new_id")
+	for _, column := range []string{"old_id", "new_id"} {
+		q := newQueryOf(tx, ids, sqlReplacements, "r", column)
+		q.and(sqlStanding)
 		err := q.rows(tx, func(rows *sql.Rows) error {
 			var old, next trust.KeyID
 			if err := rows.Scan(&old, &next); err != nil {
 				return err
 			}
-			if column == "r.old_id" {
-				r := at[old]
-				r.ReplacedBy = append(r.ReplacedBy, next)
+			if column == "old_id" {
+				at[old].ReplacedBy = append(at[old].ReplacedBy, next)
 			} else {
-				r := at[next]
-				r.Replaces = append(r.Replaces, old)
+				at[next].Replaces = append(at[next].Replaces, old)
 			}
 			return nil
 		})
@@ -149,13 +146,19 @@ func relateKeys(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationshi
 			return err
 		}
 	}
-	q := newQuery(tx, sqlFindings, "findings")
-	among(q, "key_id", ids)
-	q.add(" ORDER BY kind, host_id, path, line_no, id")
+	q := newQueryOf(tx, ids, sqlFindingsWanted, "findings", "key_id")
 	findings, err := findingRows(tx, q)
 	for _, f := range findings {
-		r := at[f.Key]
-		r.Findings = append(r.Findings, f)
+		at[f.Key].Findings = append(at[f.Key].Findings, f)
+	}
+	for _, id := range ids {
+		r := at[id]
+		slices.Sort(r.Replaces)
+		slices.Sort(r.ReplacedBy)
+		slices.SortFunc(r.Findings, func(a, b Finding) int {
+			return cmp.Or(strings.Compare(string(a.Kind), string(b.Kind)), strings.Compare(a.HostName, b.HostName),
+				strings.Compare(a.Place.Path, b.Place.Path), cmp.Compare(a.Line, b.Line), strings.Compare(a.ID, b.ID))
+		})
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func TakeOut(tx *store.Tx, run trust.RunID, key trust.KeyID, became KeyState, by
 	if err := writeKey(tx, &k); err != nil {
 		return err
 	}
-	_, err = tx.Exec(sqlAddRotation, string(tx.Tenant()), string(key), string(run), string(became), plainText(by, maxComment), store.Micros(tx.Now()))
+	_, err = tx.Exec(sqlAddRotation, tx.Tenant(), key, run, became, plainText(by, maxComment), store.Micros(tx.Now()))
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func AddReplacement(tx *store.Tx, run trust.RunID, old, next trust.KeyID) error 
 	if len(rotations) == 0 {
 		return trust.Errorf(trust.NotFound, "run %s has not taken key %s out of use", run, old).WithHint("keyturn run show %s", run)
 	}
-	n, err := tx.Exec(sqlAddReplacement, string(tx.Tenant()), string(old), string(run), string(next))
+	n, err := tx.Exec(sqlAddReplacement, tx.Tenant(), old, run, next)
 	if err != nil || n == 0 {
 		return err
 	}
@@ -115,7 +115,7 @@ func BringBack(tx *store.Tx, run trust.RunID, key trust.KeyID) error {
 			return trust.Errorf(trust.Conflict, "what was kept of key %s was destroyed on %s", key, r.PurgedAt.Format(time.RFC3339))
 		}
 	}
-	if _, err := tx.Exec(sqlUndoRotations, string(tx.Tenant()), string(key), string(run), store.Micros(tx.Now())); err != nil {
+	if _, err := tx.Exec(sqlUndoRotations, tx.Tenant(), key, run, store.Micros(tx.Now())); err != nil {
 		return err
 	}
 	k.State, k.LastRotatedAt = Active, tx.Now()
@@ -149,7 +149,7 @@ func UndoRun(tx *store.Tx, run trust.RunID) ([]trust.KeyID, error) {
 		if r.Run == run {
 			continue // taken out and brought back by one run: already as before
 		}
-		if _, err := tx.Exec(sqlRedoRotations, string(tx.Tenant()), string(r.Key), string(run)); err != nil {
+		if _, err := tx.Exec(sqlRedoRotations, tx.Tenant(), r.Key, run); err != nil {
 			return nil, err
 		}
 		if err := setState(tx, r.Key, "", r.Became); err != nil {
@@ -158,7 +158,7 @@ func UndoRun(tx *store.Tx, run trust.RunID) ([]trust.KeyID, error) {
 		concerned = append(concerned, r.Key)
 	}
 	for _, r := range takenOut {
-		if _, err := tx.Exec(sqlUndoRotations, string(tx.Tenant()), string(r.Key), string(run), store.Micros(tx.Now())); err != nil {
+		if _, err := tx.Exec(sqlUndoRotations, tx.Tenant(), r.Key, run, store.Micros(tx.Now())); err != nil {
 			return nil, err
 		}
 		if err := setState(tx, r.Key, "", Active); err != nil {
@@ -183,7 +183,7 @@ func setState(tx *store.Tx, key trust.KeyID, from, to KeyState) error {
 // the archive now, and until when they are kept; the zero time is for good.
 // Calling it again moves that day. Errors: NotFound.
 func Archived(tx *store.Tx, run trust.RunID, key trust.KeyID, retainUntil time.Time) error {
-	found, err := one(tx, sqlArchived, string(tx.Tenant()), string(key), string(run), store.Micros(tx.Now()), store.Micros(retainUntil))
+	found, err := one(tx, sqlArchived, tx.Tenant(), key, run, store.Micros(tx.Now()), store.Micros(retainUntil))
 	if err == nil && !found {
 		return errNoRotation(run, key)
 	}
@@ -200,10 +200,10 @@ func Purged(tx *store.Tx, run trust.RunID, key trust.KeyID) error {
 	if len(rotations) == 0 {
 		return errNoRotation(run, key)
 	}
-	if _, err := tx.Exec(sqlPurged, string(tx.Tenant()), string(key), string(run), store.Micros(tx.Now())); err != nil {
+	if _, err := tx.Exec(sqlPurged, tx.Tenant(), key, run, store.Micros(tx.Now())); err != nil {
 		return err
 	}
-	_, err = tx.Exec(sqlForgetArchive, string(tx.Tenant()), string(key), string(run))
+	_, err = tx.Exec(sqlForgetArchive, tx.Tenant(), key, run)
 	return err
 }
 
@@ -229,13 +229,13 @@ type RotationFilter struct {
 
 func (f RotationFilter) apply(q *query) error {
 	if f.Key != "" {
-		q.and("key_id = ?", string(f.Key))
+		q.and("key_id = ?", f.Key)
 	}
 	if f.Run != "" {
-		q.and("run_id = ?", string(f.Run))
+		q.and("run_id = ?", f.Run)
 	}
 	if f.UndoneBy != "" {
-		q.and("undone_run = ?", string(f.UndoneBy))
+		q.and("undone_run = ?", f.UndoneBy)
 	}
 	if f.Standing || !f.Expired.IsZero() {
 		q.and("undone_at = 0")
@@ -246,15 +246,15 @@ func (f RotationFilter) apply(q *query) error {
 	if len(f.Kinds) > 0 {
 		args := make([]any, len(f.Kinds))
 		for i, kind := range f.Kinds {
-			args[i] = string(kind)
+			args[i] = kind
 		}
-		q.and("key_id IN (SELECT k.id FROM keys k WHERE k.tenant = key_rotations.tenant AND k.kind IN ("+marks(len(args))+"))", args...)
+		q.and(sqlRotationKinds+"("+marks(len(args))+"))", args...)
 	}
 	if f.Text != "" {
 		if err := checkText(f.Text); err != nil {
 			return err
 		}
-		q.and(`key_id IN (SELECT k.id FROM keys k WHERE k.tenant = key_rotations.tenant AND k.search LIKE ? ESCAPE '\')`, contains(f.Text))
+		q.and(sqlRotationText, contains(f.Text))
 	}
 	return nil
 }
@@ -275,7 +275,7 @@ func Rotations(tx *store.Tx, f RotationFilter, p Page) (rotations []Rotation, ne
 	if err := f.apply(q); err != nil {
 		return nil, "", err
 	}
-	if err := p.apply(q, by, sqlRotationID); err != nil {
+	if err := p.apply(q, by, sqlRotationID, f.Key != "" || f.Run != "" || f.UndoneBy != ""); err != nil {
 		return nil, "", err
 	}
 	err = q.rows(tx, func(rows *sql.Rows) error {
@@ -301,7 +301,7 @@ func Rotations(tx *store.Tx, f RotationFilter, p Page) (rotations []Rotation, ne
 	}
 	for i := range rotations {
 		r := &rotations[i]
-		err := each(tx, sqlReplacementsOfRun, []any{string(tx.Tenant()), string(r.Key), string(r.Run)}, func(rows *sql.Rows) error {
+		err := each(tx, sqlReplacementsOfRun, []any{tx.Tenant(), r.Key, r.Run}, func(rows *sql.Rows) error {
 			var old, next trust.KeyID
 			err := rows.Scan(&old, &next)
 			r.ReplacedBy = append(r.ReplacedBy, next)
@@ -313,10 +313,6 @@ func Rotations(tx *store.Tx, f RotationFilter, p Page) (rotations []Rotation, ne
 	}
 	return rotations, next, nil
 }
-
-// sqlRotationID is what names a rotation: one key can be taken out by several
-// runs, one after the other.
-const sqlRotationID = "key_id || ' ' || run_id"
 
 // allRotations lists a filter's rotations to the last: those of one run.
 func allRotations(tx *store.Tx, f RotationFilter) ([]Rotation, error) {
@@ -354,7 +350,7 @@ func Archive(tx *store.Tx, run trust.RunID, key trust.KeyID, a ArchivedPlace) er
 	if err := checkPlace(a.Place); err != nil {
 		return err
 	}
-	_, err := tx.Exec(sqlArchivePlace, string(tx.Tenant()), string(key), string(run), string(a.Kind), string(a.Host), a.HostName,
+	_, err := tx.Exec(sqlArchivePlace, tx.Tenant(), key, run, a.Kind, a.Host, a.HostName,
 		a.User, a.Path, a.Ordinal, a.Line, a.Snapshot, a.KeptPath, store.Micros(tx.Now()))
 	return err
 }
@@ -363,7 +359,7 @@ func Archive(tx *store.Tx, run trust.RunID, key trust.KeyID, a ArchivedPlace) er
 // use.
 func ArchivedPlaces(tx *store.Tx, run trust.RunID, key trust.KeyID) ([]ArchivedPlace, error) {
 	var places []ArchivedPlace
-	err := each(tx, sqlArchivedPlaces, []any{string(tx.Tenant()), string(key), string(run)}, func(rows *sql.Rows) error {
+	err := each(tx, sqlArchivedPlaces, []any{tx.Tenant(), key, run}, func(rows *sql.Rows) error {
 		var a ArchivedPlace
 		var at int64
 		err := rows.Scan(&a.Kind, &a.Host, &a.HostName, &a.User, &a.Path, &a.Ordinal, &a.Line, &a.Snapshot, &a.KeptPath, &at)

@@ -81,7 +81,7 @@ func RecordScan(tx *store.Tx, s Scan) (Delta, error) {
 	}
 	why := plainText(s.Why, maxComment)
 	if s.Outcome == Unreachable {
-		_, err := tx.Exec(sqlHostMissed, string(tx.Tenant()), string(s.Host), string(s.Outcome), why, store.Micros(tx.Now()))
+		_, err := tx.Exec(sqlHostMissed, tx.Tenant(), s.Host, s.Outcome, why, store.Micros(tx.Now()))
 		return Delta{}, err
 	}
 	facts, err := json.Marshal(s.Facts)
@@ -130,7 +130,7 @@ func RecordScan(tx *store.Tx, s Scan) (Delta, error) {
 		}
 		d.add(some)
 	}
-	_, err = tx.Exec(sqlHostScanned, string(tx.Tenant()), string(s.Host), string(s.Outcome), why, string(facts), s.Facts.Machine,
+	_, err = tx.Exec(sqlHostScanned, tx.Tenant(), s.Host, s.Outcome, why, string(facts), s.Facts.Machine,
 		string(notes), store.Micros(tx.Now()))
 	return d, err
 }
@@ -231,7 +231,7 @@ func dropFile(tx *store.Tx, f File) (Delta, error) {
 		return Delta{}, err
 	}
 	d.Files = 1
-	_, err = tx.Exec(sqlDropFile, placeArgs(tx, f.Place, string(f.Kind))...)
+	_, err = tx.Exec(sqlDropFile, placeArgs(tx, f.Place, f.Kind)...)
 	return d, err
 }
 
@@ -280,7 +280,7 @@ func putAuthorized(tx *store.Tx, f FoundFile) (Delta, error) {
 				continue
 			}
 		}
-		args := placeArgs(tx, f.Place, string(name.key), name.ordinal, a.Line, []byte(a.Options), nonNil(a.Raw), plainText(a.Comment, maxComment),
+		args := placeArgs(tx, f.Place, name.key, name.ordinal, a.Line, []byte(a.Options), nonNil(a.Raw), plainText(a.Comment, maxComment),
 			a.Authority, a.Refused, store.Micros(seen))
 		if ok {
 			if _, err := tx.Exec(sqlSetAuthorized, args...); err != nil {
@@ -292,7 +292,7 @@ func putAuthorized(tx *store.Tx, f FoundFile) (Delta, error) {
 		d.Gained = append(d.Gained, name.key)
 	}
 	for name := range old {
-		if _, err := tx.Exec(sqlDropAuthorized, placeArgs(tx, f.Place, string(name.key), name.ordinal)...); err != nil {
+		if _, err := tx.Exec(sqlDropAuthorized, placeArgs(tx, f.Place, name.key, name.ordinal)...); err != nil {
 			return Delta{}, err
 		}
 		d.Lost = append(d.Lost, name.key)
@@ -326,7 +326,7 @@ func putIdentity(tx *store.Tx, f FoundFile) (Delta, error) {
 	if known && now == old {
 		return Delta{}, nil
 	}
-	_, err = tx.Exec(sqlPutIdentity, placeArgs(tx, f.Place, string(now.KeyID), now.Format, now.Encrypted, now.Comment, store.Micros(tx.Now()))...)
+	_, err = tx.Exec(sqlPutIdentity, placeArgs(tx, f.Place, now.KeyID, now.Format, now.Encrypted, now.Comment, store.Micros(tx.Now()))...)
 	if err != nil {
 		return Delta{}, err
 	}
@@ -372,7 +372,7 @@ func loseCustody(tx *store.Tx, keys []trust.KeyID) error {
 			continue
 		}
 		var open int
-		if err := tx.QueryRow(sqlOpenIdentities, string(tx.Tenant()), string(id)).Scan(&open); err != nil {
+		if err := tx.QueryRow(sqlOpenIdentities, tx.Tenant(), id).Scan(&open); err != nil {
 			return err
 		}
 		if open > 0 {

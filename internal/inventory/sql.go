@@ -2,13 +2,18 @@ package inventory
 
 // This file holds the statements on inventory's tables that are always the
 // same. Listings begin with one of the column lists and add their conditions.
-// $1 is the tenant throughout.
+// $1 is the tenant throughout: in subqueries, too, because a subquery that asks
+// for the tenant of the row around it is run again for each of these.
 
 // Hosts.
 const (
 	sqlHosts = `SELECT id, name, address, login_user, become, mode, state, reason, created_at, revision,
 		facts, outcome, why, notes, tried_at, scanned_at FROM hosts`
-	sqlAddHost = `INSERT INTO hosts (tenant, id, name, address, login_user, become, mode, state, reason, created_at, revision,
+	sqlHostRefs   = `SELECT id, name FROM hosts`
+	sqlCountHosts = `SELECT count(*) FROM hosts`
+	// sqlHostText is a condition on hosts.
+	sqlHostText = `(name LIKE ? ESCAPE '\' OR address LIKE ? ESCAPE '\' OR lower(login_user) LIKE ? ESCAPE '\')`
+	sqlAddHost  = `INSERT INTO hosts (tenant, id, name, address, login_user, become, mode, state, reason, created_at, revision,
 		facts, machine, outcome, why, notes, tried_at, scanned_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, '{}', '', '', '', '[]', 0, 0)`
 	sqlUpdateHost = `UPDATE hosts SET name = $4, address = $5, login_user = $6, become = $7, mode = $8, state = $9, reason = $10,
@@ -34,29 +39,50 @@ var sqlForgetHost = []string{
 
 // Pins and credentials.
 const (
+	sqlPins      = `SELECT host_id, public_key, origin, added_at FROM wanted CROSS JOIN host_pins`
 	sqlAddPin    = `INSERT INTO host_pins (tenant, fingerprint, host_id, public_key, origin, added_at) VALUES ($1, $2, $3, $4, $5, $6)`
 	sqlRemovePin = `DELETE FROM host_pins WHERE tenant = $1 AND host_id = $2 AND fingerprint = $3`
 	sqlSetOrigin = `UPDATE host_pins SET origin = $4 WHERE tenant = $1 AND host_id = $2 AND fingerprint = $3`
 	sqlPinnedAt  = `SELECT h.id, h.name FROM host_pins p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
 		WHERE p.tenant = $1 AND p.fingerprint = $2`
+	sqlCredentials      = `SELECT host_id, key_id, added_at, worked_at FROM wanted CROSS JOIN host_credentials`
 	sqlClearCredentials = `DELETE FROM host_credentials WHERE tenant = $1 AND host_id = $2`
 	sqlAddCredential    = `INSERT INTO host_credentials (tenant, host_id, key_id, position, added_at, worked_at) VALUES ($1, $2, $3, $4, $5, $6)`
 	sqlCredentialWorked = `UPDATE host_credentials SET worked_at = $4 WHERE tenant = $1 AND host_id = $2 AND key_id = $3 AND worked_at < $5`
 	// sqlCredentialHosts is a condition on hosts.
-	sqlCredentialHosts = `id IN (SELECT host_id FROM host_credentials c WHERE c.tenant = hosts.tenant AND c.key_id = ?)`
+	sqlCredentialHosts = `id IN (SELECT host_id FROM host_credentials c WHERE c.tenant = $1 AND c.key_id = ?)`
 )
 
 // Keys and what replaced them.
 const (
-	sqlKeys = `SELECT id, kind, public_key, comment, owner, state, custody, container, compromised,
-		created_at, last_rotated_at, deleted_at, revision FROM keys`
+	sqlKeys       = sqlKeyColumns + ` FROM keys`
+	sqlKeysWanted = sqlKeyColumns + ` FROM wanted CROSS JOIN keys`
+	sqlKeyColumns = `SELECT keys.id, kind, public_key, comment, owner, state, custody, container, compromised,
+		created_at, last_rotated_at, deleted_at, revision`
+	sqlCountKeys = `SELECT count(*) FROM keys`
+	// The following are conditions on keys.
+	sqlKeyText = `(search LIKE ? ESCAPE '\'
+		OR id IN (SELECT p.key_id FROM authorized_places p WHERE p.tenant = $1 AND p.host_id IN
+			(SELECT h.id FROM hosts h WHERE h.tenant = $1 AND h.name LIKE ? ESCAPE '\'))
+		OR id IN (SELECT p.key_id FROM identity_places p WHERE p.tenant = $1 AND p.host_id IN
+			(SELECT h.id FROM hosts h WHERE h.tenant = $1 AND h.name LIKE ? ESCAPE '\')))`
+	sqlKeyHost = `id IN (SELECT p.key_id FROM authorized_places p WHERE p.tenant = $1 AND p.host_id = ?
+		UNION SELECT p.key_id FROM identity_places p WHERE p.tenant = $1 AND p.host_id = ?)`
+	sqlKeyFindings = `id IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind IN `
+
 	sqlAddKey = `INSERT INTO keys (tenant, id, kind, fingerprint, public_key, comment, owner, state, custody, container, compromised,
 		created_at, last_rotated_at, deleted_at, revision, search) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15)`
 	sqlUpdateKey = `UPDATE keys SET comment = $4, owner = $5, state = $6, custody = $7, container = $8, compromised = $9,
 		last_rotated_at = $10, deleted_at = $11, search = $12, revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $3`
 	sqlSummarizeKeys = `SELECT kind, state, custody, count(*) FROM keys WHERE tenant = $1 GROUP BY kind, state, custody`
 
-	sqlRotations   = `SELECT key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at FROM key_rotations`
+	sqlRotations = `SELECT key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at FROM key_rotations`
+	// What names a rotation: one key can be taken out by several runs, one
+	// after the other. The two that follow are conditions on rotations.
+	sqlRotationID    = `key_id || ' ' || run_id`
+	sqlRotationKinds = `key_id IN (SELECT k.id FROM keys k WHERE k.tenant = $1 AND k.kind IN `
+	sqlRotationText  = `key_id IN (SELECT k.id FROM keys k WHERE k.tenant = $1 AND k.search LIKE ? ESCAPE '\')`
+
 	sqlAddRotation = `INSERT INTO key_rotations (tenant, key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at)
 		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, '', 0)`
 	sqlUndoRotations = `UPDATE key_rotations SET undone_run = $3, undone_at = $4 WHERE tenant = $1 AND key_id = $2 AND undone_at = 0`
@@ -66,8 +92,8 @@ const (
 
 	sqlAddReplacement = `INSERT INTO key_replacements (tenant, old_id, run_id, new_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
 	// The replacements that stand: those of rotations that were not undone.
-	sqlReplacements = `SELECT r.old_id, r.new_id FROM key_replacements r JOIN key_rotations t
-		ON t.tenant = r.tenant AND t.key_id = r.old_id AND t.run_id = r.run_id AND t.undone_at = 0`
+	sqlReplacements      = `SELECT r.old_id, r.new_id FROM wanted CROSS JOIN key_replacements r CROSS JOIN key_rotations t`
+	sqlStanding          = `t.tenant = $1 AND t.key_id = r.old_id AND t.run_id = r.run_id AND t.undone_at = 0`
 	sqlReplacementsOfRun = `SELECT old_id, new_id FROM key_replacements WHERE tenant = $1 AND old_id = $2 AND run_id = $3 ORDER BY new_id`
 
 	sqlArchivePlace = `INSERT INTO archived_places (tenant, key_id, run_id, kind, host_id, host_name, login_user, path, ordinal, line_no,
@@ -112,23 +138,32 @@ const (
 	sqlAsOf = `CASE WHEN f.last_read > 0 THEN f.last_read WHEN h.scanned_at > p.seen_at THEN h.scanned_at ELSE p.seen_at END`
 
 	sqlAuthorized = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.raw, p.comment, p.authority,
-		p.refused, p.seen_at, ` + sqlAsOf + sqlFromAuthorized
-	sqlAuthorizedBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.options, p.comment, p.authority,
-		p.refused, p.seen_at, ` + sqlAsOf + sqlFromAuthorized
-	sqlFromAuthorized = ` FROM authorized_places p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
+		p.refused, p.seen_at, ` + sqlAsOf + ` FROM authorized_places p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
 		JOIN place_files f ON f.tenant = p.tenant AND f.host_id = p.host_id AND f.login_user = p.login_user AND f.path = p.path AND f.kind = 'authorized'`
 	sqlIdentities = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.seen_at, ` + sqlAsOf + `
 		FROM identity_places p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
 		JOIN place_files f ON f.tenant = p.tenant AND f.host_id = p.host_id AND f.login_user = p.login_user AND f.path = p.path AND f.kind = 'identity'`
-	sqlKeysAt = `SELECT DISTINCT key_id FROM (
+	// For listings of keys, without what these do not show.
+	sqlCountPlaces     = `SELECT key_id, count(*) FROM wanted CROSS JOIN authorized_places p`
+	sqlAuthorizedBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.options, p.comment, p.authority,
+		p.refused, p.seen_at, 0 FROM wanted CROSS JOIN authorized_places p CROSS JOIN hosts h`
+	sqlIdentitiesBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.seen_at, 0
+		FROM wanted CROSS JOIN identity_places p CROSS JOIN hosts h`
+	sqlTheirHost = `h.tenant = $1 AND h.id = p.host_id`
+	sqlKeysAt    = `SELECT DISTINCT key_id FROM (
 		SELECT key_id FROM authorized_places WHERE tenant = $1 AND host_id = $2 UNION
 		SELECT key_id FROM identity_places WHERE tenant = $1 AND host_id = $2) AS places WHERE key_id <> '' ORDER BY key_id`
 )
 
 // Findings.
 const (
-	sqlFindings = `SELECT id, kind, level, key_id, host_id, login_user, path, line_no, text, since,
-		COALESCE((SELECT name FROM hosts h WHERE h.tenant = findings.tenant AND h.id = findings.host_id), '') FROM findings`
+	sqlFindings       = sqlFindingColumns + ` FROM findings`
+	sqlFindingsWanted = sqlFindingColumns + ` FROM wanted CROSS JOIN findings`
+	sqlFindingColumns = `SELECT findings.id, kind, level, key_id, host_id, login_user, path, line_no, text, since,
+		COALESCE((SELECT name FROM hosts h WHERE h.tenant = findings.tenant AND h.id = findings.host_id), '')`
+	// sqlFindingHost is a condition on findings.
+	sqlFindingHost = `(host_id = ? OR key_id IN (SELECT p.key_id FROM authorized_places p WHERE p.tenant = $1 AND p.host_id = ?
+		UNION SELECT p.key_id FROM identity_places p WHERE p.tenant = $1 AND p.host_id = ? AND p.key_id <> ''))`
 	sqlPutFinding = `INSERT INTO findings (tenant, id, scope, kind, level, key_id, host_id, login_user, path, line_no, text, since)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (tenant, id) DO UPDATE SET level = excluded.level,
 		host_id = excluded.host_id, login_user = excluded.login_user, path = excluded.path, line_no = excluded.line_no, text = excluded.text`

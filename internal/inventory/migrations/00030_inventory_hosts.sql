@@ -47,4 +47,4 @@ CREATE TABLE host_credentials (
     worked_at  BIGINT NOT NULL,
     PRIMARY KEY (tenant, host_id, key_id)
 );
-CREATE INDEX host_credentials_key ON host_credentials (tenant, key_id);
+CREATE INDEX host_credentials_key ON host_credentials (tenant, key_id, host_id);

@@ -19,8 +19,7 @@ CREATE TABLE keys (
     search          TEXT    NOT NULL,
     PRIMARY KEY (tenant, id)
 );
-CREATE INDEX keys_created ON keys (tenant, created_at, id);
-CREATE INDEX keys_state ON keys (tenant, state, created_at, id);
+CREATE INDEX keys_created ON keys (tenant, created_at, id, kind, state, custody);
 CREATE INDEX keys_fingerprint ON keys (tenant, fingerprint, id);
 
 -- The rotated inventory: a key that a run took out of use. undone_at tells
@@ -51,4 +50,4 @@ CREATE TABLE key_replacements (
     new_id TEXT NOT NULL,
     PRIMARY KEY (tenant, old_id, run_id, new_id)
 );
-CREATE INDEX key_replacements_new ON key_replacements (tenant, new_id);
+CREATE INDEX key_replacements_new ON key_replacements (tenant, new_id, old_id, run_id);
