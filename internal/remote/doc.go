@@ -3,7 +3,7 @@
 // connection that package dial has made.
 //
 // What can be asked of a host is a short table of ops, each one fixed shell script;
-// ops.go is their page. The promises are in design-rotation.md, "Hands on a host":
+// ops.go is their page. What is promised:
 // a file is changed under a lock that every controller sees, only if it still is
 // what was read, all at once, and with everything about it kept that is not its
 // content; an appender's line is not lost; nothing stays behind.

@@ -32,6 +32,7 @@ type Hook func(ctx context.Context, point string) error
 // but a server allows about ten commands at a time on one connection (MaxSessions).
 type Host struct {
 	name   string // for messages
+	banner string // how its server introduced itself
 	login  string
 	become Become // None where the login is root already
 	hook   Hook
@@ -50,13 +51,19 @@ type Host struct {
 
 	mu       sync.Mutex
 	accounts map[string]Account
+	sshd     *Sshd
+	configs  map[string]AccountConfig // by user
 }
 
 // Open finds out who and what is at the other end of a connection. become is how
 // the login becomes root, where it has to; hook may be nil. It fails with Denied
 // where the account runs no commands or does not become root without a password.
 func Open(ctx context.Context, conn *dial.Conn, become Become, hook Hook) (*Host, error) {
-	return open(ctx, conn.Target().Address, conn.Target().User, become, hook, conn.Run)
+	h, err := open(ctx, conn.Target().Address, conn.Target().User, become, hook, conn.Run)
+	if err == nil {
+		h.banner = conn.Version()
+	}
+	return h, err
 }
 
 func open(ctx context.Context, name, login string, become Become, hook Hook,
@@ -68,7 +75,7 @@ func open(ctx context.Context, name, login string, become Become, hook Hook,
 	if !slices.Contains([]Become{None, Sudo, Doas}, become) {
 		return nil, trust.Errorf(trust.Invalid, "%q is no way to become root: it is none, sudo or doas", become).WithField("become")
 	}
-	h := &Host{name: name, login: login, become: None, hook: hook, exec: exec, accounts: map[string]Account{}}
+	h := &Host{name: name, login: login, become: None, hook: hook, exec: exec, accounts: map[string]Account{}, configs: map[string]AccountConfig{}}
 	if err := h.hello(ctx, self); err != nil {
 		return nil, err
 	}
@@ -136,6 +143,12 @@ func (h *Host) Login() string { return h.login }
 
 // Root reports whether Keyturn can act as root there.
 func (h *Host) Root() bool { return h.root }
+
+// UID returns the user id of the account that is logged in.
+func (h *Host) UID() int { return h.uid }
+
+// Home returns the home directory of the account that is logged in.
+func (h *Host) Home() string { return h.home }
 
 // Kernel returns system, release and machine, as uname -srm prints them.
 func (h *Host) Kernel() string { return h.kernel }

@@ -152,6 +152,12 @@ import (
 //
 // config BINARY SPEC OPTION... -> version TEXT, how -G|-T|-h, set LINE... of sshd's own
 // answer for the connection SPEC (sshd(8), -C). Changes nothing.
+//
+// lookup USER PATTERN... -> groups NAME..., then for each PATTERN pattern K (from 0) and
+// path PATH for each file that it matches. Changes nothing.
+//
+// uses FINGERPRINT SINCE -> zone +HHMM, log NAME for each log that could be read, and
+// use LINE for each line in it of a login with that key. Changes nothing.
 
 //go:embed ops/*.sh
 var opFiles embed.FS
@@ -179,6 +185,8 @@ var (
 	opAccounts   = op{"accounts", false, "common accounts"}
 	opSshd       = op{"sshd", false, "common sshd"}
 	opConfig     = op{"config", false, "common scratch config"}
+	opLookup     = op{"lookup", false, "common lookup"}
+	opUses       = op{"uses", false, "common uses"}
 )
 
 // ops returns all of them.
