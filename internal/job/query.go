@@ -148,6 +148,11 @@ func (e *Engine) Holder(tx *store.Tx, what string) (trust.RunID, error) {
 	return exclusiveOwner(tx, what)
 }
 
+// WorksOn returns an open run that has a target on a host, or "".
+func (e *Engine) WorksOn(tx *store.Tx, host trust.HostID) (trust.RunID, error) {
+	return openRunOn(tx, host)
+}
+
 func (r record) summary() Summary {
 	s := Summary{
 		ID: r.id, Procedure: r.procedure, Subject: r.subject, Actor: r.actor, AskedBy: r.askedBy,

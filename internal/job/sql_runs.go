@@ -290,3 +290,15 @@ func passExclusive(tx *store.Tx, from, to trust.RunID) error {
 	_, err := tx.Exec(query, args...)
 	return err
 }
+
+// openRunOn returns the oldest open run that has a target on a host, or "". It
+// goes through the targets of open runs: nobody asks it often.
+func openRunOn(tx *store.Tx, host trust.HostID) (id trust.RunID, err error) {
+	err = tx.QueryRow(`SELECT r.id FROM job_runs r WHERE r.tenant = $1 AND r.state IN ('running', 'waiting', 'paused', 'held')
+		AND EXISTS (SELECT 1 FROM job_targets t WHERE t.tenant = r.tenant AND t.run = r.id AND t.host = $2)
+		ORDER BY r.id LIMIT 1`, tx.Tenant(), host).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return id, err
+}
