@@ -35,9 +35,12 @@ var mayImport = map[string]string{
 	"remote": "dial",
 	"job":    "store audit",
 
+	// which credential opens a host, and connections that are kept
+	"reach": "store inventory keyring dial remote",
+
 	// mechanisms
-	"discovery": "store audit inventory job remote",
-	"rotation":  "store audit inventory job remote keyring",
+	"discovery": "store inventory job remote reach",
+	"rotation":  "store audit inventory job remote dial keyring reach",
 
 	// verbs: never a host's wire, so neither dial nor remote
 	"control": "audit store keyring identity inventory job discovery rotation",

@@ -1,0 +1,266 @@
+// Package reach opens hosts: it knows which credential opens which of them, in
+// what order, and keeps connections for those who come back soon.
+//
+// It is the one place where a host's row, its pinned keys and the private keys
+// of the keyring come together into a connection. Whoever asks says which
+// credentials must not be the one that opens it: a key is taken away only over
+// a connection that another key opened.
+//
+// A connection is lent to one caller at a time. Returned ones are kept for a
+// while, so that neighbouring rows of a run cost one handshake, not one each;
+// how many, and for how long, is bounded.
+package reach
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/dial"
+	"keyturn/internal/inventory"
+	"keyturn/internal/keyring"
+	"keyturn/internal/remote"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+const (
+	// maxIdle is how many connections are kept, and keepIdle how long each is.
+	// Both are small: an idle connection holds a process on the host.
+	maxIdle  = 256
+	keepIdle = 20 * time.Second
+)
+
+// Reach opens hosts. Its methods may be called from any goroutine.
+type Reach struct {
+	store   *store.Store
+	keyring *keyring.Keyring
+	hook    remote.Hook
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	idle   []*Hands // oldest first
+	closed bool
+}
+
+// New returns a Reach. hook is called around every effect on a host; nil for
+// none.
+func New(s *store.Store, k *keyring.Keyring, hook remote.Hook, log *slog.Logger) *Reach {
+	return &Reach{store: s, keyring: k, hook: hook, log: log}
+}
+
+// Close ends all connections that are kept, and keeps none from now on.
+func (r *Reach) Close() {
+	r.mu.Lock()
+	idle := r.idle
+	r.idle, r.closed = nil, true
+	r.mu.Unlock()
+	for _, h := range idle {
+		h.end()
+	}
+}
+
+// Hands are a connection to a host, lent to one caller until Close.
+type Hands struct {
+	*remote.Host
+	// Row is the host as the inventory had it when the connection was asked for.
+	Row inventory.Host
+	// OpenedBy is the key that opened the connection.
+	OpenedBy trust.KeyID
+
+	reach  *Reach
+	tenant trust.TenantID
+	conn   *dial.Conn
+	timer  *time.Timer // ends the connection while it is idle
+}
+
+// Close gives the connection back. One that broke is found when it is next
+// asked for something, and not kept then.
+func (h *Hands) Close() {
+	r := h.reach
+	r.mu.Lock()
+	if r.closed || h.conn.Broken() {
+		r.mu.Unlock()
+		h.end()
+		return
+	}
+	var evicted *Hands
+	if len(r.idle) >= maxIdle {
+		evicted = r.idle[0]
+		evicted.timer.Stop()
+		r.idle = r.idle[1:]
+	}
+	h.timer = time.AfterFunc(keepIdle, func() {
+		r.mu.Lock()
+		at := slices.Index(r.idle, h)
+		if at >= 0 {
+			r.idle = slices.Delete(r.idle, at, at+1)
+		}
+		r.mu.Unlock()
+		if at >= 0 {
+			h.end()
+		}
+	})
+	r.idle = append(r.idle, h)
+	r.mu.Unlock()
+	if evicted != nil {
+		evicted.end()
+	}
+}
+
+// end closes the connection for good.
+func (h *Hands) end() { _ = h.conn.Close() }
+
+// Open lends a connection to a host that none of the keys in except opened.
+// Errors: those of dial.Dial; NotFound where there is no such host; Conflict
+// where every credential of the host is in except.
+func (r *Reach) Open(ctx context.Context, tenant trust.TenantID, host trust.HostID, except ...trust.KeyID) (*Hands, error) {
+	row, err := r.row(ctx, tenant, host)
+	if err != nil {
+		return nil, err
+	}
+	if h := r.kept(tenant, row, except); h != nil {
+		return h, nil
+	}
+	credentials, err := r.credentials(ctx, tenant, row, except)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dial.Dial(ctx, target(row, row.User), credentials)
+	if err != nil {
+		return nil, describe(row, err)
+	}
+	hands, err := remote.Open(ctx, conn, remote.Become(row.Become), r.hook)
+	if err != nil {
+		_ = conn.Close()
+		return nil, describe(row, err)
+	}
+	return &Hands{Host: hands, Row: row, OpenedBy: trust.KeyID(conn.OpenedBy()), reach: r, tenant: tenant, conn: conn}, nil
+}
+
+// kept takes a connection out of those that are kept.
+func (r *Reach) kept(tenant trust.TenantID, row inventory.Host, except []trust.KeyID) *Hands {
+	for {
+		r.mu.Lock()
+		at := slices.IndexFunc(r.idle, func(h *Hands) bool {
+			return h.tenant == tenant && h.Row.ID == row.ID && h.Row.Address == row.Address && h.Row.User == row.User &&
+				h.Row.Become == row.Become && slices.Contains(row.PinnedKeys(), h.conn.HostKey()) && !slices.Contains(except, h.OpenedBy) &&
+				slices.ContainsFunc(row.Credentials, func(c inventory.Credential) bool { return c.Key == h.OpenedBy })
+		})
+		if at < 0 {
+			r.mu.Unlock()
+			return nil
+		}
+		h := r.idle[at]
+		r.idle = slices.Delete(r.idle, at, at+1)
+		h.timer.Stop()
+		r.mu.Unlock()
+		if h.conn.Broken() {
+			h.end()
+			continue
+		}
+		h.Row = row
+		return h
+	}
+}
+
+// Banner returns how the host's server introduced itself.
+func (h *Hands) Banner() string { return h.conn.Version() }
+
+// Learn returns the host key that a host presents now. Nothing vouches for it.
+func (r *Reach) Learn(ctx context.Context, row inventory.Host) (trust.PublicKey, error) {
+	key, _, err := dial.Learn(ctx, row.Address, netip.Addr{})
+	return key, describe(row, err)
+}
+
+// Prove logs in to an account of a host with a key, as dial.Prove does.
+func (r *Reach) Prove(ctx context.Context, tenant trust.TenantID, login trust.Login, signer ssh.Signer) (dial.Outcome, error) {
+	row, err := r.row(ctx, tenant, login.Host)
+	if err != nil {
+		return "", err
+	}
+	outcome, err := dial.Prove(ctx, target(row, login.User), signer)
+	return outcome, describe(row, err)
+}
+
+// Query asks an account of a host about a key, as dial.Query does. Where the
+// account is the one that Keyturn logs in to, the connection ends in a login.
+func (r *Reach) Query(ctx context.Context, tenant trust.TenantID, login trust.Login, key trust.PublicKey) (dial.Outcome, error) {
+	row, err := r.row(ctx, tenant, login.Host)
+	if err != nil {
+		return "", err
+	}
+	var credentials []dial.Credential
+	if login.User == row.User {
+		if credentials, err = r.credentials(ctx, tenant, row, nil); err != nil {
+			return "", err
+		}
+	}
+	outcome, err := dial.Query(ctx, target(row, login.User), key, credentials)
+	return outcome, describe(row, err)
+}
+
+// Disprove finds out whether an account of a host still takes a key, as
+// dial.Disprove does.
+func (r *Reach) Disprove(ctx context.Context, tenant trust.TenantID, login trust.Login, old trust.PublicKey, good ssh.Signer) (stillAccepted bool, err error) {
+	row, err := r.row(ctx, tenant, login.Host)
+	if err != nil {
+		return false, err
+	}
+	stillAccepted, err = dial.Disprove(ctx, target(row, login.User), old, good)
+	return stillAccepted, describe(row, err)
+}
+
+func (r *Reach) row(ctx context.Context, tenant trust.TenantID, host trust.HostID) (row inventory.Host, err error) {
+	err = r.store.View(ctx, tenant, func(tx *store.Tx) error {
+		row, err = inventory.HostByID(tx, host)
+		return err
+	})
+	return row, err
+}
+
+// credentials returns what opens a host, in order.
+func (r *Reach) credentials(ctx context.Context, tenant trust.TenantID, row inventory.Host, except []trust.KeyID) ([]dial.Credential, error) {
+	var list []dial.Credential
+	for _, c := range row.Credentials {
+		if slices.Contains(except, c.Key) {
+			continue
+		}
+		signer, err := r.keyring.Signer(ctx, tenant, c.Key)
+		if trust.KindOf(err) == trust.NotFound {
+			r.log.Warn("the keyring does not hold a key that is to open a host", "host", row.Name, "key", c.Key)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, dial.KeyCredential(string(c.Key), signer))
+	}
+	if len(list) == 0 {
+		return nil, trust.Errorf(trust.Conflict, "there is no other credential that opens host %q", row.Name).
+			WithHint("keyturn host show %s", row.Name)
+	}
+	return list, nil
+}
+
+func target(row inventory.Host, user string) dial.Target {
+	return dial.Target{Address: row.Address, User: user, Pins: row.PinnedKeys()}
+}
+
+// describe says which host an error is about.
+func describe(row inventory.Host, err error) error {
+	var e *trust.Error
+	if err == nil || !errors.As(err, &e) {
+		return err
+	}
+	named := *e
+	named.Message = "host " + row.Name + ": " + e.Message
+	named.Err = err
+	return &named
+}
