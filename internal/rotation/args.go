@@ -1,0 +1,156 @@
+package rotation
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"keyturn/internal/job"
+	"keyturn/internal/trust"
+)
+
+// The lists of targets of a plan. Places is Authorized and Identities
+// together, in that order.
+const (
+	Authorized job.List = "authorized"
+	Identities job.List = "identities"
+	Places     job.List = "places"
+)
+
+// A Pair is a key that a run withdraws and the key that takes its place. New is
+// zero in a run that retires.
+type Pair struct {
+	Old    trust.KeyID     `json:"old"`
+	OldKey trust.PublicKey `json:"old_key"`
+	New    trust.KeyID     `json:"new,omitempty"`
+	NewKey trust.PublicKey `json:"new_key,omitzero"`
+}
+
+// Args are what a run of this package is planned with. They do not change
+// while it runs.
+type Args struct {
+	Pairs []Pair `json:"pairs"`
+	// Soak is how long old and new are both accepted, in nanoseconds.
+	Soak time.Duration `json:"soak"`
+	// Proof is the lowest level of proof that the run goes on with.
+	Proof Level `json:"proof"`
+	// Compromised: the old key may be in wrong hands. The run does not soak,
+	// and does not wait for uses of the old key to end.
+	Compromised bool `json:"compromised,omitempty"`
+	// Retention is how long the old halves are kept after the run.
+	Retention time.Duration `json:"retention"`
+}
+
+// A spec is one place of a plan.
+type spec struct {
+	Place int          `json:"place"` // index in the list Places
+	Order int          `json:"order"` // index in Authorized or Identities
+	Pair  int          `json:"pair"`  // index in Args.Pairs
+	Half  half         `json:"half"`
+	Host  trust.HostID `json:"host"`
+	Name  string       `json:"name"` // of the host
+	User  string       `json:"user"`
+	Path  string       `json:"path"`
+	// Known are successions of an earlier run at this place, that this run
+	// takes back.
+	Known []Succession `json:"known,omitempty"`
+	// Snapshot names the sealed files that an earlier run found at this
+	// identity place, and this run puts back; or is empty.
+	Snapshot string `json:"snapshot,omitempty"`
+	// Removed are lines that a retirement took out and this run puts back,
+	// RemovedSHA the file's hash after that, and Opens whether the key opened
+	// the account for Keyturn itself.
+	Removed    []Removed `json:"removed,omitempty"`
+	RemovedSHA string    `json:"removed_sha256,omitempty"`
+	Opens      bool      `json:"opens,omitempty"`
+}
+
+// A half says which half of a key lies in a place.
+type half string
+
+const (
+	authorizedHalf half = "authorized"
+	identityHalf   half = "identity"
+)
+
+func (s spec) login() trust.Login { return trust.Login{Host: s.Host, User: s.User} }
+
+func (s spec) place() trust.Place { return trust.Place{Host: s.Host, User: s.User, Path: s.Path} }
+
+// name is what people know the place by: "web1:alice:/home/alice/.ssh/authorized_keys".
+func (s spec) name() string { return fmt.Sprintf("%s:%s:%s", s.Name, s.User, s.Path) }
+
+// targets turns places into those lists of a plan that its procedure has.
+func targets(procedure string, places []spec) (map[job.List][]job.Target, error) {
+	lists := map[job.List][]job.Target{}
+	for _, list := range []half{authorizedHalf, identityHalf} {
+		for _, s := range places {
+			if s.Half != list {
+				continue
+			}
+			s.Place, s.Order = len(lists[Places]), len(lists[Authorized])
+			if list == identityHalf {
+				s.Order = len(lists[Identities])
+			}
+			text, err := json.Marshal(s)
+			if err != nil {
+				return nil, err
+			}
+			t := job.Target{Host: s.Host, Name: s.name(), Spec: text}
+			lists[Places] = append(lists[Places], t)
+			if list == authorizedHalf {
+				lists[Authorized] = append(lists[Authorized], t)
+			} else {
+				lists[Identities] = append(lists[Identities], t)
+			}
+		}
+	}
+	switch procedure {
+	case RetireProcedure:
+		delete(lists, Identities)
+	case RestoreProcedure:
+		delete(lists, Identities)
+		delete(lists, Places)
+	case PreviewProcedure:
+		delete(lists, Identities)
+		delete(lists, Authorized)
+	}
+	return lists, nil
+}
+
+// A Level says how well a login with a key was proven, from the weakest to the
+// strongest.
+type Level string
+
+const (
+	// Written: the file holds the line, and nothing more was seen.
+	Written Level = "written"
+	// Matched: the server says that it would take the key (RFC 4252, section
+	// 7, SSH_MSG_USERAUTH_PK_OK); or, where the line has a from= that does not
+	// let us in, the file as sshd reads it accepts the key from there.
+	Matched Level = "matched"
+	// LoginHere: a login from Keyturn's own address.
+	LoginHere Level = "login-here"
+	// Login: a login from where the key is used.
+	Login Level = "login"
+)
+
+// Levels lists the levels of proof, weakest first.
+var Levels = []Level{Written, Matched, LoginHere, Login}
+
+func (l Level) rank() int {
+	for i, x := range Levels {
+		if x == l {
+			return i
+		}
+	}
+	return -1
+}
+
+// ParseLevel reads a level of proof.
+func ParseLevel(text string) (Level, error) {
+	if l := Level(text); l.rank() >= 0 {
+		return l, nil
+	}
+	return "", trust.Errorf(trust.Invalid, "proof level %q is none of written, matched, login-here, login", text).WithField("proof")
+}

@@ -1,0 +1,405 @@
+package rotation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"slices"
+	"time"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/reach"
+	"keyturn/internal/remote"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// added is what row Authorize saves: the lines of the new key and those of the
+// old one that each stands after, so that a later run brings them back.
+type added struct {
+	Made []Succession `json:"made"`
+	SHA  string       `json:"sha256"` // of the file afterwards
+}
+
+// proven is what rows Prove and Reprove save.
+type proven struct {
+	Level Level     `json:"level"`
+	At    time.Time `json:"at"`
+	SHA   string    `json:"sha256"` // of the file that was proven
+}
+
+// withdrawn is what row Withdraw saves: the exact lines that it took away.
+type withdrawn struct {
+	Lines []string `json:"lines"`
+}
+
+// authorize is row Authorize: after each line of the old key stands a line of
+// the new one with the same options.
+func (ro *Rotator) authorize(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	return ro.addLines(ctx, c, h)
+}
+
+// addLines makes the edit of row Authorize.
+func (ro *Rotator) addLines(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {
+	var made []Succession
+	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) (data []byte, err error) {
+		data, made, err = addSuccessors(old, c.pair.OldKey, c.pair.NewKey, c.spec.Known)
+		return data, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if c.run.Step == "Authorize" {
+		if err := c.run.Save(added{Made: made, SHA: change.SHA256}); err != nil {
+			return nil, err
+		}
+	}
+	return recordFile(c, change.After), nil
+}
+
+// unauthorize takes the run's lines away again: those of the new key that row
+// Baseline did not find. The connection is not one that the new key opened.
+func (ro *Rotator) unauthorize(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host, c.pair.New)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
+		return undoAuthorize(old, c.pair.NewKey, f.NewLines)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return recordFile(c, change.After), nil
+}
+
+// prove is row Prove: a login with the new key. What it proves it also puts to
+// use, where the old key is one that opens the host for Keyturn.
+func (ro *Rotator) prove(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	var a added
+	if _, err := r.ResultOf(ctx, "Authorize", t, &a); err != nil {
+		return nil, err
+	}
+	p := proven{At: time.Now().UTC(), SHA: a.SHA}
+	p.Level, err = ro.proveNew(ctx, c, f)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Save(p); err != nil {
+		return nil, err
+	}
+	return func(tx *store.Tx) error {
+		if !f.Opens || f.Opened {
+			return nil
+		}
+		h, err := inventory.HostByID(tx, c.spec.Host)
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(h.Credentials, func(x inventory.Credential) bool { return x.Key == c.pair.Old })
+		return inventory.AddCredential(tx, h.ID, c.pair.New, max(at, 0))
+	}, nil
+}
+
+// proveNew proves the new key at least as well as the plan asks. A line that
+// another writer's rename took away is put back, once: the host's answer is to
+// what we wrote, not to a race that we lost.
+func (ro *Rotator) proveNew(ctx context.Context, c cell, f found) (Level, error) {
+	for attempt := 0; ; attempt++ {
+		h, err := ro.reach.Open(ctx, c.run.Tenant, c.spec.Host)
+		if err != nil {
+			return "", err
+		}
+		files, why, err := ro.authorizedFiles(ctx, c, h)
+		if err == nil && why == "" && attempt == 0 && lacks(files[slices.IndexFunc(files, at(c.spec.Path))].Content, c.pair) {
+			_, err = ro.addLines(ctx, c, h)
+			h.Close()
+			if err != nil {
+				return "", err
+			}
+			continue
+		}
+		h.Close()
+		if err != nil {
+			return "", err
+		}
+		if why != "" {
+			return "", trust.Errorf(trust.Conflict, "%s", why)
+		}
+		level, restricted, why, err := ro.proveKey(ctx, c, c.pair.New, files)
+		if err != nil {
+			return "", err
+		}
+		want := c.args.Proof
+		if restricted && Matched.rank() < want.rank() {
+			want = Matched
+		}
+		switch {
+		case level == "":
+			return "", trust.Errorf(trust.Conflict, "the new key does not open %s: %s", c.spec.name(), why).
+				WithHint("keyturn run back %s takes back what this run added; the old key was not touched", c.run.ID)
+		case level.rank() < want.rank():
+			return "", trust.Errorf(trust.Conflict, "the new key was proven at %s only at level %q, and the run asks for %q", c.spec.name(), level, want).
+				WithHint("keyturn run back %s, or keyturn settings set rotation.proof %s and rotate again", c.run.ID, level)
+		}
+		return level, nil
+	}
+}
+
+// lacks reports whether some line of the old key has no line of the new key
+// with the same options beside it.
+func lacks(data []byte, p Pair) bool {
+	f := trust.ParseAuthorizedKeys(data)
+	heirs := linesOf(f, p.NewKey)
+	for _, l := range linesOf(f, p.OldKey) {
+		if !slices.ContainsFunc(heirs, func(h trust.AuthorizedLine) bool { return trust.SameOptions(h, l) }) {
+			return true
+		}
+	}
+	return len(heirs) == 0
+}
+
+// unprove stops using the new key as Keyturn's own.
+func (ro *Rotator) unprove(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" || !f.Opens || f.Opened {
+		return nil, err
+	}
+	return func(tx *store.Tx) error {
+		h, err := inventory.HostByID(tx, c.spec.Host)
+		if err != nil || !opens(h, c.pair.New) {
+			return err
+		}
+		return inventory.RemoveCredential(tx, h.ID, c.pair.New)
+	}, nil
+}
+
+// reprove is row Reprove: after the soak, new still works, and nobody that the
+// plan does not know has used old.
+func (ro *Rotator) reprove(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	files, why, err := ro.authorizedFiles(ctx, c, h)
+	if err != nil {
+		return nil, err
+	}
+	if why != "" {
+		return nil, trust.Errorf(trust.Conflict, "%s", why)
+	}
+	file := files[slices.IndexFunc(files, at(c.spec.Path))]
+	if lacks(file.Content, c.pair) && r.Attempt == 1 {
+		return nil, trust.Errorf(trust.Conflict, "somebody took the new key out of %s since it was proven; the old key was not touched", c.spec.name()).
+			WithHint("find what else writes that file; keyturn run resume %s puts the line back, keyturn run back %s gives up", c.run.ID, c.run.ID)
+	}
+	if !c.args.Compromised {
+		if err := ro.unexplained(ctx, c, h, r.Attempt); err != nil {
+			return nil, err
+		}
+	}
+	// A proof that is seconds old, of these very bytes, stands.
+	var p proven
+	if ok, err := r.ResultOf(ctx, "Prove", t, &p); err != nil {
+		return nil, err
+	} else if ok && p.SHA == file.SHA256 && time.Since(p.At) < freshProof {
+		return nil, r.Save(p)
+	}
+	p = proven{At: time.Now().UTC(), SHA: file.SHA256}
+	if p.Level, err = ro.proveNew(ctx, c, f); err != nil {
+		return nil, err
+	}
+	return nil, r.Save(p)
+}
+
+// freshProof is how long a proof stands for a file that did not change.
+const freshProof = time.Minute
+
+// withdraw is row Withdraw: the file no longer holds the old key. It goes over
+// a connection that another key opened.
+func (ro *Rotator) withdraw(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host, c.pair.Old)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	var lines []string
+	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) (data []byte, err error) {
+		data, lines, err = withdraw(old, c.pair.OldKey, c.pair.NewKey, c.spec.name())
+		return data, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(lines) == 0 {
+		// Done by an attempt whose outcome was lost: the journal still knows
+		// which lines there were.
+		lines = f.OldLines
+	}
+	if err := r.Save(withdrawn{Lines: lines}); err != nil {
+		return nil, err
+	}
+	record := recordFile(c, change.After)
+	return func(tx *store.Tx) error {
+		if err := record(tx); err != nil {
+			return err
+		}
+		if !f.Opens {
+			return nil
+		}
+		host, err := inventory.HostByID(tx, c.spec.Host)
+		if err != nil || !opens(host, c.pair.Old) {
+			return err
+		}
+		return inventory.RemoveCredential(tx, host.ID, c.pair.Old)
+	}, nil
+}
+
+// disprove is row Disprove: the server refuses the old key, in a connection
+// that the new key brings to a good end.
+func (ro *Rotator) disprove(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	if f.Restricted && f.Works != LoginHere {
+		// From here neither key gets in: what the file says is all there is
+		// to see, and Withdraw has read it back.
+		return nil, r.Save(proven{Level: Written, At: time.Now().UTC()})
+	}
+	signer, err := ro.signer(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	accepted, err := ro.reach.Disprove(ctx, r.Tenant, c.spec.login(), c.pair.OldKey, signer)
+	if err != nil {
+		return nil, err
+	}
+	if accepted {
+		return nil, stillAccepted(c)
+	}
+	return nil, r.Save(proven{Level: Login, At: time.Now().UTC()})
+}
+
+// stillAccepted holds a run whose host takes the old key after all.
+func stillAccepted(c cell) error {
+	return trust.Errorf(trust.Conflict, "host %s still accepts the old key %s for %s, although no file that it reads holds it", c.spec.Name, c.pair.OldKey.Fingerprint(), c.spec.User).
+		WithHint("look for an AuthorizedKeysCommand or a second sshd on %s, then keyturn run resume %s", c.spec.Name, c.run.ID)
+}
+
+// touched decodes a target and what row Baseline found there.
+func (ro *Rotator) touched(ctx context.Context, r job.Run, t job.Target) (cell, found, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return c, found{}, err
+	}
+	f, err := c.baseline(ctx)
+	return c, f, err
+}
+
+// recordFile writes into the inventory what an authorized_keys file holds now.
+func recordFile(c cell, content []byte) job.Record {
+	return func(tx *store.Tx) error {
+		tx.Note("place", c.spec.name())
+		_, err := inventory.PutFile(tx, inventory.FoundFile{
+			File: inventory.File{
+				Place: c.spec.place(), Kind: inventory.AuthorizedFile,
+				SHA256: sum(content), Size: int64(len(content)),
+			},
+			Authorized: inventory.AuthorizedKeysOf(content),
+		})
+		return err
+	}
+}
+
+// sum is the SHA-256 of a file's content, in lower-case hex.
+func sum(content []byte) string {
+	h := sha256.Sum256(content)
+	return hex.EncodeToString(h[:])
+}
+
+// unexplained holds the run when the old key was used, since the run began,
+// from an address that no known copy of it explains. A person who resumes the
+// run has seen it.
+func (ro *Rotator) unexplained(ctx context.Context, c cell, h *reach.Hands, attempt int) error {
+	if attempt > 1 {
+		return nil
+	}
+	uses, _, err := h.Uses(ctx, c.spec.User, c.pair.OldKey.Fingerprint(), c.run.Created)
+	if err != nil {
+		return err
+	}
+	known, err := ro.sources(ctx, c, h)
+	if err != nil {
+		return err
+	}
+	for _, u := range uses {
+		if !slices.Contains(known, u.Source) {
+			return trust.Errorf(trust.Conflict, "the old key was used from %s to log in to %s at %s, and no copy of it is known there", u.Source, c.spec.name(), u.At.Format(time.RFC3339)).
+				WithHint("give that copy the new key; then keyturn run resume %s withdraws the old one", c.run.ID)
+		}
+	}
+	return nil
+}
+
+func at(path string) func(remote.File) bool {
+	return func(f remote.File) bool { return f.Path == path }
+}
+
+// sources returns the addresses from which uses of the old key are explained:
+// ours, as the host sees it, and those of the hosts with a copy that the plan
+// knows.
+func (ro *Rotator) sources(ctx context.Context, c cell, h *reach.Hands) ([]string, error) {
+	known := []string{h.ClientAddress()}
+	for t, err := range c.run.Targets(ctx, Identities) {
+		if err != nil {
+			return nil, err
+		}
+		o, err := decode(c.run, t)
+		if err != nil {
+			return nil, err
+		}
+		host, err := ro.host(ctx, o)
+		if trust.KindOf(err) == trust.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		name, _, err := net.SplitHostPort(host.Address)
+		if err != nil {
+			return nil, err
+		}
+		known = append(known, name)
+	}
+	return known, nil
+}

@@ -1,0 +1,128 @@
+package rotation
+
+import (
+	"fmt"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/store"
+)
+
+// This file holds how a rotation goes back, ends, and goes on without a place.
+
+// started is part of the commit that creates a run: from here on the new keys
+// are active, and the old ones in the rotated inventory, so that a client may
+// ask for the way back at once.
+func (ro *Rotator) started(tx *store.Tx, r job.Run) error {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return err
+	}
+	for _, p := range args.Pairs {
+		var err error
+		if p.New == "" {
+			err = inventory.TakeOut(tx, r.ID, p.Old, inventory.Retired, r.Actor.ID)
+		} else {
+			err = inventory.TakeOut(tx, r.ID, p.Old, inventory.Rotated, r.Actor.ID, p.New)
+		}
+		if err != nil {
+			return err
+		}
+		if args.Compromised {
+			k, err := inventory.KeyByID(tx, p.Old)
+			if err != nil {
+				return err
+			}
+			k.Compromised = true
+			if _, err := inventory.UpdateKey(tx, k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ended is part of the commit in which a run ends. A run that was taken back,
+// by its own Undo, leaves the inventory as if it had not been; one that
+// another run took back has nothing left to undo.
+func (ro *Rotator) ended(tx *store.Tx, r job.Run, outcome job.State) error {
+	if outcome == job.Done || outcome == job.Partial && r.Direction == job.Forward {
+		return nil
+	}
+	_, err := inventory.UndoRun(tx, r.ID)
+	return err
+}
+
+// reverseRotation plans the way back of a run that has begun to install: the
+// same table with old and new exchanged. It looks at the journal for what to
+// put back, and at nothing else.
+func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return job.Plan{}, err
+	}
+	exchanged := args
+	exchanged.Pairs = nil
+	for _, p := range args.Pairs {
+		exchanged.Pairs = append(exchanged.Pairs, Pair{Old: p.New, OldKey: p.NewKey, New: p.Old, NewKey: p.OldKey})
+	}
+	exchanged.Compromised = false
+	var places []spec
+	journal := r.In(tx)
+	for t, err := range journal.Targets(Places) {
+		if err != nil {
+			return job.Plan{}, err
+		}
+		c, err := decode(r, t)
+		if err != nil {
+			return job.Plan{}, err
+		}
+		var f found
+		if ok, err := journal.ResultOf("Baseline", t, &f); err != nil {
+			return job.Plan{}, err
+		} else if !ok || f.untouched() != "" {
+			continue
+		}
+		s := c.spec
+		s.Known, s.Snapshot = nil, f.Snapshot
+		if s.Half == authorizedHalf {
+			var a added
+			at := job.Target{List: Authorized, N: c.spec.Order, Name: t.Name}
+			if _, err := journal.ResultOf("Authorize", at, &a); err != nil {
+				return job.Plan{}, err
+			}
+			s.Known = a.Made
+		}
+		places = append(places, s)
+	}
+	if len(places) == 0 {
+		return job.Plan{}, fmt.Errorf("run %q touched no place", r.ID)
+	}
+	return planOf(RotateProcedure, 1, 0, exchanged, places)
+}
+
+// leaveRotation says what it means to go on without a place. An identity place
+// that keeps the old key makes the run additive: nobody may take the old key
+// away any more. An authorized place that never got the new key cannot be
+// installed for: the run goes back.
+func leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return job.Effect{}, err
+	}
+	if c.spec.Half == identityHalf {
+		if c.args.Compromised {
+			return job.Effect{}, nil
+		}
+		return job.Effect{Skip: []string{"Reprove", "Withdraw", "Disprove", "Archive"}}, nil
+	}
+	installing, err := r.In(tx).Began("Install")
+	if err != nil {
+		return job.Effect{}, err
+	}
+	soaking, err := r.In(tx).Began("Soak")
+	if err != nil {
+		return job.Effect{}, err
+	}
+	return job.Effect{Back: !installing && !soaking}, nil
+}

@@ -1,0 +1,325 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/dial"
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/reach"
+	"keyturn/internal/remote"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// found is what row Baseline saves of a place: what was there before the run
+// touched anything.
+type found struct {
+	// Works is the level at which the old key (or, on the way back, either
+	// key) was proven, or empty: then Why says why not, and no later row
+	// touches the place.
+	Works Level  `json:"works"`
+	Why   string `json:"why,omitempty"`
+	SHA   string `json:"sha256,omitempty"` // of the file's content
+
+	// Of an authorized place: the lines of the old and the new key.
+	OldLines []string `json:"old_lines,omitempty"`
+	NewLines []string `json:"new_lines,omitempty"`
+	// Restricted: some line of the old key has a from=, so that a login from
+	// here may prove less than a login.
+	Restricted bool `json:"restricted,omitempty"`
+	// Opens: the old key is among the credentials with which Keyturn itself
+	// logs in to this account, and Opened says that the new one was already.
+	Opens  bool `json:"opens,omitempty"`
+	Opened bool `json:"opened,omitempty"`
+
+	// Of an identity place: the name under which the files that lay there are
+	// sealed, and where a login from there went with the old key.
+	Snapshot string       `json:"snapshot,omitempty"`
+	Format   string       `json:"format,omitempty"`
+	Reaches  *trust.Login `json:"reaches,omitempty"`
+}
+
+// baseline is row Baseline. It takes the lock of the file, so that a second
+// installation is found before anything is touched.
+func (ro *Rotator) baseline(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	if h.Row.Mode != inventory.Enforced {
+		return nil, trust.Errorf(trust.Denied, "host %q is only watched (mode inventory) and must not be changed", h.Row.Name).
+			WithHint("keyturn host enforce %s", h.Row.Name)
+	}
+	if c.spec.Half == identityHalf {
+		return ro.baselineIdentity(ctx, c, h)
+	}
+	return ro.baselineAuthorized(ctx, c, h)
+}
+
+func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {
+	f := found{}
+	files, why, err := ro.authorizedFiles(ctx, c, h)
+	if err != nil {
+		return nil, err
+	}
+	if why != "" {
+		f.Why = why
+		return nil, c.run.Save(f)
+	}
+	if err := h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(files, func(x remote.File) bool { return x.Path == c.spec.Path })
+	f.SHA = files[at].SHA256
+	f.OldLines = textsOf(files[at].Content, c.pair.OldKey)
+	f.NewLines = textsOf(files[at].Content, c.pair.NewKey)
+	for _, x := range files {
+		if x.Path != c.spec.Path && len(textsOf(x.Content, c.pair.OldKey)) > 0 && !ro.planned(ctx, c, x.Path) {
+			return nil, stale(c, fmt.Sprintf("%s on %s grants %s the same key", x.Path, c.spec.Name, c.spec.User))
+		}
+	}
+	f.Opens = h.Row.User == c.spec.User && opens(h.Row, c.pair.Old)
+	f.Opened = h.Row.User == c.spec.User && opens(h.Row, c.pair.New)
+	for _, key := range []trust.KeyID{c.pair.Old, c.pair.New} {
+		level, restricted, why, err := ro.proveKey(ctx, c, key, files)
+		if err != nil {
+			return nil, err
+		}
+		if level != "" || key == c.pair.Old {
+			f.Works, f.Restricted, f.Why = level, restricted, why
+		}
+		if level != "" {
+			break
+		}
+	}
+	return nil, c.run.Save(f)
+}
+
+// authorizedFiles reads every file in which sshd on c's host looks for keys of
+// c's account. why says why c's file is not one that this run may change, or
+// is empty.
+func (ro *Rotator) authorizedFiles(ctx context.Context, c cell, h *reach.Hands) (files []remote.File, why string, err error) {
+	cfg, err := h.AccountConfig(ctx, c.spec.User)
+	if err != nil {
+		return nil, "", err
+	}
+	if !slices.Contains(cfg.AuthorizedKeys, c.spec.Path) {
+		return nil, fmt.Sprintf("sshd on %s reads the keys of %s from %s, not from %s", c.spec.Name, c.spec.User, strings.Join(cfg.AuthorizedKeys, ", "), c.spec.Path), nil
+	}
+	files, err = h.Files(ctx, c.spec.User, cfg.AuthorizedKeys)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, x := range files {
+		if x.Path != c.spec.Path {
+			continue
+		}
+		switch {
+		case x.Absent:
+			return nil, fmt.Sprintf("%s does not exist on %s any more", c.spec.Path, c.spec.Name), nil
+		case x.Fixed != "":
+			return nil, "", trust.Errorf(trust.Conflict, "%s on %s cannot be changed: %s", c.spec.Path, c.spec.Name, x.Fixed)
+		}
+	}
+	return files, "", nil
+}
+
+// proveKey finds out how well a key of the pair opens c's account now. An
+// empty level comes with the reason.
+func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files []remote.File) (level Level, restricted bool, why string, err error) {
+	key := c.pair.OldKey
+	if id == c.pair.New {
+		key = c.pair.NewKey
+	}
+	if key.IsZero() {
+		return "", false, "", nil
+	}
+	present := false
+	for _, f := range files {
+		for _, l := range linesOf(trust.ParseAuthorizedKeys(f.Content), key) {
+			present = true
+			if g, err := l.Grant(); err == nil && g.HasSource {
+				restricted = true
+			}
+		}
+	}
+	if !present {
+		return "", false, fmt.Sprintf("no file that sshd on %s reads for %s holds %s", c.spec.Name, c.spec.User, key.Fingerprint()), nil
+	}
+	outcome, err := ro.offer(ctx, c, id, key)
+	if err != nil {
+		return "", restricted, "", err
+	}
+	switch outcome {
+	case dial.Accepted, dial.Partial:
+		if restricted {
+			return LoginHere, true, "", nil
+		}
+		return Login, false, "", nil
+	case dial.Matched:
+		return Matched, restricted, "", nil
+	}
+	if restricted && ro.acceptsElsewhere(files, key) {
+		return Matched, true, "", nil
+	}
+	return "", restricted, fmt.Sprintf("sshd on %s refuses %s to %s although %s holds it", c.spec.Name, key.Fingerprint(), c.spec.User, c.spec.Path), nil
+}
+
+// offer logs in with a key that the keyring holds, or asks the server about
+// the public half of one that it does not.
+func (ro *Rotator) offer(ctx context.Context, c cell, id trust.KeyID, key trust.PublicKey) (dial.Outcome, error) {
+	signer, err := ro.keyring.Signer(ctx, c.run.Tenant, id)
+	if trust.KindOf(err) == trust.NotFound {
+		return ro.reach.Query(ctx, c.run.Tenant, c.spec.login(), key)
+	}
+	if err != nil {
+		return dial.Refused, err
+	}
+	return ro.reach.Prove(ctx, c.run.Tenant, c.spec.login(), signer)
+}
+
+// acceptsElsewhere reports whether some line of key would let in a client from
+// where its from= allows: we are not there, and the server does not say.
+func (ro *Rotator) acceptsElsewhere(files []remote.File, key trust.PublicKey) bool {
+	for _, f := range files {
+		for _, l := range linesOf(trust.ParseAuthorizedKeys(f.Content), key) {
+			if g, err := l.Grant(); err == nil && g.HasSource && !g.CertAuthority {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {
+	files, err := h.IdentityFiles(ctx, c.spec.User, c.spec.Path)
+	if err != nil {
+		return nil, err
+	}
+	key, info, err := files.Key()
+	switch {
+	case err != nil:
+		return nil, c.run.Save(found{Why: fmt.Sprintf("%s on %s: %v", c.spec.Path, c.spec.Name, err)})
+	case info.Encrypted:
+		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s has a passphrase: its owner has to make the new key", c.spec.Path, c.spec.Name).
+			WithHint("keyturn run leave %s %s", c.run.ID, c.spec.name())
+	case key != c.pair.OldKey && key != c.pair.NewKey:
+		return nil, c.run.Save(found{Why: fmt.Sprintf("%s on %s holds another key by now, %s", c.spec.Path, c.spec.Name, key.Fingerprint())})
+	}
+	if _, err := keyring.ParseFormat(info.Format); err != nil {
+		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s is in the format of another program (%s), which no new key can be written in", c.spec.Path, c.spec.Name, info.Format).
+			WithHint("keyturn run leave %s %s", c.run.ID, c.spec.name())
+	}
+	if err := h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+		return nil, err
+	}
+	f := found{Works: Written, Snapshot: fmt.Sprintf("%s/%d", c.run.ID, c.spec.Place), Format: info.Format, SHA: files.SHA256()}
+	if err := ro.tryFrom(ctx, c, h, &f); err != nil {
+		return nil, err
+	}
+	if err := c.run.Save(f); err != nil {
+		return nil, err
+	}
+	private, err := keyring.Parse(files.Private, nil)
+	if err != nil {
+		return nil, err
+	}
+	return func(tx *store.Tx) error {
+		// The way back needs to prove this key, whoever held it before.
+		if key == c.pair.OldKey {
+			if err := ro.keyring.Put(tx, c.pair.Old, private); err != nil {
+				return err
+			}
+		}
+		switch _, err := ro.keyring.Unseal(tx, snapshotKind, f.Snapshot); trust.KindOf(err) {
+		case trust.NotFound:
+		default:
+			return err // nil: an earlier attempt sealed the files as they were before
+		}
+		return ro.keyring.Seal(tx, snapshotKind, f.Snapshot, files.Marshal())
+	}, nil
+}
+
+// tryFrom looks for an account of the plan that a login from c's identity
+// place reaches now, so that row Confirm can hold the new key to the same.
+func (ro *Rotator) tryFrom(ctx context.Context, c cell, h *reach.Hands, f *found) error {
+	tried := 0
+	for t, err := range c.run.Targets(ctx, Authorized) {
+		if err != nil {
+			return err
+		}
+		to, err := decode(c.run, t)
+		if err != nil {
+			return err
+		}
+		if to.spec.Pair != c.spec.Pair {
+			continue
+		}
+		if tried++; tried > 3 {
+			return nil
+		}
+		ok, _, err := ro.loginFrom(ctx, c, h, to.spec.login())
+		if err != nil {
+			return err
+		}
+		if ok {
+			f.Works, f.Reaches = Login, &trust.Login{Host: to.spec.Host, User: to.spec.User}
+			return nil
+		}
+	}
+	return nil
+}
+
+// loginFrom logs in from the host of an identity place, by its own ssh, with
+// one read of the bytes that the file holds now.
+func (ro *Rotator) loginFrom(ctx context.Context, c cell, h *reach.Hands, to trust.Login) (ok bool, detail string, err error) {
+	var host inventory.Host
+	err = ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
+		host, err = inventory.HostByID(tx, to.Host)
+		return err
+	})
+	if err != nil {
+		return false, "", err
+	}
+	return h.LoginFrom(ctx, c.spec.User, c.spec.Path, to.User, host.Address, host.PinnedKeys())
+}
+
+// planned reports whether another place of the plan is this path of c's account.
+func (ro *Rotator) planned(ctx context.Context, c cell, path string) bool {
+	for t, err := range c.run.Targets(ctx, Authorized) {
+		if err != nil {
+			return false
+		}
+		if o, err := decode(c.run, t); err == nil && o.spec.Pair == c.spec.Pair && o.spec.login() == c.spec.login() && o.spec.Path == path {
+			return true
+		}
+	}
+	return false
+}
+
+// stale holds a run because the world has something that its plan does not.
+func stale(c cell, what string) error {
+	return trust.Errorf(trust.Conflict, "plan is stale: %s", what).
+		WithHint("keyturn run back %s, then keyturn scan %s and rotate again", c.run.ID, c.spec.Name)
+}
+
+func opens(h inventory.Host, key trust.KeyID) bool {
+	return slices.ContainsFunc(h.Credentials, func(c inventory.Credential) bool { return c.Key == key })
+}
+
+// signer returns the new key's signer.
+func (ro *Rotator) signer(ctx context.Context, c cell) (ssh.Signer, error) {
+	return ro.keyring.Signer(ctx, c.run.Tenant, c.pair.New)
+}

@@ -1,0 +1,154 @@
+package rotation
+
+import (
+	"context"
+
+	"keyturn/internal/audit"
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/reach"
+	"keyturn/internal/remote"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// snapshotKind is the kind under which the keyring seals the files of an
+// identity place, as they were before a run.
+const snapshotKind = "identity-snapshot"
+
+// install is row Install: the identity file holds the new key.
+func (ro *Rotator) install(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	want, err := ro.identity(ctx, c, f)
+	if err != nil {
+		return nil, err
+	}
+	now, err := h.IdentityFiles(ctx, c.spec.User, c.spec.Path)
+	if err != nil {
+		return nil, err
+	}
+	key, _, err := now.Key()
+	if err != nil || key != c.pair.OldKey && key != c.pair.NewKey {
+		return nil, trust.Errorf(trust.Conflict, "%s on %s no longer holds the key that the run found there", c.spec.Path, c.spec.Name).
+			WithHint("keyturn scan %s shows what it holds; keyturn run back %s leaves it as it is", c.spec.Name, c.run.ID)
+	}
+	if err := h.Install(ctx, c.lock(), c.spec.User, c.spec.Path, now, want); err != nil {
+		return nil, err
+	}
+	return recordIdentity(c, want), nil
+}
+
+// recordIdentity writes into the inventory what an identity file holds now.
+func recordIdentity(c cell, files remote.IdentityFiles) job.Record {
+	return func(tx *store.Tx) error {
+		tx.Note("place", c.spec.name())
+		key, info, err := files.Key()
+		if err != nil {
+			return err
+		}
+		_, err = inventory.PutFile(tx, inventory.FoundFile{
+			File:     inventory.File{Place: c.spec.place(), Kind: inventory.IdentityFile, SHA256: files.SHA256()},
+			Identity: inventory.Identity{Key: key, Format: info.Format, Encrypted: info.Encrypted},
+		})
+		return err
+	}
+}
+
+// identity returns the files that row Install puts at c's place: on the way
+// back those that lay there, byte for byte, else the new key in the container
+// of the old one. Private bytes leave the keyring here, in a commit that says so.
+func (ro *Rotator) identity(ctx context.Context, c cell, f found) (files remote.IdentityFiles, err error) {
+	event := audit.Event{
+		Tenant: c.run.Tenant, Actor: audit.Actor{Kind: "system", ID: "rotation"}, Action: "key.reveal", Subject: "key:" + string(c.pair.New),
+		Fields: []audit.Field{{Name: "run", Value: string(c.run.ID)}, {Name: "place", Value: c.spec.name()}},
+	}
+	err = ro.store.Update(ctx, event, func(tx *store.Tx) error {
+		if c.spec.Snapshot != "" {
+			before, err := ro.snapshot(tx, c.spec.Snapshot)
+			if err != nil {
+				return err
+			}
+			if key, _, err := before.Key(); err == nil && key == c.pair.NewKey {
+				tx.Note("from", "snapshot "+c.spec.Snapshot)
+				files = before
+				return nil
+			}
+		}
+		before, err := ro.snapshot(tx, f.Snapshot)
+		if err != nil {
+			return err
+		}
+		if key, _, err := before.Key(); err == nil && key == c.pair.NewKey {
+			files = before // it was there before the run: nothing to change
+			return nil
+		}
+		format, err := keyring.ParseFormat(f.Format)
+		if err != nil {
+			return err
+		}
+		private, err := ro.keyring.Reveal(tx, c.pair.New, format)
+		if err != nil {
+			return err
+		}
+		files = before.With(private.Bytes(), c.pair.NewKey)
+		return nil
+	})
+	return files, err
+}
+
+// snapshot opens what row Baseline of some run sealed.
+func (ro *Rotator) snapshot(tx *store.Tx, name string) (remote.IdentityFiles, error) {
+	sealed, err := ro.keyring.Unseal(tx, snapshotKind, name)
+	if err != nil {
+		return remote.IdentityFiles{}, err
+	}
+	return remote.UnmarshalIdentityFiles(sealed)
+}
+
+// confirm is row Confirm: the file holds the new key, and a login from there
+// gets where the old key got.
+func (ro *Rotator) confirm(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	return nil, ro.confirmAt(ctx, c, f, h)
+}
+
+func (ro *Rotator) confirmAt(ctx context.Context, c cell, f found, h *reach.Hands) error {
+	files, err := h.IdentityFiles(ctx, c.spec.User, c.spec.Path)
+	if err != nil {
+		return err
+	}
+	key, _, err := files.Key()
+	if err != nil || key != c.pair.NewKey {
+		return trust.Errorf(trust.Conflict, "%s on %s does not hold the new key although it was installed: something else writes that file", c.spec.Path, c.spec.Name).
+			WithHint("keyturn run back %s", c.run.ID)
+	}
+	if f.Reaches == nil {
+		return c.run.Save(proven{Level: Written})
+	}
+	ok, detail, err := ro.loginFrom(ctx, c, h, *f.Reaches)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return trust.Errorf(trust.Conflict, "a login from %s with the new key does not get to %s, where the old key did: %s", c.spec.name(), f.Reaches.User, detail).
+			WithHint("keyturn run back %s", c.run.ID)
+	}
+	return c.run.Save(proven{Level: Login})
+}

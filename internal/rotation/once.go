@@ -1,0 +1,195 @@
+package rotation
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// generate is row Generate. The commit that started the run made the new keys
+// and sealed them; here each is used once, so that a key which cannot be
+// opened again is found before its public half goes anywhere.
+func (ro *Rotator) generate(ctx context.Context, r job.Run, _ job.Target) (job.Record, error) {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return nil, err
+	}
+	for _, p := range args.Pairs {
+		signer, err := ro.keyring.Signer(ctx, r.Tenant, p.New)
+		if err != nil {
+			return nil, err
+		}
+		challenge := make([]byte, 32)
+		if _, err := rand.Read(challenge); err != nil {
+			return nil, err
+		}
+		sig, err := signer.Sign(rand.Reader, challenge)
+		if err != nil {
+			return nil, fmt.Errorf("new key %s: %w", p.New, err)
+		}
+		public, err := p.NewKey.SSH()
+		if err != nil {
+			return nil, err
+		}
+		if err := public.Verify(challenge, sig); err != nil || !bytes.Equal(signer.PublicKey().Marshal(), p.NewKey.Blob()) {
+			return nil, trust.Errorf(trust.Internal, "new key %s does not open what it signed", p.New)
+		}
+	}
+	return nil, nil
+}
+
+// recheck is row Recheck: the plan still names every place that, by the newest
+// scan, holds an old key.
+func (ro *Rotator) recheck(ctx context.Context, r job.Run, _ job.Target) (job.Record, error) {
+	return nil, ro.checkPlan(ctx, r)
+}
+
+// checkPlan compares the plan with the inventory. A difference is never added
+// silently: it holds the run.
+func (ro *Rotator) checkPlan(ctx context.Context, r job.Run) error {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return err
+	}
+	planned := map[trust.Place]bool{}
+	for t, err := range r.Targets(ctx, Places) {
+		if err != nil {
+			return err
+		}
+		c, err := decode(r, t)
+		if err != nil {
+			return err
+		}
+		planned[c.spec.place()] = true
+	}
+	return ro.store.View(ctx, r.Tenant, func(tx *store.Tx) error {
+		for i, p := range args.Pairs {
+			places, err := placesOf(tx, i, p.Old)
+			if err != nil {
+				return err
+			}
+			for _, s := range places {
+				if !planned[s.place()] {
+					what := "also accepts this key"
+					if s.Half == identityHalf {
+						what = "also holds this key"
+					}
+					return trust.Errorf(trust.Conflict, "plan is stale: %s %s", s.name(), what).
+						WithHint("keyturn run back %s, then rotate again", r.ID)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// soaking is what row Soak saves when it begins.
+type soaking struct {
+	Until time.Time `json:"until"`
+}
+
+// soak is row Soak: both keys are accepted for as long as the plan says.
+func (ro *Rotator) soak(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return nil, err
+	}
+	var s soaking
+	if _, err := r.ResultOf(ctx, "Soak", t, &s); err != nil {
+		return nil, err
+	}
+	if s.Until.IsZero() {
+		s.Until = time.Now().UTC().Add(args.Soak)
+		if args.Compromised {
+			s.Until = time.Now().UTC()
+		}
+	}
+	if err := r.Save(s); err != nil {
+		return nil, err
+	}
+	if time.Now().Before(s.Until) {
+		return nil, job.Until(s.Until)
+	}
+	if args.Compromised {
+		return nil, nil
+	}
+	return nil, ro.checkPlan(ctx, r)
+}
+
+// archive is row Archive: the old halves stay, sealed, until the retention
+// ends. Where a place was left that still accepts the old key, they stay for
+// good: nobody may destroy what still opens something.
+func (ro *Rotator) archive(ctx context.Context, r job.Run, _ job.Target) (job.Record, error) {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return nil, err
+	}
+	left := map[trust.KeyID]bool{}
+	type kept struct {
+		key   trust.KeyID
+		place inventory.ArchivedPlace
+	}
+	var places []kept
+	for t, err := range r.Targets(ctx, Places) {
+		if err != nil {
+			return nil, err
+		}
+		c, err := decode(r, t)
+		if err != nil {
+			return nil, err
+		}
+		if t.Left {
+			left[c.pair.Old] = true
+		}
+		var f found
+		if ok, err := r.ResultOf(ctx, "Baseline", t, &f); err != nil {
+			return nil, err
+		} else if !ok || f.untouched() != "" {
+			continue
+		}
+		a := inventory.ArchivedPlace{Place: c.spec.place(), Kind: inventory.AuthorizedFile, HostName: c.spec.Name}
+		if c.spec.Half == identityHalf {
+			a.Kind, a.Snapshot = inventory.IdentityFile, f.Snapshot
+		}
+		places = append(places, kept{c.pair.Old, a})
+	}
+	return func(tx *store.Tx) error {
+		for _, p := range places {
+			if err := inventory.Archive(tx, r.ID, p.key, p.place); err != nil {
+				return err
+			}
+		}
+		for _, p := range args.Pairs {
+			until := tx.Now().Add(args.Retention)
+			if left[p.Old] {
+				until = time.Time{}
+			}
+			if err := inventory.Archived(tx, r.ID, p.Old, until); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
+}
+
+// release is row Release, and the way back of row Baseline: nothing of ours is
+// left at the place.
+func (ro *Rotator) release(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	return nil, h.Release(ctx, c.lock(), c.spec.User, c.spec.Path)
+}

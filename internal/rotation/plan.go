@@ -1,0 +1,408 @@
+package rotation
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// MaxKeys is how many keys one run takes.
+const MaxKeys = 1000
+
+// A Request says what to rotate, or to retire, and how.
+type Request struct {
+	Keys []trust.KeyID
+	// Soak is how long old and new are both accepted.
+	Soak time.Duration
+	// Proof is the lowest level of proof that the run goes on with.
+	Proof Level
+	// Canary is how many places go first, and Wave how many at a time after
+	// them; 0 is all the rest.
+	Canary, Wave int
+	// Retention is how long the old halves are kept.
+	Retention time.Duration
+	// Share lets a key whose private half lies only on hosts be replaced by one
+	// that the keyring makes and holds.
+	Share bool
+	// Compromised: the old key may be in wrong hands.
+	Compromised bool
+}
+
+func (q Request) check() error {
+	switch {
+	case len(q.Keys) == 0:
+		return trust.Errorf(trust.Invalid, "no key is named").WithField("keys")
+	case len(q.Keys) > MaxKeys:
+		return trust.Errorf(trust.Exhausted, "%d keys are more than the %d that one run takes", len(q.Keys), MaxKeys).WithField("keys")
+	case q.Soak < 0 || q.Soak > 366*24*time.Hour:
+		return trust.Errorf(trust.Invalid, "soak %s is not between 0 and a year", q.Soak).WithField("soak")
+	case q.Canary < 0 || q.Wave < 0:
+		return trust.Errorf(trust.Invalid, "canary and wave are not negative").WithField("canary")
+	case q.Proof.rank() < 0:
+		return trust.Errorf(trust.Invalid, "proof level %q is not known", q.Proof).WithField("proof")
+	}
+	return nil
+}
+
+// A Candidate is a key that can be rotated, and what to make in its place.
+type Candidate struct {
+	Key  inventory.Key
+	Spec keyring.Spec
+}
+
+// Candidates returns the keys of a request, once each, if all of them can be
+// rotated. Errors: Invalid; NotFound; Conflict, naming the key and why.
+func Candidates(tx *store.Tx, q Request) ([]Candidate, error) {
+	if err := q.check(); err != nil {
+		return nil, err
+	}
+	var candidates []Candidate
+	var refused refusals
+	for _, id := range unique(q.Keys) {
+		c, err := candidate(tx, id, q.Share)
+		if refused.add(id, err); trust.KindOf(err) == trust.Internal && err != nil {
+			return nil, err
+		}
+		candidates = append(candidates, c)
+	}
+	return candidates, refused.err()
+}
+
+func candidate(tx *store.Tx, id trust.KeyID, share bool) (Candidate, error) {
+	k, err := activeUserKey(tx, id)
+	if err != nil {
+		return Candidate{}, err
+	}
+	spec, err := successorOf(k)
+	if err != nil {
+		return Candidate{}, err
+	}
+	return Candidate{Key: k, Spec: spec}, custodyAllows(tx, k, share)
+}
+
+// A KeysError says which keys of a request are at fault. It is the cause of the
+// error about the first of them.
+type KeysError struct {
+	Why map[trust.KeyID]string
+
+	first *trust.Error
+}
+
+func (e *KeysError) Error() string { return e.first.Message }
+
+// refusals gathers why keys of one request are refused.
+type refusals struct{ found *KeysError }
+
+func (r *refusals) add(id trust.KeyID, err error) {
+	var e *trust.Error
+	if !errors.As(err, &e) {
+		return
+	}
+	if r.found == nil {
+		r.found = &KeysError{Why: map[trust.KeyID]string{}, first: e}
+	}
+	r.found.Why[id] = e.Message
+}
+
+func (r *refusals) err() error {
+	if r.found == nil {
+		return nil
+	}
+	e := *r.found.first
+	if n := len(r.found.Why); n > 1 {
+		e.Message = fmt.Sprintf("%s (and %d more keys)", e.Message, n-1)
+	}
+	e.Field, e.Err = "keys", r.found
+	return &e
+}
+
+func activeUserKey(tx *store.Tx, id trust.KeyID) (inventory.Key, error) {
+	k, err := inventory.KeyByID(tx, id)
+	switch {
+	case err != nil:
+		return inventory.Key{}, err
+	case k.Kind != inventory.UserKey:
+		return inventory.Key{}, trust.Errorf(trust.Conflict, "key %s is a %s key, and only user keys can be rotated", id, k.Kind)
+	case k.State != inventory.Active:
+		return inventory.Key{}, trust.Errorf(trust.Conflict, "key %s is %s, not active", id, k.State).WithHint("keyturn key show %s", id)
+	}
+	return k, nil
+}
+
+// successorOf returns what to make in the place of a key: the same type and
+// size, unless that no longer holds.
+func successorOf(k inventory.Key) (keyring.Spec, error) {
+	switch t := k.Public.Type(); {
+	case t == ssh.KeyAlgoED25519:
+		return keyring.Spec{Type: "ed25519"}, nil
+	case t == ssh.KeyAlgoECDSA256:
+		return keyring.Spec{Type: "ecdsa-p256"}, nil
+	case t == ssh.KeyAlgoECDSA384:
+		return keyring.Spec{Type: "ecdsa-p384"}, nil
+	case t == ssh.KeyAlgoECDSA521:
+		return keyring.Spec{Type: "ecdsa-p521"}, nil
+	case t == ssh.KeyAlgoRSA:
+		bits := k.Public.Bits()
+		return keyring.Spec{Type: "rsa", Bits: min(max((bits+7)/8*8, 3072), 8192)}, nil
+	case t == ssh.InsecureKeyAlgoDSA: //nolint:staticcheck // the type is named to be replaced
+		return keyring.Spec{Type: "ed25519"}, nil
+	case strings.HasPrefix(t, "sk-"):
+		return keyring.Spec{}, trust.Errorf(trust.Conflict, "key %s is of type %s: only its owner's security key can make another", k.ID, t).
+			WithHint("keyturn retire %s", k.ID)
+	default:
+		return keyring.Spec{}, trust.Errorf(trust.Conflict, "key %s is of type %s, for which no successor can be made here", k.ID, t).
+			WithHint("keyturn retire %s", k.ID)
+	}
+}
+
+// custodyAllows refuses a key whose holders a new key could not be brought to.
+func custodyAllows(tx *store.Tx, k inventory.Key, share bool) error {
+	identities, err := identitiesOf(tx, k.ID)
+	if err != nil {
+		return err
+	}
+	for _, p := range identities {
+		if p.Encrypted {
+			return trust.Errorf(trust.Conflict, "key %s lies in %s of %s on %s with a passphrase: only its owner can make another", k.ID, p.Path, p.User, p.HostName).
+				WithHint("keyturn retire %s", k.ID)
+		}
+	}
+	switch {
+	case k.Custody == inventory.Held:
+		return nil
+	case len(identities) == 0:
+		return trust.Errorf(trust.Conflict, "key %s is external: nobody said where its private half lies, so a new one could be brought to nobody", k.ID).
+			WithHint("keyturn scan finds identity files; keyturn key import FILE lets Keyturn hold the key; keyturn retire %s takes it away from every host", k.ID)
+	case !share:
+		return trust.Errorf(trust.Conflict, "the private half of key %s lies only on hosts (%s and %d more), and Keyturn does not hold it", k.ID, identities[0].HostName, len(identities)-1).
+			WithHint("keyturn rotate --share %s makes the new key in Keyturn's keyring and installs it there", k.ID)
+	}
+	return nil
+}
+
+// PlanRotation plans the run that puts news in the place of the keys of a
+// request, in the same order as Candidates gives them. All hosts concerned must
+// be enforced.
+func PlanRotation(tx *store.Tx, q Request, news []trust.PublicKey) (job.Plan, error) {
+	candidates, err := Candidates(tx, q)
+	if err != nil {
+		return job.Plan{}, err
+	}
+	if len(news) != len(candidates) {
+		return job.Plan{}, fmt.Errorf("rotation: %d new keys for %d old ones", len(news), len(candidates))
+	}
+	args := argsOf(q)
+	for i, c := range candidates {
+		args.Pairs = append(args.Pairs, Pair{
+			Old: c.Key.ID, OldKey: c.Key.Public,
+			New: inventory.KeyIDOf(tx.Tenant(), inventory.UserKey, news[i]), NewKey: news[i],
+		})
+	}
+	return planFor(tx, RotateProcedure, q, args, true)
+}
+
+// PlanPreview plans the run that shows what PlanRotation's would change.
+func PlanPreview(tx *store.Tx, q Request) (job.Plan, error) {
+	candidates, err := Candidates(tx, q)
+	if err != nil {
+		return job.Plan{}, err
+	}
+	args := argsOf(q)
+	for _, c := range candidates {
+		args.Pairs = append(args.Pairs, Pair{Old: c.Key.ID, OldKey: c.Key.Public})
+	}
+	plan, err := planFor(tx, PreviewProcedure, q, args, false)
+	plan.Exclusive = nil
+	return plan, err
+}
+
+// PlanRetirement plans the run that withdraws keys without a successor.
+func PlanRetirement(tx *store.Tx, q Request) (job.Plan, error) {
+	if err := q.check(); err != nil {
+		return job.Plan{}, err
+	}
+	args := argsOf(q)
+	var refused refusals
+	for _, id := range unique(q.Keys) {
+		k, err := activeUserKey(tx, id)
+		if refused.add(id, err); trust.KindOf(err) == trust.Internal && err != nil {
+			return job.Plan{}, err
+		}
+		args.Pairs = append(args.Pairs, Pair{Old: k.ID, OldKey: k.Public})
+	}
+	if err := refused.err(); err != nil {
+		return job.Plan{}, err
+	}
+	return planFor(tx, RetireProcedure, q, args, true)
+}
+
+func argsOf(q Request) Args {
+	return Args{Soak: q.Soak, Proof: q.Proof, Compromised: q.Compromised, Retention: q.Retention}
+}
+
+// planFor finds the places of the pairs and makes a plan of them. changes says
+// that the run is going to change hosts.
+func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool) (job.Plan, error) {
+	var places []spec
+	for i, p := range args.Pairs {
+		of, err := placesOf(tx, i, p.Old)
+		if err != nil {
+			return job.Plan{}, err
+		}
+		if procedure == RetireProcedure {
+			of = slices.DeleteFunc(of, func(s spec) bool { return s.Half == identityHalf })
+		}
+		if len(of) == 0 {
+			return job.Plan{}, trust.Errorf(trust.Conflict, "no place is known where key %s lies", p.Old).
+				WithHint("keyturn scan --wait, then try again")
+		}
+		places = append(places, of...)
+	}
+	if err := refusePlaces(tx, places, changes); err != nil {
+		return job.Plan{}, err
+	}
+	return planOf(procedure, q.Canary, q.Wave, args, places)
+}
+
+// planOf makes the plan. Places are in the order of their hosts' ids, so that
+// runs that touch one file take its lock in one order.
+func planOf(procedure string, canary, wave int, args Args, places []spec) (job.Plan, error) {
+	slices.SortStableFunc(places, func(a, b spec) int {
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Pair, b.Pair))
+	})
+	text, err := json.Marshal(args)
+	if err != nil {
+		return job.Plan{}, err
+	}
+	lists, err := targets(procedure, places)
+	if err != nil {
+		return job.Plan{}, err
+	}
+	plan := job.Plan{Procedure: procedure, Subject: "key:" + string(args.Pairs[0].Old), Args: text, Targets: lists, Canary: canary, Wave: wave}
+	for _, p := range args.Pairs {
+		for _, key := range []trust.KeyID{p.Old, p.New} {
+			if key != "" {
+				plan.Exclusive = append(plan.Exclusive, "key:"+string(key))
+			}
+		}
+	}
+	return plan, nil
+}
+
+// placesOf returns every place where, as far as is known, a key lies: one for
+// each file, however many lines of it hold the key.
+func placesOf(tx *store.Tx, pair int, key trust.KeyID) ([]spec, error) {
+	var places []spec
+	var after *inventory.AuthorizedPlace
+	for {
+		page, err := inventory.Authorized(tx, inventory.PlaceFilter{Key: key}, after, inventory.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range page {
+			if p.Authority {
+				return nil, trust.Errorf(trust.Conflict, "key %s is a certificate authority in %s of %s on %s, and not only a key that logs in", key, p.Path, p.User, p.HostName)
+			}
+			s := spec{Pair: pair, Half: authorizedHalf, Host: p.Host, Name: p.HostName, User: p.User, Path: p.Path}
+			if !slices.ContainsFunc(places, func(o spec) bool { return o.place() == s.place() }) {
+				places = append(places, s)
+			}
+		}
+		if len(page) < inventory.MaxPage {
+			break
+		}
+		after = &page[len(page)-1]
+	}
+	identities, err := identitiesOf(tx, key)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range identities {
+		places = append(places, spec{Pair: pair, Half: identityHalf, Host: p.Host, Name: p.HostName, User: p.User, Path: p.Path})
+	}
+	return places, nil
+}
+
+func identitiesOf(tx *store.Tx, key trust.KeyID) ([]inventory.IdentityPlace, error) {
+	var places []inventory.IdentityPlace
+	var after *inventory.IdentityPlace
+	for {
+		page, err := inventory.Identities(tx, inventory.PlaceFilter{Key: key}, after, inventory.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, page...)
+		if len(page) < inventory.MaxPage {
+			return places, nil
+		}
+		after = &page[len(page)-1]
+	}
+}
+
+// refusePlaces refuses a plan with a place that must not, or cannot, be changed
+// in the way that this package changes them.
+func refusePlaces(tx *store.Tx, places []spec, changes bool) error {
+	files := map[trust.HostID][]inventory.File{}
+	for _, s := range places {
+		if _, ok := files[s.Host]; ok {
+			continue
+		}
+		h, err := inventory.HostByID(tx, s.Host)
+		if err != nil {
+			return err
+		}
+		if h.State != inventory.Ready {
+			return trust.Errorf(trust.Conflict, "host %q is %s: %s", h.Name, h.State, h.Reason).WithHint("keyturn host show %s", h.Name)
+		}
+		if changes && h.Mode != inventory.Enforced {
+			return trust.Errorf(trust.Conflict, "host %q is only watched (mode inventory), and the key lies there in %s", h.Name, s.Path).
+				WithHint("keyturn host enforce %s", h.Name)
+		}
+		if files[s.Host], err = inventory.Files(tx, s.Host); err != nil {
+			return err
+		}
+	}
+	for _, s := range places {
+		for _, f := range files[s.Host] {
+			mine := f.Place == s.place()
+			switch {
+			case mine && changes && f.Fixed != "":
+				return trust.Errorf(trust.Conflict, "%s cannot be changed: %s", s.name(), f.Fixed)
+			case mine && f.UnreadWhy != "":
+				return trust.Errorf(trust.Conflict, "%s could not be read at the last scan: %s", s.name(), f.UnreadWhy).WithHint("keyturn scan %s", s.Name)
+			}
+			if mine || f.Inode == "" {
+				continue
+			}
+			at := slices.IndexFunc(files[s.Host], func(o inventory.File) bool { return o.Place == s.place() })
+			if at >= 0 && files[s.Host][at].Inode == f.Inode && f.User != s.User {
+				return trust.Errorf(trust.Conflict, "%s is the same file as %s of %s: what one account is granted, the other is", s.name(), f.Path, f.User).
+					WithHint("give each account a file of its own, then keyturn scan %s", s.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// unique returns ids without repetition, in order.
+func unique(ids []trust.KeyID) []trust.KeyID {
+	var out []trust.KeyID
+	for _, id := range ids {
+		if !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	return out
+}

@@ -1,0 +1,104 @@
+package rotation
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+
+	"github.com/rogpeppe/go-internal/diff"
+
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A Preview is what a rotation would do at one place.
+type Preview struct {
+	// Works is the level at which the old key opens the place now, or empty:
+	// then Why says why the run would leave the place as it is.
+	Works Level  `json:"works"`
+	Why   string `json:"why,omitempty"`
+	// Diff is a unified diff of an authorized_keys file, from what it holds to
+	// what it would hold in the end. The new key is not made yet: its base64
+	// reads "(new key)".
+	Diff string `json:"diff,omitempty"`
+	// Text says in words what would happen to an identity file.
+	Text string `json:"text,omitempty"`
+}
+
+// preview is the table of a dry run. It takes no lock and changes nothing.
+func (ro *Rotator) preview() job.Procedure {
+	return job.Procedure{
+		Name:  PreviewProcedure,
+		Steps: []job.Step{{Name: "Preview", On: Places, Do: ro.previewPlace}},
+		Leave: func(*store.Tx, job.Run, job.Target) (job.Effect, error) { return job.Effect{}, nil },
+	}
+}
+
+func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	if c.spec.Half == identityHalf {
+		files, err := h.IdentityFiles(ctx, c.spec.User, c.spec.Path)
+		if err != nil {
+			return nil, err
+		}
+		key, info, err := files.Key()
+		switch {
+		case err != nil:
+			return nil, r.Save(Preview{Why: err.Error()})
+		case key != c.pair.OldKey:
+			return nil, r.Save(Preview{Why: fmt.Sprintf("%s holds another key by now, %s", c.spec.name(), key.Fingerprint())})
+		}
+		return nil, r.Save(Preview{Works: Written, Text: fmt.Sprintf("would hold the new private key, in the same format (%s), owner and mode", info.Format)})
+	}
+	files, why, err := ro.authorizedFiles(ctx, c, h)
+	if err != nil {
+		return nil, err
+	}
+	if why != "" {
+		return nil, r.Save(Preview{Why: why})
+	}
+	p := Preview{}
+	if p.Works, _, p.Why, err = ro.proveKey(ctx, c, c.pair.Old, files); err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if f.Path == c.spec.Path && p.Works != "" {
+			if p.Diff, err = previewDiff(c.spec.name(), f.Content, c.pair.OldKey); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, r.Save(p)
+}
+
+// previewDiff makes both edits of a rotation with a key that is thrown away.
+func previewDiff(name string, content []byte, old trust.PublicKey) (string, error) {
+	private, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
+	if err != nil {
+		return "", err
+	}
+	next := private.Public()
+	private.Wipe()
+	with, _, err := addSuccessors(content, old, next, nil)
+	if err != nil {
+		return "", err
+	}
+	after, _, err := withdraw(with, old, next, name)
+	if err != nil {
+		return "", err
+	}
+	after = bytes.ReplaceAll(after, []byte(next.String()), []byte(old.Type()+" (new key)"))
+	after = bytes.ReplaceAll(after, []byte(base64.StdEncoding.EncodeToString(next.Blob())), []byte("(new key)"))
+	return string(diff.Diff(name, content, name, after)), nil
+}

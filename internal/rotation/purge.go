@@ -1,0 +1,67 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/store"
+)
+
+// purgeAtOnce is how many keys one purge destroys; the next takes the rest.
+const purgeAtOnce = 500
+
+// PlanPurge plans the run that destroys what the rotated inventory has kept for
+// longer than it had to.
+func PlanPurge(*store.Tx, job.Schedule) (job.Plan, error) {
+	return job.Plan{Procedure: PurgeProcedure, Subject: "archive:expired", Exclusive: []string{"purge"}}, nil
+}
+
+// purge is the one table without a way back.
+func (ro *Rotator) purge() job.Procedure {
+	return job.Procedure{
+		Name:  PurgeProcedure,
+		Steps: []job.Step{{Name: "Destroy", On: job.Once, Do: ro.destroy, Final: true}},
+	}
+}
+
+// destroy forgets the private halves and snapshots of the keys whose retention
+// has ended. A key that is in use again keeps its private half.
+func (ro *Rotator) destroy(context.Context, job.Run, job.Target) (job.Record, error) {
+	return func(tx *store.Tx) error {
+		expired, _, err := inventory.Rotations(tx, inventory.RotationFilter{Expired: tx.Now()}, inventory.Page{Limit: purgeAtOnce})
+		if err != nil {
+			return err
+		}
+		for _, x := range expired {
+			places, err := inventory.ArchivedPlaces(tx, x.Run, x.Key)
+			if err != nil {
+				return err
+			}
+			for _, p := range places {
+				if p.Snapshot == "" {
+					continue
+				}
+				if err := ro.keyring.Forget(tx, snapshotKind, p.Snapshot); err != nil {
+					return err
+				}
+			}
+			k, err := inventory.KeyByID(tx, x.Key)
+			if err != nil {
+				return err
+			}
+			if k.State != inventory.Active {
+				if err := ro.keyring.Destroy(tx, x.Key); err != nil {
+					return err
+				}
+			}
+			if err := inventory.Purged(tx, x.Run, x.Key); err != nil {
+				return err
+			}
+			tx.Note("key", string(x.Key))
+		}
+		tx.Note("purged", fmt.Sprint(len(expired)))
+		return nil
+	}, nil
+}

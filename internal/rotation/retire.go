@@ -1,0 +1,323 @@
+package rotation
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// This file holds the table that takes a key away without a successor, and the
+// one that brings its lines back.
+
+func (ro *Rotator) retire() job.Procedure {
+	return job.Procedure{
+		Name: RetireProcedure,
+		Steps: []job.Step{
+			{Name: "Baseline", On: Places, Do: ro.baseline, Undo: ro.release},
+			{Name: "Withdraw", On: Authorized, Do: ro.retireLines, Group: "drop"},
+			{Name: "Disprove", On: Authorized, Do: ro.retired, Group: "drop"},
+			{Name: "Archive", On: job.Once, Do: ro.archive},
+			{Name: "Release", On: Places, Do: ro.release},
+		},
+		Turn:    "Withdraw",
+		Reverse: ro.reverseRetirement,
+		Leave:   func(*store.Tx, job.Run, job.Target) (job.Effect, error) { return job.Effect{}, nil },
+		Started: ro.started,
+		Ended:   ro.ended,
+	}
+}
+
+// A Removed is a line that was taken out of a file, with its number then, from 0.
+type Removed struct {
+	At   int    `json:"at"`
+	Text string `json:"text"`
+}
+
+// taken is what row Withdraw of a retirement saves.
+type taken struct {
+	Lines []Removed `json:"lines"`
+	SHA   string    `json:"sha256"` // of the file afterwards
+}
+
+// retireLines is row Withdraw of a retirement.
+func (ro *Rotator) retireLines(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host, c.pair.Old)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	var k taken
+	if _, err := r.ResultOf(ctx, "Withdraw", t, &k); err != nil {
+		return nil, err
+	}
+	var lines []Removed
+	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
+		file := trust.ParseAuthorizedKeys(old)
+		lines = nil
+		for _, i := range file.Find(c.pair.OldKey) {
+			lines = append(lines, Removed{At: i, Text: linesOf(file, c.pair.OldKey)[len(lines)].Text()})
+		}
+		file.RemoveKey(c.pair.OldKey)
+		return file.Bytes(), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(lines) > 0:
+		k.Lines = append(k.Lines, lines...)
+	case len(k.Lines) == 0:
+		// An attempt whose outcome was lost took them away: Baseline still
+		// has them, though not where in the file they stood.
+		for _, text := range f.OldLines {
+			k.Lines = append(k.Lines, Removed{At: -1, Text: text})
+		}
+	}
+	k.SHA = change.SHA256
+	if err := r.Save(k); err != nil {
+		return nil, err
+	}
+	record := recordFile(c, change.After)
+	return func(tx *store.Tx) error {
+		if err := record(tx); err != nil {
+			return err
+		}
+		host, err := inventory.HostByID(tx, c.spec.Host)
+		if err != nil || !f.Opens || !opens(host, c.pair.Old) {
+			return err
+		}
+		return inventory.RemoveCredential(tx, host.ID, c.pair.Old)
+	}, nil
+}
+
+// retired is row Disprove of a retirement: where Keyturn logs in to that very
+// account by another key, the server is asked whether it still takes the old
+// one, in a connection that ends in that login. Elsewhere a question would end
+// in a failed login, which the server counts against us: what Withdraw read
+// back has to do.
+func (ro *Rotator) retired(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil || f.untouched() != "" {
+		return nil, err
+	}
+	host, err := ro.host(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(host.Credentials, func(x inventory.Credential) bool { return x.Key != c.pair.Old })
+	if host.User != c.spec.User || at < 0 {
+		return nil, r.Save(proven{Level: Written, At: time.Now().UTC()})
+	}
+	good, err := ro.keyring.Signer(ctx, r.Tenant, host.Credentials[at].Key)
+	if err != nil {
+		return nil, err
+	}
+	accepted, err := ro.reach.Disprove(ctx, r.Tenant, c.spec.login(), c.pair.OldKey, good)
+	if err != nil {
+		return nil, err
+	}
+	if accepted {
+		return nil, stillAccepted(c)
+	}
+	return nil, r.Save(proven{Level: Login, At: time.Now().UTC()})
+}
+
+func (ro *Rotator) restore() job.Procedure {
+	return job.Procedure{
+		Name: RestoreProcedure,
+		Steps: []job.Step{
+			{Name: "Restore", On: Authorized, Do: ro.restoreLines, Undo: ro.takeAgain, Group: "add"},
+			{Name: "Prove", On: Authorized, Do: ro.restored, Group: "add"},
+			{Name: "Release", On: Authorized, Do: ro.releaseRestored},
+		},
+		Leave:   func(*store.Tx, job.Run, job.Target) (job.Effect, error) { return job.Effect{}, nil },
+		Started: ro.startedRestore,
+		Ended:   ro.ended,
+	}
+}
+
+// reverseRetirement plans the run that brings a retired key's lines back.
+func (ro *Rotator) reverseRetirement(tx *store.Tx, r job.Run) (job.Plan, error) {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return job.Plan{}, err
+	}
+	var places []spec
+	journal := r.In(tx)
+	for t, err := range journal.Targets(Authorized) {
+		if err != nil {
+			return job.Plan{}, err
+		}
+		c, err := decode(r, t)
+		if err != nil {
+			return job.Plan{}, err
+		}
+		var f found
+		if _, err := journal.ResultOf("Baseline", job.Target{List: Places, N: c.spec.Place, Name: t.Name}, &f); err != nil {
+			return job.Plan{}, err
+		}
+		if f.untouched() != "" {
+			continue
+		}
+		var k taken
+		if ok, err := journal.ResultOf("Withdraw", t, &k); err != nil {
+			return job.Plan{}, err
+		} else if !ok {
+			for _, text := range f.OldLines {
+				k.Lines = append(k.Lines, Removed{At: -1, Text: text})
+			}
+		}
+		s := c.spec
+		s.Removed, s.RemovedSHA, s.Opens = k.Lines, k.SHA, f.Opens
+		places = append(places, s)
+	}
+	for i := range args.Pairs {
+		p := &args.Pairs[i]
+		p.New, p.NewKey = p.Old, p.OldKey
+		p.Old, p.OldKey = "", trust.PublicKey{}
+	}
+	plan, err := planOf(RestoreProcedure, 1, 0, args, places)
+	plan.Subject = "key:" + string(args.Pairs[0].New)
+	return plan, err
+}
+
+// startedRestore makes the key active again in the commit that starts the run.
+func (ro *Rotator) startedRestore(tx *store.Tx, r job.Run) error {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return err
+	}
+	for _, p := range args.Pairs {
+		if err := inventory.BringBack(tx, r.ID, p.New); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreLines puts each line back where it stood, if nobody changed the file
+// since, or else at its end.
+func (ro *Rotator) restoreLines(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	if err := h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+		return nil, err
+	}
+	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
+		return putBack(old, c.spec.Removed, sum(old) == c.spec.RemovedSHA)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return recordFile(c, change.After), nil
+}
+
+// putBack inserts lines that are not there, at their old numbers if the file is
+// as it was when they were taken out, else at its end.
+func putBack(data []byte, lines []Removed, untouched bool) ([]byte, error) {
+	f := trust.ParseAuthorizedKeys(data)
+	for _, l := range lines {
+		if slices.ContainsFunc(f.Lines(), func(x trust.AuthorizedLine) bool { return x.Text() == l.Text }) {
+			continue
+		}
+		at := f.Len()
+		if untouched && l.At >= 0 && l.At <= at {
+			at = l.At
+		}
+		if err := f.Insert(at, l.Text); err != nil {
+			return nil, err
+		}
+	}
+	return f.Bytes(), nil
+}
+
+// takeAgain takes back restoreLines.
+func (ro *Rotator) takeAgain(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host, c.pair.New)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
+		f := trust.ParseAuthorizedKeys(old)
+		f.RemoveKey(c.pair.NewKey)
+		return f.Bytes(), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := h.Release(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+		return nil, err
+	}
+	return recordFile(c, change.After), nil
+}
+
+// restored is row Prove of a restoration: the key opens the account again, as
+// far as that can be known of a key that the keyring need not hold.
+func (ro *Rotator) restored(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	files, why, err := ro.authorizedFiles(ctx, c, h)
+	h.Close()
+	if err != nil {
+		return nil, err
+	}
+	level := Level("")
+	if why == "" {
+		level, _, why, err = ro.proveKey(ctx, c, c.pair.New, files)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if level == "" {
+		return nil, trust.Errorf(trust.Conflict, "%s", why)
+	}
+	if err := r.Save(proven{Level: level, At: time.Now().UTC()}); err != nil {
+		return nil, err
+	}
+	return func(tx *store.Tx) error {
+		if !c.spec.Opens {
+			return nil
+		}
+		return inventory.AddCredential(tx, c.spec.Host, c.pair.New, -1)
+	}, nil
+}
+
+func (ro *Rotator) releaseRestored(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	return nil, h.Release(ctx, c.lock(), c.spec.User, c.spec.Path)
+}

@@ -1,0 +1,123 @@
+package rotation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/reach"
+	"keyturn/internal/remote"
+	"keyturn/internal/store"
+)
+
+// The names of this package's procedures, as runs show them.
+const (
+	RotateProcedure  = "rotate"
+	RetireProcedure  = "retire"
+	RestoreProcedure = "restore"
+	PreviewProcedure = "preview"
+	PurgeProcedure   = "purge"
+)
+
+// A Rotator runs the steps of this package's procedures. It keeps no state of
+// its own: what a step knows comes from the plan, the journal and the host.
+type Rotator struct {
+	store   *store.Store
+	keyring *keyring.Keyring
+	reach   *reach.Reach
+}
+
+// New returns a Rotator.
+func New(s *store.Store, k *keyring.Keyring, r *reach.Reach) *Rotator {
+	return &Rotator{store: s, keyring: k, reach: r}
+}
+
+// Procedures returns the tables, for job.New.
+func (ro *Rotator) Procedures() []job.Procedure {
+	return []job.Procedure{ro.rotate(), ro.retire(), ro.restore(), ro.preview(), ro.purge()}
+}
+
+func (ro *Rotator) rotate() job.Procedure {
+	return job.Procedure{
+		Name: RotateProcedure,
+		Steps: []job.Step{
+			{Name: "Baseline", On: Places, Do: ro.baseline, Undo: ro.release},
+			{Name: "Generate", On: job.Once, Do: ro.generate},
+			{Name: "Authorize", On: Authorized, Do: ro.authorize, Undo: ro.unauthorize, Group: "add"},
+			{Name: "Prove", On: Authorized, Do: ro.prove, Undo: ro.unprove, Group: "add"},
+			{Name: "Recheck", On: job.Once, Do: ro.recheck},
+			{Name: "Install", On: Identities, Do: ro.install},
+			{Name: "Confirm", On: Identities, Do: ro.confirm},
+			{Name: "Soak", On: job.Once, Do: ro.soak},
+			{Name: "Reprove", On: Authorized, Do: ro.reprove, Group: "drop"},
+			{Name: "Withdraw", On: Authorized, Do: ro.withdraw, Group: "drop"},
+			{Name: "Disprove", On: Authorized, Do: ro.disprove, Group: "drop"},
+			{Name: "Archive", On: job.Once, Do: ro.archive},
+			{Name: "Release", On: Places, Do: ro.release},
+		},
+		Turn:    "Install",
+		Reverse: ro.reverseRotation,
+		Leave:   leaveRotation,
+		Started: ro.started,
+		Ended:   ro.ended,
+	}
+}
+
+// A cell is what a step of this package works on: one place of the plan.
+type cell struct {
+	run  job.Run
+	args Args
+	spec spec
+	pair Pair
+}
+
+// decode reads the plan's part in a run and a target.
+func decode(r job.Run, t job.Target) (cell, error) {
+	c := cell{run: r}
+	if err := r.Decode(&c.args); err != nil {
+		return cell{}, err
+	}
+	if err := json.Unmarshal(t.Spec, &c.spec); err != nil {
+		return cell{}, fmt.Errorf("target %q: %w", t.Name, err)
+	}
+	if c.spec.Pair < 0 || c.spec.Pair >= len(c.args.Pairs) {
+		return cell{}, fmt.Errorf("target %q is of pair %d of %d", t.Name, c.spec.Pair, len(c.args.Pairs))
+	}
+	c.pair = c.args.Pairs[c.spec.Pair]
+	return c, nil
+}
+
+// lock is what the run writes into the lock of each file that it changes.
+func (c cell) lock() remote.Lock {
+	return remote.Lock{Installation: c.run.Installation, Epoch: c.run.Epoch, Run: c.run.ID}
+}
+
+// baseline returns what row Baseline found at c's place.
+func (c cell) baseline(ctx context.Context) (found, error) {
+	var f found
+	ok, err := c.run.ResultOf(ctx, "Baseline", job.Target{List: Places, N: c.spec.Place, Name: c.spec.name()}, &f)
+	if err == nil && !ok {
+		err = fmt.Errorf("the journal has no baseline of %q", c.spec.name())
+	}
+	return f, err
+}
+
+// host returns the host of c, as the inventory has it now.
+func (ro *Rotator) host(ctx context.Context, c cell) (h inventory.Host, err error) {
+	err = ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
+		h, err = inventory.HostByID(tx, c.spec.Host)
+		return err
+	})
+	return h, err
+}
+
+// untouched says of a place that no step changes it, and why; or nothing.
+func (f found) untouched() string {
+	if f.Works == "" {
+		return f.Why
+	}
+	return ""
+}
