@@ -1,0 +1,180 @@
+// Package api holds what the front doors over HTTP share: the server with its
+// bounds, a log line for each request, and answers in JSON. It knows no
+// dialect's paths, statuses or words; a dialect hands it a Door.
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"keyturn/internal/trust"
+)
+
+// Bounds of what a client can make the server do.
+const (
+	// MaxBody is the most bytes of a request's body.
+	MaxBody = 1 << 20
+
+	readTimeout   = 30 * time.Second
+	writeTimeout  = 90 * time.Second // longer than the longest wait of a door
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 64 << 10
+)
+
+// A Door serves every path that begins with Prefix.
+type Door struct {
+	Prefix  string
+	Handler http.Handler
+}
+
+// NewServer returns a server of doors, with /healthz, which answers as long as
+// the process does, and /readyz, which answers 200 if ready returns nil. Other
+// paths answer 404 in JSON.
+func NewServer(log *slog.Logger, ready func(context.Context) error, doors ...Door) *http.Server {
+	mux := http.NewServeMux()
+	for _, d := range doors {
+		mux.Handle(d.Prefix, d.Handler)
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		WriteJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := ready(r.Context()); err != nil {
+			log.Error("not ready", "err", err)
+			WriteJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "unavailable"})
+			return
+		}
+		WriteJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		WriteJSON(w, http.StatusNotFound, map[string]string{"error": "there is nothing at " + r.URL.Path})
+	})
+	return &http.Server{
+		Handler: guard(log, mux), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, ReadHeaderTimeout: headerTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}
+}
+
+// guard bounds a request, gives it an id, logs it, and turns a panic into a 500
+// that says nothing. It logs no header and no query: those carry credentials.
+func guard(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun := time.Now()
+		id := requestID()
+		h := w.Header()
+		h.Set("X-Request-Id", id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			if v := recover(); v != nil {
+				log.Error("panic in a request", "id", id, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+				if rec.status == 0 {
+					WriteJSON(rec, http.StatusInternalServerError, map[string]string{"error": "internal error", "request_id": id})
+				}
+			}
+			level := slog.LevelInfo
+			if rec.status >= 500 {
+				level = slog.LevelError
+			}
+			log.Log(r.Context(), level, "request", "id", id, "method", r.Method, "path", r.URL.Path,
+				"status", rec.status, "ms", time.Since(begun).Milliseconds(), "from", Source(r))
+		}()
+		next.ServeHTTP(rec, r)
+	})
+}
+
+// A recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func requestID() string {
+	b := make([]byte, 8)
+	if _, err := rand.Read(b); err != nil {
+		panic(err) // crypto/rand does not fail
+	}
+	return hex.EncodeToString(b)
+}
+
+// Source returns the address that a request came from, without the port.
+func Source(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// WriteJSON answers with a value as JSON.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error":"internal error"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // a client that has gone is no fault of ours
+}
+
+// ReadJSON reads a request's body, one JSON value, into v. A field that v does
+// not have is an Invalid error, which names it, where strict.
+func ReadJSON(r *http.Request, v any, strict bool) error {
+	d := json.NewDecoder(r.Body)
+	if strict {
+		d.DisallowUnknownFields()
+	}
+	err := d.Decode(v)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			return trust.Errorf(trust.Invalid, "the body is more than one JSON value")
+		}
+		return nil
+	}
+	var tooLarge *http.MaxBytesError
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &tooLarge):
+		return trust.Errorf(trust.Exhausted, "the body is longer than %d bytes", MaxBody)
+	case errors.As(err, &wrongType):
+		return trust.Errorf(trust.Invalid, "%q is a %s where %s is meant", wrongType.Field, wrongType.Value, wrongType.Type).WithField(wrongType.Field)
+	case errors.Is(err, io.EOF):
+		return trust.Errorf(trust.Invalid, "the body is empty, where JSON is meant")
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return trust.Errorf(trust.Invalid, "there is no field %s", name).WithField(strings.Trim(name, `"`))
+	}
+	return trust.Errorf(trust.Invalid, "the body is not JSON: %w", err)
+}

@@ -1,0 +1,198 @@
+package v1
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"keyturn/internal/control"
+)
+
+type key struct {
+	UUID          string       `json:"uuid"`
+	Kind          string       `json:"kind" enum:"user,host"`
+	Fingerprint   string       `json:"fingerprint"`
+	PublicKey     string       `json:"public_key"`
+	Type          string       `json:"type"`
+	Bits          int          `json:"bits"`
+	Comment       string       `json:"comment"`
+	Owner         string       `json:"owner,omitempty"`
+	State         string       `json:"state" enum:"active,rotated,retired,deleted"`
+	Custody       string       `json:"custody" enum:"held,in-place,external"`
+	Compromised   bool         `json:"compromised,omitempty"`
+	Authorized    []authorized `json:"authorized"`
+	Identities    []Place      `json:"identities"`
+	Replaces      []string     `json:"replaces"`
+	ReplacedBy    []string     `json:"replaced_by"`
+	CreatedAt     *time.Time   `json:"created_at"`
+	LastRotatedAt *time.Time   `json:"last_rotated_at"`
+	Findings      []finding    `json:"findings"`
+}
+
+// Place is where a half of a key lies.
+type Place struct {
+	Host string `json:"host"`
+	User string `json:"user"`
+	Path string `json:"path"`
+}
+
+type authorized struct {
+	Place
+	Options string `json:"options" doc:"As the line has them, byte for byte"`
+}
+
+type keyPage struct {
+	Keys []key  `json:"keys"`
+	Next string `json:"next,omitempty"`
+}
+
+type listKeys struct {
+	Paging
+	State []string `query:"state" maxItems:"4"`
+	Kind  []string `query:"kind" maxItems:"2"`
+	Q     string   `query:"q" maxLength:"256" doc:"Text in comment, fingerprint, owner or a host's name"`
+}
+
+type byKey struct {
+	Key string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
+}
+
+type newKey struct {
+	Body struct {
+		PrivateKey string `json:"private_key,omitempty" maxLength:"65536" doc:"A private key file to import"`
+		Passphrase string `json:"passphrase,omitempty" maxLength:"1024"`
+		Type       string `json:"type,omitempty" enum:"ed25519,ecdsa-p256,ecdsa-p384,ecdsa-p521,rsa" doc:"Or the type of a key to make; ed25519 if absent"`
+		Bits       int    `json:"bits,omitempty" minimum:"0" maximum:"8192"`
+		Comment    string `json:"comment,omitempty" maxLength:"1024"`
+	}
+}
+
+type rotateKeys struct {
+	Body struct {
+		Keys        []string `json:"keys" minItems:"1" maxItems:"1000"`
+		Soak        string   `json:"soak,omitempty" maxLength:"32" doc:"How long both keys are accepted; the setting rotation.soak if absent"`
+		Canary      *int     `json:"canary,omitempty" minimum:"0" maximum:"10000"`
+		DryRun      bool     `json:"dry_run,omitempty" doc:"Change nothing: show what would change, at /runs/{run}/places"`
+		Share       bool     `json:"share,omitempty" doc:"Put a key that Keyturn holds in the place of one that lies only on hosts"`
+		Compromised bool     `json:"compromised,omitempty" doc:"The old key may be in wrong hands: do not soak"`
+	}
+}
+
+type rollbackKeys struct {
+	Body struct {
+		Keys    []string `json:"keys" minItems:"1" maxItems:"1000"`
+		Current bool     `json:"current,omitempty" doc:"The keys are those in use, each for the one that it replaced"`
+		Force   bool     `json:"force,omitempty" doc:"Also a key that is marked as compromised"`
+	}
+}
+
+type retireKeys struct {
+	Body struct {
+		Keys []string `json:"keys" minItems:"1" maxItems:"1000"`
+	}
+}
+
+type startedRuns struct {
+	Runs []string `json:"runs"`
+}
+
+func (d door) keyRoutes(a huma.API) {
+	operation(d, a, http.MethodGet, "/keys", "list-keys", "List keys, and where their halves lie",
+		func(ctx context.Context, who control.Actor, in *listKeys) (keyPage, error) {
+			f := control.KeyFilter{States: cast[control.KeyState](in.State), Kinds: cast[control.KeyKind](in.Kind), Text: in.Q}
+			list, next, err := d.plane.ListKeys(ctx, who, f, in.page())
+			out := keyPage{Keys: make([]key, len(list)), Next: next}
+			for i, k := range list {
+				out.Keys[i] = showKey(k)
+			}
+			return out, err
+		})
+	operation(d, a, http.MethodGet, "/keys/{key}", "show-key", "Show a key",
+		func(ctx context.Context, who control.Actor, in *byKey) (key, error) {
+			k, err := d.plane.ShowKey(ctx, who, in.Key)
+			return showKey(k), err
+		})
+	operation(d, a, http.MethodPost, "/keys", "add-key", "Import a private key, or make one, for Keyturn to hold",
+		func(ctx context.Context, who control.Actor, in *newKey) (key, error) {
+			k, err := d.addKey(ctx, who, in)
+			return showKey(control.Relationship{Key: k}), err
+		})
+	operation(d, a, http.MethodPost, "/rotations", "rotate-keys", "Start a rotation of user keys",
+		func(ctx context.Context, who control.Actor, in *rotateKeys) (started, error) {
+			b := in.Body
+			ids, err := keyIDs(b.Keys)
+			if err != nil {
+				return started{}, err
+			}
+			r := control.Rotate{Keys: ids, Canary: b.Canary, DryRun: b.DryRun, Share: b.Share, Compromised: b.Compromised}
+			if b.Soak != "" {
+				soak, err := duration("soak", b.Soak)
+				if err != nil {
+					return started{}, err
+				}
+				r.Soak = &soak
+			}
+			run, err := d.plane.Rotate(ctx, who, r)
+			return started{string(run)}, err
+		})
+	operation(d, a, http.MethodPost, "/rollbacks", "rollback-keys", "Start taking rotated or retired keys back",
+		func(ctx context.Context, who control.Actor, in *rollbackKeys) (startedRuns, error) {
+			ids, err := keyIDs(in.Body.Keys)
+			if err != nil {
+				return startedRuns{}, err
+			}
+			runs, err := d.plane.Rollback(ctx, who, control.Rollback{Keys: ids, Current: in.Body.Current, Force: in.Body.Force})
+			return startedRuns{texts(runs)}, err
+		})
+	operation(d, a, http.MethodPost, "/retirements", "retire-keys", "Start withdrawing keys without a successor",
+		func(ctx context.Context, who control.Actor, in *retireKeys) (started, error) {
+			ids, err := keyIDs(in.Body.Keys)
+			if err != nil {
+				return started{}, err
+			}
+			run, err := d.plane.Retire(ctx, who, ids)
+			return started{string(run)}, err
+		})
+}
+
+func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (control.Key, error) {
+	b := in.Body
+	if b.PrivateKey == "" {
+		if b.Type == "" {
+			b.Type = "ed25519"
+		}
+		return d.plane.GenerateKey(ctx, who, control.KeySpec{Type: b.Type, Bits: b.Bits}, b.Comment)
+	}
+	private, err := control.ParsePrivateKey([]byte(b.PrivateKey), []byte(b.Passphrase))
+	if err != nil {
+		return control.Key{}, err
+	}
+	defer private.Wipe()
+	if b.Comment != "" {
+		private.Comment = b.Comment
+	}
+	return d.plane.ImportKey(ctx, who, private)
+}
+
+func showKey(k control.Relationship) key {
+	out := key{
+		UUID: string(k.Key.ID), Kind: string(k.Key.Kind), Fingerprint: string(k.Key.Public.Fingerprint()), PublicKey: k.Key.Public.String(),
+		Type: k.Key.Public.Type(), Bits: k.Key.Public.Bits(), Comment: k.Key.Comment, Owner: k.Key.Owner,
+		State: string(k.Key.State), Custody: string(k.Key.Custody), Compromised: k.Key.Compromised,
+		Authorized: make([]authorized, len(k.Authorized)), Identities: make([]Place, len(k.Identities)),
+		Replaces: texts(k.Replaces), ReplacedBy: texts(k.ReplacedBy),
+		CreatedAt: at(k.Key.CreatedAt), LastRotatedAt: at(k.Key.LastRotatedAt), Findings: make([]finding, len(k.Findings)),
+	}
+	for i, p := range k.Authorized {
+		out.Authorized[i] = authorized{Place{p.HostName, p.User, p.Path}, p.Options}
+	}
+	for i, p := range k.Identities {
+		out.Identities[i] = Place{p.HostName, p.User, p.Path}
+	}
+	for i, f := range k.Findings {
+		out.Findings[i] = showFinding(f)
+	}
+	return out
+}

@@ -1,0 +1,234 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"keyturn/internal/discovery"
+	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// An AddHost asks for a host to be taken in.
+type AddHost struct {
+	Name    string
+	Address string // "host:port"; the port may be left out
+	User    string // the account that Keyturn logs in to
+	Become  inventory.Become
+	// Identity is the private key that opens the account. It goes into the
+	// keyring; its zero value is none, and then Key names one that is there.
+	Identity keyring.Private
+	Key      trust.KeyID
+	// HostKey is the key by which the host is known. Without one, AcceptNew
+	// pins whatever it presents, and makes that a finding until it is
+	// confirmed.
+	HostKey   trust.PublicKey
+	AcceptNew bool
+	// Enforce lets the host be changed from the start.
+	Enforce bool
+}
+
+// AddHost adds a host and starts the run that enrols it: that logs in once and
+// reads what it finds.
+func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h inventory.Host, run trust.RunID, err error) {
+	switch {
+	case a.HostKey.IsZero() && !a.AcceptNew:
+		return h, "", trust.Errorf(trust.Invalid, "host %q: no host key is given", clip(a.Name)).WithField("host_key").
+			WithHint("give --host-key, as ssh-keyscan and the console of the host show it, or --accept-new to trust what it presents first")
+	case !a.HostKey.IsZero() && a.AcceptNew:
+		return h, "", trust.Errorf(trust.Invalid, "host %q: a host key is given, and the first one that it presents is to be accepted, too", clip(a.Name)).WithField("accept_new")
+	case a.Identity.IsZero() == (a.Key == ""):
+		return h, "", trust.Errorf(trust.Invalid, "host %q needs one credential: a private key, or the id of a key that Keyturn holds", clip(a.Name)).WithField("identity")
+	}
+	id := inventory.NewHostID()
+	err = p.update(ctx, actor, needs(identity.HostsWrite, identity.KeysWrite), "host.add", "host:"+string(id), func(tx *store.Tx) error {
+		key := a.Key
+		if !a.Identity.IsZero() {
+			k, err := inventory.PutKey(tx, inventory.Key{
+				Kind: inventory.UserKey, Public: a.Identity.Public(), Comment: a.Identity.Comment,
+				Custody: inventory.Held, Container: string(a.Identity.Container()),
+			})
+			if err != nil {
+				return err
+			}
+			if err := p.keyring.Put(tx, k.ID, a.Identity); err != nil {
+				return err
+			}
+			key = k.ID
+		}
+		k, err := inventory.KeyByID(tx, key)
+		if err != nil {
+			return err
+		}
+		if k.Custody != inventory.Held {
+			return trust.Errorf(trust.Conflict, "Keyturn does not hold the private half of key %s", key).WithField("key").WithHint("keyturn key import FILE")
+		}
+		h = inventory.Host{
+			ID: id, Name: a.Name, Address: a.Address, User: a.User, Become: a.Become, Mode: inventory.Inventory,
+			Credentials: []inventory.Credential{{Key: key}},
+		}
+		if a.Enforce {
+			h.Mode = inventory.Enforced
+		}
+		if !a.HostKey.IsZero() {
+			h.Pins = []inventory.Pin{{Key: a.HostKey, Origin: inventory.Given}}
+		}
+		if h, err = inventory.AddHost(tx, h); err != nil {
+			return err
+		}
+		tx.Note("name", h.Name)
+		tx.Note("address", h.Address)
+		plan, err := discovery.PlanEnrol(h, a.AcceptNew)
+		if err != nil {
+			return err
+		}
+		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		return err
+	})
+	return h, run, p.wake(err)
+}
+
+// ListHosts lists hosts, sorted by name.
+func (p *Plane) ListHosts(ctx context.Context, actor identity.Actor, f inventory.HostFilter, page Page) (list []inventory.Host, next string, err error) {
+	limit, err := page.limit()
+	if err != nil {
+		return nil, "", err
+	}
+	err = p.view(ctx, actor, identity.HostsRead, func(tx *store.Tx) error {
+		list, next, err = inventory.Hosts(tx, f, inventory.Page{After: page.After, Limit: limit})
+		return err
+	})
+	return list, next, err
+}
+
+// ShowHost returns the host with a name or id.
+func (p *Plane) ShowHost(ctx context.Context, actor identity.Actor, nameOrID string) (h inventory.Host, err error) {
+	err = p.view(ctx, actor, identity.HostsRead, func(tx *store.Tx) error {
+		h, err = inventory.FindHost(tx, nameOrID)
+		return err
+	})
+	return h, err
+}
+
+// RemoveHost forgets a host. What lies on it stays as it is. A host that an
+// open run works on is not removed.
+func (p *Plane) RemoveHost(ctx context.Context, actor identity.Actor, nameOrID string) error {
+	return p.changeHost(ctx, actor, "host.remove", nameOrID, func(tx *store.Tx, h inventory.Host) error {
+		if run, err := p.engine.WorksOn(tx, h.ID); err != nil {
+			return err
+		} else if run != "" {
+			return trust.Errorf(trust.Conflict, "run %s works on host %q", run, h.Name).WithHint("keyturn run back %s, or wait for its end", run)
+		}
+		lost, err := inventory.RemoveHost(tx, h.ID, h.Revision)
+		if err != nil {
+			return err
+		}
+		return discovery.Judge(tx, lost)
+	})
+}
+
+// SetHostMode lets a host be changed, or only watched.
+func (p *Plane) SetHostMode(ctx context.Context, actor identity.Actor, nameOrID string, mode inventory.Mode) (now inventory.Host, err error) {
+	err = p.changeHost(ctx, actor, "host."+string(mode), nameOrID, func(tx *store.Tx, h inventory.Host) error {
+		h.Mode = mode
+		now, err = inventory.UpdateHost(tx, h)
+		return err
+	})
+	return now, err
+}
+
+// ConfirmHost vouches for the host keys that were accepted on first use, or
+// pins a key in the place of all that were pinned before: the answer to a host
+// that presents another key for a good reason.
+func (p *Plane) ConfirmHost(ctx context.Context, actor identity.Actor, nameOrID string, key trust.PublicKey) (now inventory.Host, err error) {
+	err = p.changeHost(ctx, actor, "host.confirm", nameOrID, func(tx *store.Tx, h inventory.Host) error {
+		if key.IsZero() {
+			if _, err := inventory.ConfirmPins(tx, h.ID); err != nil {
+				return err
+			}
+		} else {
+			if err := inventory.AddPin(tx, h.ID, key, inventory.Given); err != nil {
+				return err
+			}
+			for _, old := range h.Pins {
+				if old.Key == key {
+					continue
+				}
+				if err := inventory.RemovePin(tx, h.ID, old.Key); err != nil {
+					return err
+				}
+			}
+			tx.Note("host_key", string(key.Fingerprint()))
+		}
+		if err := discovery.JudgeHost(tx, h.ID); err != nil {
+			return err
+		}
+		now, err = inventory.HostByID(tx, h.ID)
+		return err
+	})
+	return now, err
+}
+
+func (p *Plane) changeHost(ctx context.Context, actor identity.Actor, action, nameOrID string, fn func(*store.Tx, inventory.Host) error) error {
+	return p.update(ctx, actor, needs(identity.HostsWrite), action, "host:"+subject(nameOrID), func(tx *store.Tx) error {
+		h, err := inventory.FindHost(tx, nameOrID)
+		if err != nil {
+			return err
+		}
+		tx.Note("id", string(h.ID))
+		return fn(tx, h)
+	})
+}
+
+// Scan starts the run that reads hosts, or all of them, and returns it.
+func (p *Plane) Scan(ctx context.Context, actor identity.Actor, namesOrIDs []string) (run trust.RunID, err error) {
+	err = p.update(ctx, actor, needs(identity.HostsWrite), "host.scan", "tenant:"+string(actor.Tenant), func(tx *store.Tx) error {
+		var ids []trust.HostID
+		for _, name := range namesOrIDs {
+			h, err := inventory.FindHost(tx, name)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, h.ID)
+		}
+		plan, err := discovery.PlanScan(tx, ids)
+		if err != nil {
+			return err
+		}
+		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		return err
+	})
+	return run, p.wake(err)
+}
+
+// scheduleScans makes the schedule of scans what the setting says.
+func (p *Plane) scheduleScans(tx *store.Tx, actor identity.Actor, value string) error {
+	every, err := time.ParseDuration(value)
+	if err != nil {
+		return err
+	}
+	if every == 0 {
+		if err := p.engine.DeleteSchedule(tx, ScanSchedule); trust.KindOf(err) != trust.NotFound {
+			return err
+		}
+		return nil
+	}
+	return p.engine.SetSchedule(tx, actor.Audit(), job.Schedule{Name: ScanSchedule, Kind: ScanSchedule, Every: every})
+}
+
+// ListFindings lists what is wrong with keys and hosts, newest first.
+func (p *Plane) ListFindings(ctx context.Context, actor identity.Actor, f inventory.FindingFilter, page Page) (list []inventory.Finding, next string, err error) {
+	limit, err := page.limit()
+	if err != nil {
+		return nil, "", err
+	}
+	err = p.view(ctx, actor, identity.HostsRead, func(tx *store.Tx) error {
+		list, next, err = inventory.Findings(tx, f, inventory.Page{After: page.After, Limit: limit})
+		return err
+	})
+	return list, next, err
+}

@@ -1,0 +1,90 @@
+package control
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"keyturn/internal/audit"
+	"keyturn/internal/identity"
+	"keyturn/internal/job"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// The kinds of the schedules that every tenant can have.
+const (
+	// ScanSchedule scans all hosts.
+	ScanSchedule = "scan"
+	// PurgeSchedule destroys, once a day, what was kept for long enough.
+	PurgeSchedule = "purge"
+)
+
+// installationSetting is where the id of the installation is kept: a setting of
+// the tenant of what belongs to no tenant, which nobody can list or set.
+const installationSetting = "installation.id"
+
+// Installation returns the id of this installation, made at its first start. It
+// is what locks on hosts carry: an installation is a database, however many
+// nodes serve it.
+func Installation(ctx context.Context, s *store.Store) (id string, err error) {
+	fresh := uuid.NewString()
+	err = s.View(ctx, trust.Installation, func(tx *store.Tx) error {
+		id, err = installation(tx)
+		return err
+	})
+	if err != nil || id != "" {
+		return id, err
+	}
+	event := audit.Event{Tenant: trust.Installation, Actor: audit.Actor{Kind: "system", ID: "start"}, Action: "installation.create", Subject: "installation:" + fresh}
+	err = s.Update(ctx, event, func(tx *store.Tx) error {
+		if id, err = installation(tx); err != nil || id != "" {
+			return err
+		}
+		id = fresh
+		return putSetting(tx, installationSetting, id)
+	})
+	return id, err
+}
+
+func installation(tx *store.Tx) (id string, err error) {
+	var at int64
+	err = tx.QueryRow(sqlSetting, string(tx.Tenant()), installationSetting).Scan(&id, &at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return id, err
+}
+
+// Schedule makes sure, when a node starts, that what has to happen by the clock
+// is scheduled.
+func (p *Plane) Schedule(ctx context.Context, tenant trust.TenantID) error {
+	there := false
+	err := p.store.View(ctx, tenant, func(tx *store.Tx) error {
+		list, err := p.engine.Schedules(tx)
+		for _, s := range list {
+			there = there || s.Name == PurgeSchedule
+		}
+		return err
+	})
+	if err != nil || there {
+		return err
+	}
+	actor := identity.System(tenant).Audit()
+	return p.store.Update(ctx, audit.Event{Tenant: tenant, Actor: actor, Action: "schedule.set", Subject: "schedule:" + PurgeSchedule}, func(tx *store.Tx) error {
+		return p.engine.SetSchedule(tx, actor, job.Schedule{Name: PurgeSchedule, Kind: PurgeSchedule, Daily: 3 * time.Hour})
+	})
+}
+
+// Ready reports whether requests can be served: whether the database answers.
+func (p *Plane) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return p.store.View(ctx, store.System, func(tx *store.Tx) error {
+		var one int
+		return tx.QueryRow(`SELECT 1`).Scan(&one)
+	})
+}

@@ -1,0 +1,107 @@
+package control
+
+import (
+	"context"
+
+	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
+	"keyturn/internal/keyring"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// ListKeys lists keys with all that they are related to.
+func (p *Plane) ListKeys(ctx context.Context, actor identity.Actor, f inventory.KeyFilter, page Page) (list []inventory.Relationship, next string, err error) {
+	limit, err := page.limit()
+	if err != nil {
+		return nil, "", err
+	}
+	err = p.view(ctx, actor, identity.KeysRead, func(tx *store.Tx) error {
+		list, next, err = inventory.Relationships(tx, f, inventory.Page{After: page.After, Limit: limit})
+		return err
+	})
+	return list, next, err
+}
+
+// SearchKeys lists keys by position rather than by cursor, as some clients ask
+// for them, with how many there are in all. It reads past those before from.
+func (p *Plane) SearchKeys(ctx context.Context, actor identity.Actor, f inventory.KeyFilter, sort inventory.Page, from int) (list []inventory.Relationship, total int, err error) {
+	if from < 0 || from > 1_000_000 {
+		return nil, 0, trust.Errorf(trust.Invalid, "start %d is not 0 to 1000000", from).WithField("start")
+	}
+	err = p.view(ctx, actor, identity.KeysRead, func(tx *store.Tx) error {
+		if total, err = inventory.CountKeys(tx, f); err != nil || from >= total {
+			return err
+		}
+		want := sort.Limit
+		for skip := from; skip > 0; {
+			sort.Limit = min(skip, inventory.MaxPage)
+			keys, next, err := inventory.Keys(tx, f, sort)
+			if err != nil || next == "" {
+				return err
+			}
+			skip -= len(keys)
+			sort.After = next
+		}
+		sort.Limit = want
+		list, _, err = inventory.Relationships(tx, f, sort)
+		return err
+	})
+	return list, total, err
+}
+
+// ShowKey returns the key with an id or fingerprint, and all that it is related
+// to.
+func (p *Plane) ShowKey(ctx context.Context, actor identity.Actor, idOrFingerprint string) (k inventory.Relationship, err error) {
+	err = p.view(ctx, actor, identity.KeysRead, func(tx *store.Tx) error {
+		found, err := inventory.FindKey(tx, idOrFingerprint)
+		if err != nil {
+			return err
+		}
+		related, err := inventory.Relate(tx, []inventory.Key{found})
+		if err != nil {
+			return err
+		}
+		k = related[0]
+		return nil
+	})
+	return k, err
+}
+
+// ImportKey has the keyring hold a private key. Doing so twice is doing so once.
+func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, private keyring.Private) (k inventory.Key, err error) {
+	if private.IsZero() {
+		return k, trust.Errorf(trust.Invalid, "no private key is given").WithField("private_key")
+	}
+	return p.hold(ctx, actor, "key.import", private)
+}
+
+// GenerateKey makes a key pair that the keyring holds.
+func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyring.Spec, comment string) (k inventory.Key, err error) {
+	if err := actor.Require(identity.KeysWrite); err != nil {
+		return k, err // before seconds of work
+	}
+	private, err := keyring.Generate(spec)
+	if err != nil {
+		return k, err
+	}
+	defer private.Wipe()
+	private.Comment = comment
+	return p.hold(ctx, actor, "key.generate", private)
+}
+
+func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private) (k inventory.Key, err error) {
+	id := inventory.KeyIDOf(actor.Tenant, inventory.UserKey, private.Public())
+	err = p.update(ctx, actor, needs(identity.KeysWrite), action, "key:"+string(id), func(tx *store.Tx) error {
+		k, err = inventory.PutKey(tx, inventory.Key{
+			Kind: inventory.UserKey, Public: private.Public(), Comment: private.Comment,
+			Custody: inventory.Held, Container: string(private.Container()),
+		})
+		if err != nil {
+			return err
+		}
+		tx.Note("fingerprint", string(k.Public.Fingerprint()))
+		return p.keyring.Put(tx, k.ID, private)
+	})
+	return k, err
+}

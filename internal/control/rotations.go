@@ -1,0 +1,308 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/rotation"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A Rotate asks to rotate keys. What is nil is as the settings say.
+type Rotate struct {
+	Keys        []trust.KeyID
+	Soak        *time.Duration
+	Canary      *int
+	DryRun      bool
+	Share       bool
+	Compromised bool
+}
+
+// Rotate starts the run that puts a new key in the place of each of the keys,
+// or, dry, the run that shows what that would change.
+//
+// New keys are made before the commit, because making one can take seconds;
+// they are sealed in the commit that starts the run, so that nothing exists
+// outside it that a crash could lose.
+func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run trust.RunID, err error) {
+	if r.DryRun {
+		return p.preview(ctx, actor, r)
+	}
+	var candidates []rotation.Candidate
+	err = p.view(ctx, actor, identity.KeysWrite, func(tx *store.Tx) error {
+		q, err := request(tx, r)
+		if err != nil {
+			return err
+		}
+		if running, err := p.rotating(tx, q.Keys); err != nil || running != "" {
+			run = running
+			return err
+		}
+		candidates, err = rotation.Candidates(tx, q)
+		return err
+	})
+	if err != nil || run != "" {
+		return run, err
+	}
+	made := make([]keyring.Private, len(candidates))
+	news := make([]trust.PublicKey, len(candidates))
+	for i, c := range candidates {
+		if made[i], err = keyring.Generate(c.Spec); err != nil {
+			return "", err
+		}
+		defer made[i].Wipe()
+		made[i].Comment, news[i] = c.Key.Comment, made[i].Public()
+	}
+	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.rotate", "key:"+string(candidates[0].Key.ID), func(tx *store.Tx) error {
+		q, err := request(tx, r)
+		if err != nil {
+			return err
+		}
+		for i, private := range made {
+			k, err := inventory.PutKey(tx, inventory.Key{
+				Kind: inventory.UserKey, Public: news[i], Comment: candidates[i].Key.Comment, Owner: candidates[i].Key.Owner,
+				Custody: inventory.Held, Container: candidates[i].Key.Container,
+			})
+			if err != nil {
+				return err
+			}
+			if err := p.keyring.Put(tx, k.ID, private); err != nil {
+				return err
+			}
+		}
+		plan, err := rotation.PlanRotation(tx, q, news)
+		if err != nil {
+			return err
+		}
+		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		return err
+	})
+	return run, p.wake(err)
+}
+
+// preview starts a dry run. It needs no more than a scan does, because it
+// changes nothing.
+func (p *Plane) preview(ctx context.Context, actor identity.Actor, r Rotate) (run trust.RunID, err error) {
+	err = p.update(ctx, actor, needs(identity.KeysRead, identity.HostsWrite), "key.preview", firstKey(r.Keys), func(tx *store.Tx) error {
+		q, err := request(tx, r)
+		if err != nil {
+			return err
+		}
+		plan, err := rotation.PlanPreview(tx, q)
+		if err != nil {
+			return err
+		}
+		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		return err
+	})
+	return run, p.wake(err)
+}
+
+// A BusyError says that an open run has a key already. It is the cause of a
+// Conflict error.
+type BusyError struct {
+	Key trust.KeyID
+	Run trust.RunID
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("key %s is in run %s, which has not ended", e.Key, e.Run)
+}
+
+// rotating returns the open run that rotates exactly these keys, or "": asked
+// twice, a rotation is one run. A key that is in another open run is a
+// Conflict.
+func (p *Plane) rotating(tx *store.Tx, keys []trust.KeyID) (trust.RunID, error) {
+	wanted := slices.Compact(slices.Sorted(slices.Values(keys)))
+	for _, k := range wanted {
+		id, err := p.engine.Holder(tx, "key:"+string(k))
+		if err != nil {
+			return "", err
+		}
+		if id == "" {
+			continue
+		}
+		r, err := p.engine.Get(tx, id)
+		if err != nil {
+			return "", err
+		}
+		var old []trust.KeyID
+		for _, c := range keysOf(r.Procedure, r.Args) {
+			old = append(old, c.Old)
+		}
+		slices.Sort(old)
+		if r.Procedure == rotation.RotateProcedure && r.BackOf == "" && r.Direction == job.Forward && slices.Equal(old, wanted) {
+			return id, nil
+		}
+		return "", trust.Errorf(trust.Conflict, "%w", &BusyError{Key: k, Run: id}).WithHint("keyturn run show %s", id)
+	}
+	return "", nil
+}
+
+// request fills a request with what the settings say.
+func request(tx *store.Tx, r Rotate) (q rotation.Request, err error) {
+	q = rotation.Request{Keys: r.Keys, Share: r.Share, Compromised: r.Compromised}
+	if q.Soak, err = durationSetting(tx, rotationSoak); err != nil {
+		return q, err
+	}
+	if r.Soak != nil {
+		q.Soak = *r.Soak
+	}
+	if q.Canary, err = numberSetting(tx, rotationCanary); err != nil {
+		return q, err
+	}
+	if r.Canary != nil {
+		q.Canary = *r.Canary
+	}
+	if q.Wave, err = numberSetting(tx, rotationWave); err != nil {
+		return q, err
+	}
+	if q.Retention, err = durationSetting(tx, archiveRetention); err != nil {
+		return q, err
+	}
+	proof, _, err := setting(tx, rotationProof)
+	if err != nil {
+		return q, err
+	}
+	q.Proof, err = rotation.ParseLevel(proof)
+	return q, err
+}
+
+// A Rollback asks for keys back that were rotated or retired.
+type Rollback struct {
+	Keys []trust.KeyID
+	// Current says that Keys are the keys in use, each of which stands for the
+	// one that it replaced; otherwise they are keys of the rotated inventory.
+	Current bool
+	// Force brings back a key that is marked as compromised.
+	Force bool
+}
+
+// Rollback takes back the runs that took keys out of use, open or finished, and
+// returns the runs that do so, in the order of the keys, each once. All keys of
+// such a run come back together: each of them has to be named.
+func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) (runs []trust.RunID, err error) {
+	if len(r.Keys) == 0 || len(r.Keys) > rotation.MaxKeys {
+		return nil, trust.Errorf(trust.Invalid, "%d keys are named; a rollback takes 1 to %d", len(r.Keys), rotation.MaxKeys).WithField("keys")
+	}
+	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.rollback", firstKey(r.Keys), func(tx *store.Tx) error {
+		runs = nil
+		var taking []trust.RunID
+		var old []trust.KeyID
+		for _, id := range r.Keys {
+			x, err := rotationOf(tx, id, r.Current)
+			if err != nil {
+				return err
+			}
+			old = append(old, x.Key)
+			if !slices.Contains(taking, x.Run) {
+				taking = append(taking, x.Run)
+			}
+		}
+		for _, id := range taking {
+			taken, err := p.engine.Get(tx, id)
+			if err != nil {
+				return err
+			}
+			changes := keysOf(taken.Procedure, taken.Args)
+			for _, c := range changes {
+				if !slices.Contains(old, c.Old) {
+					return trust.Errorf(trust.Conflict, "key %s was rotated together with key %s, by run %s, and they can only come back together", old[0], c.Old, id).
+						WithHint("keyturn run back %s", id)
+				}
+			}
+			if err := refuseCompromised(tx, changes, r.Force); err != nil {
+				return err
+			}
+			by, err := p.engine.Back(tx, actor.Audit(), id)
+			if err != nil {
+				return err
+			}
+			runs = append(runs, by)
+		}
+		return nil
+	})
+	return runs, p.wake(err)
+}
+
+// rotationOf returns the standing rotation that took out a key, or of which a
+// current key is the successor.
+func rotationOf(tx *store.Tx, id trust.KeyID, current bool) (inventory.Rotation, error) {
+	k, err := inventory.KeyByID(tx, id)
+	if err != nil {
+		return inventory.Rotation{}, err
+	}
+	if current {
+		related, err := inventory.Relate(tx, []inventory.Key{k})
+		if err != nil {
+			return inventory.Rotation{}, err
+		}
+		if len(related[0].Replaces) == 0 {
+			return inventory.Rotation{}, trust.Errorf(trust.Conflict, "key %s did not replace another", id).WithHint("keyturn key show %s", id)
+		}
+		id = related[0].Replaces[len(related[0].Replaces)-1]
+	}
+	standing, _, err := inventory.Rotations(tx, inventory.RotationFilter{Key: id, Standing: true}, inventory.Page{Sort: "at", Desc: true, Limit: 1})
+	if err != nil {
+		return inventory.Rotation{}, err
+	}
+	switch {
+	case len(standing) == 0:
+		return inventory.Rotation{}, trust.Errorf(trust.Conflict, "key %s is %s and not in the rotated inventory", id, k.State).WithHint("keyturn key list --state rotated")
+	case !standing[0].PurgedAt.IsZero():
+		return inventory.Rotation{}, trust.Errorf(trust.Conflict, "what was kept of key %s was destroyed at %s, when its retention had ended", id, standing[0].PurgedAt.Format(time.RFC3339))
+	}
+	return standing[0], nil
+}
+
+// refuseCompromised refuses to bring back keys that may be in wrong hands.
+func refuseCompromised(tx *store.Tx, changes []KeyChange, force bool) error {
+	for _, c := range changes {
+		if c.Old == "" || force {
+			continue
+		}
+		k, err := inventory.KeyByID(tx, c.Old)
+		if err != nil {
+			return err
+		}
+		if k.Compromised {
+			return trust.Errorf(trust.Conflict, "key %s is marked as compromised and does not come back", c.Old).
+				WithHint("keyturn rollback --force %s, if it must", c.Old)
+		}
+	}
+	return nil
+}
+
+// Retire starts the run that withdraws keys everywhere without a successor.
+func (p *Plane) Retire(ctx context.Context, actor identity.Actor, keys []trust.KeyID) (run trust.RunID, err error) {
+	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.retire", firstKey(keys), func(tx *store.Tx) error {
+		if _, err := p.rotating(tx, keys); err != nil {
+			return err
+		}
+		q, err := request(tx, Rotate{Keys: keys})
+		if err != nil {
+			return err
+		}
+		plan, err := rotation.PlanRetirement(tx, q)
+		if err != nil {
+			return err
+		}
+		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		return err
+	})
+	return run, p.wake(err)
+}
+
+func firstKey(keys []trust.KeyID) string {
+	if len(keys) == 0 {
+		return "key:none"
+	}
+	return "key:" + subject(string(keys[0]))
+}

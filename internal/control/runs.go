@@ -1,0 +1,173 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"keyturn/internal/identity"
+	"keyturn/internal/job"
+	"keyturn/internal/rotation"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A Run is how a run stands, with the keys that it is about.
+type Run struct {
+	job.Detail
+	// Keys are, of a run that rotates, retires or restores, its keys.
+	Keys []KeyChange
+}
+
+// A KeyChange is a key that a run takes out of use, and those that take its
+// place: none in a retirement.
+type KeyChange struct {
+	Old trust.KeyID
+	New []trust.KeyID
+}
+
+// ListRuns lists runs, newest first. next is Page.After of the page that
+// follows, or empty after the last.
+func (p *Plane) ListRuns(ctx context.Context, actor identity.Actor, f job.Filter, page Page) (list []job.Summary, next string, err error) {
+	limit, err := page.limit()
+	if err != nil {
+		return nil, "", err
+	}
+	err = p.view(ctx, actor, identity.RunsRead, func(tx *store.Tx) error {
+		list, err = p.engine.List(tx, f, trust.RunID(page.After), limit)
+		return err
+	})
+	if len(list) == limit {
+		next = string(list[limit-1].ID)
+	}
+	return list, next, err
+}
+
+// ShowRun shows a run.
+func (p *Plane) ShowRun(ctx context.Context, actor identity.Actor, id trust.RunID) (r Run, err error) {
+	err = p.view(ctx, actor, identity.RunsRead, func(tx *store.Tx) error {
+		r.Detail, err = p.engine.Show(tx, id)
+		if err != nil {
+			return err
+		}
+		r.Keys = keysOf(r.Procedure, r.Args)
+		return nil
+	})
+	return r, err
+}
+
+// keysOf reads the keys out of the arguments of a run.
+func keysOf(procedure string, args json.RawMessage) []KeyChange {
+	pairs, err := rotation.PairsOf(procedure, args)
+	if err != nil {
+		return nil
+	}
+	changes := make([]KeyChange, len(pairs))
+	for i, pair := range pairs {
+		changes[i].Old = pair.Old
+		if pair.New != "" {
+			changes[i].New = []trust.KeyID{pair.New}
+		}
+	}
+	return changes
+}
+
+// ListRunPlaces lists what a run of a rotation, retirement or dry run found and
+// did at each of its places.
+func (p *Plane) ListRunPlaces(ctx context.Context, actor identity.Actor, id trust.RunID, page Page) (list []rotation.PlaceReport, next string, err error) {
+	limit, err := page.limit()
+	if err != nil {
+		return nil, "", err
+	}
+	err = p.view(ctx, actor, identity.RunsRead, func(tx *store.Tx) error {
+		r, err := p.engine.Get(tx, id)
+		if err != nil {
+			return err
+		}
+		list, next, err = rotation.ReportPlaces(tx, r, page.After, limit)
+		return err
+	})
+	return list, next, err
+}
+
+// PauseRun has a run begin nothing more until it is resumed.
+func (p *Plane) PauseRun(ctx context.Context, actor identity.Actor, id trust.RunID) error {
+	return p.ask(ctx, actor, "run.pause", id, func(tx *store.Tx) error {
+		return p.engine.Pause(tx, actor.Audit(), id)
+	})
+}
+
+// PauseAllRuns pauses every open run, and returns how many those were.
+func (p *Plane) PauseAllRuns(ctx context.Context, actor identity.Actor) (n int, err error) {
+	err = p.update(ctx, actor, needs(identity.RunsWrite), "run.pause-all", "tenant:"+string(actor.Tenant), func(tx *store.Tx) error {
+		n, err = p.engine.PauseAll(tx, actor.Audit())
+		return err
+	})
+	return n, p.wake(err)
+}
+
+// ResumeRun has a run that was paused, or is held, go on.
+func (p *Plane) ResumeRun(ctx context.Context, actor identity.Actor, id trust.RunID) error {
+	return p.ask(ctx, actor, "run.resume", id, func(tx *store.Tx) error {
+		return p.engine.Resume(tx, actor.Audit(), id)
+	})
+}
+
+// BackRun takes a run back, and returns the run that does so. A run that has
+// begun to withdraw a key that is marked as compromised goes back by Rollback,
+// with force, only.
+func (p *Plane) BackRun(ctx context.Context, actor identity.Actor, id trust.RunID) (by trust.RunID, err error) {
+	err = p.ask(ctx, actor, "run.back", id, func(tx *store.Tx) error {
+		r, err := p.engine.Get(tx, id)
+		if err != nil {
+			return err
+		}
+		if r.Procedure == rotation.RotateProcedure || r.Procedure == rotation.RetireProcedure {
+			withdrawing, err := r.In(tx).Began("Withdraw")
+			if err != nil {
+				return err
+			}
+			if err := refuseCompromised(tx, keysOf(r.Procedure, r.Args), !withdrawing); err != nil {
+				return err
+			}
+		}
+		by, err = p.engine.Back(tx, actor.Audit(), id)
+		return err
+	})
+	return by, err
+}
+
+// LeaveRun has a run go on without some places, and returns how many.
+func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.RunID, w job.Which) (n int, err error) {
+	if w == (job.Which{}) {
+		return 0, trust.Errorf(trust.Invalid, "no place is named").WithField("place").WithHint("keyturn run show %s", id)
+	}
+	err = p.ask(ctx, actor, "run.leave", id, func(tx *store.Tx) error {
+		n, err = p.engine.Leave(tx, actor.Audit(), id, w)
+		return err
+	})
+	return n, err
+}
+
+func (p *Plane) ask(ctx context.Context, actor identity.Actor, action string, id trust.RunID, fn func(*store.Tx) error) error {
+	return p.wake(p.update(ctx, actor, needs(identity.RunsWrite), action, "run:"+subject(string(id)), fn))
+}
+
+// WaitForRun returns as soon as a run's revision is no longer since, or when ctx
+// ends, or the run has: a look, repeated. It waits for no host.
+func (p *Plane) WaitForRun(ctx context.Context, actor identity.Actor, id trust.RunID, since int64) (Run, error) {
+	const pause = 50 * time.Millisecond
+	for {
+		r, err := p.ShowRun(ctx, actor, id)
+		if err != nil || r.Revision != since || !r.State.Open() {
+			return r, err
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return r, nil
+		case <-t.C:
+		}
+	}
+}

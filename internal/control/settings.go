@@ -1,0 +1,171 @@
+package control
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"keyturn/internal/identity"
+	"keyturn/internal/rotation"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A Setting is something that a tenant can choose, of which there is always a
+// value that is safe.
+type Setting struct {
+	Name    string
+	Value   string // as it is now
+	Default string
+	Meaning string
+	// ChangedAt is when it was last set, or zero.
+	ChangedAt time.Time
+	check     func(string) error
+}
+
+// The names of settings. To add one, add it here and to settings, and read it
+// where it counts.
+const (
+	rotationSoak     = "rotation.soak"
+	rotationProof    = "rotation.proof"
+	rotationCanary   = "rotation.canary"
+	rotationWave     = "rotation.wave"
+	archiveRetention = "archive.retention"
+	scanInterval     = "scan.interval"
+)
+
+// settings is every setting, in the order in which they are listed.
+var settings = []Setting{
+	{
+		Name: rotationSoak, Default: "1h", check: durationBetween(0, 366*24*time.Hour),
+		Meaning: "how long a rotation leaves old and new key both accepted before it withdraws the old one; 0s for not at all",
+	},
+	{
+		Name: rotationProof, Default: string(rotation.Login), check: func(v string) error { _, err := rotation.ParseLevel(v); return err },
+		Meaning: "the lowest proof of a new key that a rotation goes on with: written, matched, login-here or login; a key that is restricted to sources we cannot use is always enough at matched",
+	},
+	{
+		Name: rotationCanary, Default: "1", check: numberBetween(0, 10_000),
+		Meaning: "how many places a rotation does first, all the way to the proof, before it goes on to the others",
+	},
+	{
+		Name: rotationWave, Default: "50", check: numberBetween(0, 100_000),
+		Meaning: "how many places at a time a rotation goes on with after the canary; 0 for all the rest at once",
+	},
+	{
+		Name: archiveRetention, Default: "720h", check: durationBetween(time.Hour, 10*366*24*time.Hour),
+		Meaning: "how long the private halves of rotated keys, and what lay where, are kept for going back; then they are destroyed",
+	},
+	{
+		Name: scanInterval, Default: "0s", check: durationBetween(0, 366*24*time.Hour),
+		Meaning: "how often all hosts are scanned without being asked, 10m or more; 0s for never",
+	},
+}
+
+func durationBetween(least, most time.Duration) func(string) error {
+	return func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < least || d > most {
+			return trust.Errorf(trust.Invalid, "%q is not a duration between %s and %s, such as 90s, 15m or 24h", clip(v), least, most).WithField("value")
+		}
+		return nil
+	}
+}
+
+func numberBetween(least, most int) func(string) error {
+	return func(v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < least || n > most {
+			return trust.Errorf(trust.Invalid, "%q is not a whole number between %d and %d", clip(v), least, most).WithField("value")
+		}
+		return nil
+	}
+}
+
+// ListSettings lists every setting.
+func (p *Plane) ListSettings(ctx context.Context, actor identity.Actor) (list []Setting, err error) {
+	err = p.view(ctx, actor, identity.SettingsRead, func(tx *store.Tx) error {
+		list = slices.Clone(settings)
+		for i := range list {
+			list[i].Value, list[i].ChangedAt, err = setting(tx, list[i].Name)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+// SetSetting changes a setting, and returns it as it is now. Runs that have
+// begun keep what they were planned with.
+func (p *Plane) SetSetting(ctx context.Context, actor identity.Actor, name, value string) (s Setting, err error) {
+	i := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == name })
+	if i < 0 {
+		return Setting{}, trust.Errorf(trust.NotFound, "there is no setting %q", clip(name)).WithHint("keyturn settings list")
+	}
+	s = settings[i]
+	if err := s.check(value); err != nil {
+		return Setting{}, err
+	}
+	err = p.update(ctx, actor, needs(identity.SettingsWrite), "setting.set", "setting:"+name, func(tx *store.Tx) error {
+		old, _, err := setting(tx, name)
+		if err != nil {
+			return err
+		}
+		tx.Note("from", old)
+		tx.Note("to", value)
+		s.Value, s.ChangedAt = value, tx.Now()
+		if err := putSetting(tx, name, value); err != nil || name != scanInterval {
+			return err
+		}
+		return p.scheduleScans(tx, actor, value)
+	})
+	return s, p.wake(err)
+}
+
+// setting returns the value of a setting that is in the table above.
+func setting(tx *store.Tx, name string) (value string, changed time.Time, err error) {
+	var at int64
+	err = tx.QueryRow(sqlSetting, string(tx.Tenant()), name).Scan(&value, &at)
+	if errors.Is(err, sql.ErrNoRows) {
+		i := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == name })
+		return settings[i].Default, time.Time{}, nil
+	}
+	return value, store.Time(at), err
+}
+
+func durationSetting(tx *store.Tx, name string) (time.Duration, error) {
+	v, _, err := setting(tx, name)
+	if err != nil {
+		return 0, err
+	}
+	return time.ParseDuration(v)
+}
+
+func numberSetting(tx *store.Tx, name string) (int, error) {
+	v, _, err := setting(tx, name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(v)
+}
+
+func putSetting(tx *store.Tx, name, value string) error {
+	n, err := tx.Exec(sqlUpdateSetting, string(tx.Tenant()), name, value, store.Micros(tx.Now()))
+	if err == nil && n == 0 {
+		_, err = tx.Exec(sqlInsertSetting, string(tx.Tenant()), name, value, store.Micros(tx.Now()))
+	}
+	return err
+}
+
+// clip shortens what a caller sent for an error message.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:77] + "..."
+	}
+	return s
+}

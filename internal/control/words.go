@@ -1,0 +1,78 @@
+package control
+
+import (
+	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/rotation"
+	"keyturn/internal/trust"
+)
+
+// The words of the packages below in which verbs ask and answer. Front doors
+// speak them through this package: they import no other.
+type (
+	Actor      = identity.Actor
+	Permission = identity.Permission
+	Tenant     = identity.Tenant
+	Token      = identity.Token
+	NewToken   = identity.NewToken
+
+	Host          = inventory.Host
+	HostFilter    = inventory.HostFilter
+	HostState     = inventory.HostState
+	Mode          = inventory.Mode
+	Become        = inventory.Become
+	Key           = inventory.Key
+	KeyFilter     = inventory.KeyFilter
+	KeyState      = inventory.KeyState
+	KeyKind       = inventory.KeyKind
+	Relationship  = inventory.Relationship
+	Finding       = inventory.Finding
+	FindingFilter = inventory.FindingFilter
+	FindingKind   = inventory.FindingKind
+	KeyPage       = inventory.Page
+
+	PrivateKey = keyring.Private
+	KeySpec    = keyring.Spec
+
+	RunSummary  = job.Summary
+	RunFilter   = job.Filter
+	RunState    = job.State
+	Which       = job.Which
+	PlaceReport = rotation.PlaceReport
+	KeysError   = rotation.KeysError
+)
+
+// The values of those words that front doors name.
+const (
+	Inventory = inventory.Inventory
+	Enforced  = inventory.Enforced
+
+	UserKey = inventory.UserKey
+	HostKey = inventory.HostKey
+
+	ActiveKey  = inventory.Active
+	RotatedKey = inventory.Rotated
+	RetiredKey = inventory.Retired
+	DeletedKey = inventory.Deleted
+
+	RunRunning = job.Running
+	RunWaiting = job.Waiting
+	RunPaused  = job.Paused
+	RunHeld    = job.Held
+	RunDone    = job.Done
+	RunBack    = job.WentBack
+	RunPartial = job.Partial
+)
+
+// ParsePrivateKey reads a private key file, encrypted or not.
+func ParsePrivateKey(file, passphrase []byte) (PrivateKey, error) {
+	return keyring.Parse(file, passphrase)
+}
+
+// ParseKeyID reads a key's id in any text form of a UUID.
+func ParseKeyID(id string) (trust.KeyID, error) { return inventory.ParseKeyID(id) }
+
+// ParsePermissions reads permissions by their names.
+func ParsePermissions(names []string) ([]Permission, error) { return identity.ParsePermissions(names) }
