@@ -1,0 +1,174 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+type accountJSON struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+type tokenJSON struct {
+	ID          string     `json:"id"`
+	Name        string     `json:"name"`
+	Permissions []string   `json:"permissions"`
+	CreatedAt   *time.Time `json:"created_at"`
+	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
+	LastUsedAt  *time.Time `json:"last_used_at,omitempty"`
+	Token       string     `json:"token,omitempty"`
+}
+
+type settingJSON struct {
+	Name      string     `json:"name"`
+	Value     string     `json:"value"`
+	Default   string     `json:"default"`
+	Meaning   string     `json:"meaning"`
+	ChangedAt *time.Time `json:"changed_at,omitempty"`
+}
+
+func accountCommand() *cobra.Command {
+	return parent("account", "Show the account", &cobra.Command{
+		Use: "show", Short: "Show the account's id and name", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var a accountJSON
+			if err := c.call(cmd.Context(), http.MethodGet, "/account", nil, &a); err != nil {
+				return err
+			}
+			return show(cmd, a, func(w io.Writer) error { return fields(w, "id", a.ID, "name", a.Name) })
+		},
+	})
+}
+
+func tokenCommand() *cobra.Command {
+	var permissions []string
+	var expires string
+	create := &cobra.Command{
+		Use: "create NAME --permission P ...", Short: "Make an API token, and print it: the only time that it is to be had",
+		Long: `Make an API token that may do no more than you may. It is printed once and is
+stored by its hash only. A permission that the server does not know is refused
+with a list of those that there are; "All" is everything that you may do.`,
+		Example: `  keyturn token create ci --permission "Keys Read" --permission "Runs Read" --expires 24h`,
+		Args:    exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(permissions) == 0 {
+				return &usageError{cmd.CommandPath(), fmt.Errorf("no --permission is given")}
+			}
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var t tokenJSON
+			in := map[string]any{"name": args[0], "permissions": permissions}
+			if expires != "" {
+				in["expires"] = expires
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, "/tokens", in, &t); err != nil {
+				return err
+			}
+			return show(cmd, t, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, t.Token)
+				return err
+			})
+		},
+	}
+	create.Flags().StringArrayVar(&permissions, "permission", nil, "what it may do, by name; may be repeated")
+	create.Flags().StringVar(&expires, "expires", "", "how long it lives, such as 24h (default for ever)")
+	listing := &cobra.Command{
+		Use: "list", Short: "List API tokens, without their texts", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var out struct {
+				Tokens []tokenJSON `json:"tokens"`
+			}
+			if err := c.call(cmd.Context(), http.MethodGet, "/tokens", nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, out.Tokens, func(w io.Writer) error {
+				var rows [][]string
+				for _, t := range out.Tokens {
+					rows = append(rows, []string{t.ID, t.Name, strings.Join(t.Permissions, ", "), when(t.ExpiresAt), when(t.LastUsedAt)})
+				}
+				return table(w, "ID NAME PERMISSIONS EXPIRES LAST-USED", rows)
+			})
+		},
+	}
+	revoke := &cobra.Command{
+		Use: "revoke ID", Short: "End an API token, and those that it made, at once", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var out struct {
+				Revoked int `json:"revoked"`
+			}
+			if err := c.call(cmd.Context(), http.MethodDelete, "/tokens/"+url.PathEscape(args[0]), nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, out, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%d tokens ended\n", out.Revoked)
+				return err
+			})
+		},
+	}
+	return parent("token", "Make and revoke API tokens", create, listing, revoke)
+}
+
+func settingsCommand() *cobra.Command {
+	listing := &cobra.Command{
+		Use: "list", Short: "List settings, with their defaults and meanings", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var out struct {
+				Settings []settingJSON `json:"settings"`
+			}
+			if err := c.call(cmd.Context(), http.MethodGet, "/settings", nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, out.Settings, func(w io.Writer) error {
+				for _, s := range out.Settings {
+					if _, err := fmt.Fprintf(w, "%s = %s  (default %s)\n    %s\n", s.Name, plain(s.Value), s.Default, s.Meaning); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	set := &cobra.Command{
+		Use: "set KEY VALUE", Short: "Change a setting, for what starts from now on", Example: "  keyturn settings set rotation.soak 24h", Args: exactly(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var s settingJSON
+			if err := c.call(cmd.Context(), http.MethodPut, "/settings/"+url.PathEscape(args[0]), map[string]string{"value": args[1]}, &s); err != nil {
+				return err
+			}
+			return show(cmd, s, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s = %s\n", s.Name, s.Value)
+				return err
+			})
+		},
+	}
+	return parent("settings", "List and change settings", listing, set)
+}

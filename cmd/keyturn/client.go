@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"keyturn/internal/trust"
+)
+
+const defaultServer = "http://127.0.0.1:7780"
+
+// A client speaks api/v1.
+type client struct {
+	server string
+	token  string
+	user   string
+	pass   string
+	http   *http.Client
+}
+
+// newClient reads the environment.
+func newClient() (*client, error) {
+	c := &client{
+		server: strings.TrimSuffix(os.Getenv("KEYTURN_SERVER"), "/"),
+		token:  os.Getenv("KEYTURN_TOKEN"), user: os.Getenv("KEYTURN_USER"), pass: os.Getenv("KEYTURN_PASSWORD"),
+		http: newHTTP(),
+	}
+	if c.server == "" {
+		c.server = defaultServer
+	}
+	u, err := url.Parse(c.server)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, trust.Errorf(trust.Invalid, "KEYTURN_SERVER %q is not a URL such as %s", c.server, defaultServer)
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	if u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
+		return nil, trust.Errorf(trust.Invalid, "KEYTURN_SERVER %q is beyond this machine and not https: the credential would travel in the clear", c.server).
+			WithHint("use https, or ssh -L 7780:127.0.0.1:7780 and the default")
+	}
+	if c.token == "" && c.user == "" {
+		return nil, trust.Errorf(trust.Unauthenticated, "no credential is set").
+			WithHint("set KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD")
+	}
+	return c, nil
+}
+
+func newHTTP() *http.Client { return &http.Client{Timeout: 90 * time.Second} }
+
+// problem is an error as the server tells it.
+type problem struct {
+	Kind   string `json:"kind"`
+	Detail string `json:"detail"`
+	Hint   string `json:"hint"`
+	Field  string `json:"field"`
+}
+
+// kindOf is the inverse of trust.Kind's String.
+func kindOf(name string) trust.Kind {
+	for k := trust.Internal; k <= trust.Unavailable; k++ {
+		if k.String() == name {
+			return k
+		}
+	}
+	return trust.Internal
+}
+
+// maxAnswer bounds what is read of an answer.
+const maxAnswer = 64 << 20
+
+// call asks the server and reads its answer into out, unless that is nil.
+func (c *client) call(ctx context.Context, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+	}
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil && method == http.MethodGet && ctx.Err() == nil {
+		resp, err = c.send(ctx, method, path, body) // a connection that the server had closed
+	}
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	if resp.StatusCode >= 300 {
+		var p problem
+		if json.Unmarshal(answer, &p) != nil || p.Detail == "" {
+			return trust.Errorf(trust.Unavailable, "%s answered %s, and not as a Keyturn server does", c.server, resp.Status)
+		}
+		return &trust.Error{Kind: kindOf(p.Kind), Message: p.Detail, Hint: p.Hint, Field: p.Field}
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return trust.Errorf(trust.Unavailable, "the answer of %s cannot be read: %w", c.server, err)
+	}
+	return nil
+}
+
+func (c *client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.server+"/api/v1"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	} else {
+		req.SetBasicAuth(c.user, c.pass)
+	}
+	return c.http.Do(req)
+}
+
+// unreachable says what to do when there is no answer.
+func (c *client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var refused *net.OpError
+	if errors.As(err, &refused) && refused.Op == "dial" {
+		return trust.Errorf(trust.Unavailable, "no server answers at %s", c.server).
+			WithHint("start one with keyturn serve, or set KEYTURN_SERVER")
+	}
+	return trust.Errorf(trust.Unavailable, "%s: %w", c.server, err)
+}
+
+// A page is one page of a listing: its entries under one name.
+type page[T any] struct {
+	entries []T
+	next    string
+}
+
+// list reads a whole listing, page by page.
+func list[T any](ctx context.Context, c *client, path, name string, query url.Values) ([]T, error) {
+	all := []T{}
+	if query == nil {
+		query = url.Values{}
+	}
+	query.Set("limit", "500")
+	for {
+		var raw map[string]json.RawMessage
+		if err := c.call(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &raw); err != nil {
+			return nil, err
+		}
+		p := page[T]{}
+		if err := json.Unmarshal(raw[name], &p.entries); err != nil {
+			return nil, fmt.Errorf("listing of %s: %w", name, err)
+		}
+		all = append(all, p.entries...)
+		if next, ok := raw["next"]; ok {
+			if err := json.Unmarshal(next, &p.next); err != nil {
+				return nil, fmt.Errorf("listing of %s: %w", name, err)
+			}
+		}
+		if p.next == "" {
+			return all, nil
+		}
+		query.Set("after", p.next)
+	}
+}

@@ -1,0 +1,392 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"keyturn/internal/trust"
+)
+
+type hostJSON struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Address  string `json:"address"`
+	Login    string `json:"login"`
+	Become   string `json:"become"`
+	Mode     string `json:"mode"`
+	State    string `json:"state"`
+	Reason   string `json:"reason,omitempty"`
+	HostKeys []struct {
+		PublicKey   string `json:"public_key"`
+		Fingerprint string `json:"fingerprint"`
+		Origin      string `json:"origin"`
+	} `json:"host_keys"`
+	Credentials []struct {
+		Key        string     `json:"key"`
+		LastWorked *time.Time `json:"last_worked_at,omitempty"`
+	} `json:"credentials"`
+	Server string `json:"server,omitempty"`
+	Sshd   string `json:"sshd,omitempty"`
+	System string `json:"system,omitempty"`
+	Scan   struct {
+		Outcome string `json:"outcome"`
+		Why     string `json:"why,omitempty"`
+		Notes   []struct {
+			About string `json:"about"`
+			User  string `json:"user,omitempty"`
+			Path  string `json:"path,omitempty"`
+			Text  string `json:"text"`
+		} `json:"notes"`
+		TriedAt *time.Time `json:"tried_at,omitempty"`
+		At      *time.Time `json:"at,omitempty"`
+	} `json:"scan"`
+	CreatedAt *time.Time `json:"created_at"`
+}
+
+type findingJSON struct {
+	Kind  string     `json:"kind"`
+	Level string     `json:"level"`
+	Key   string     `json:"key,omitempty"`
+	Host  string     `json:"host,omitempty"`
+	User  string     `json:"user,omitempty"`
+	Path  string     `json:"path,omitempty"`
+	Line  int        `json:"line,omitempty"`
+	Text  string     `json:"text"`
+	Since *time.Time `json:"since"`
+}
+
+func hostCommand() *cobra.Command {
+	return parent("host", "Add hosts, and say what may be done to them",
+		hostAddCommand(), hostListCommand(), hostShowCommand(),
+		hostChangeCommand("enforce", "Let Keyturn change a host", "/enforce", "%s may be changed now\n"),
+		hostChangeCommand("inventory", "Have Keyturn only watch a host", "/inventory", "%s is only watched now\n"),
+		hostConfirmCommand(), hostRemoveCommand(),
+	)
+}
+
+func hostAddCommand() *cobra.Command {
+	in := map[string]any{}
+	var address, login, identity, key, become, hostKey string
+	var acceptNew, enforce, wait, passphrase bool
+	cmd := &cobra.Command{
+		Use:   "add NAME --address HOST:PORT --login USER (--identity FILE | --key UUID) (--host-key KEY | --accept-new)",
+		Short: "Take in a host: log in once, read what it is, and keep the credential",
+		Long: `Take in a host. Keyturn logs in to one account with a private key that it keeps,
+sealed, from then on; as root, or with --become sudo or doas, it sees every
+account, else that one.
+
+The host is known by its host key: given with --host-key, or with --accept-new
+whatever it presents first, which is a finding until "keyturn host confirm".
+
+A host is first only watched; --enforce, or later "keyturn host enforce", lets
+Keyturn change it.`,
+		Example: `  keyturn host add web1 --address web1.example.com:22 --login root --identity ~/.ssh/ops --host-key "ssh-ed25519 AAAA..."
+  keyturn host add db1 --address 10.0.0.7:22 --login deploy --become sudo --identity ops --accept-new --enforce`,
+		Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			in["name"], in["address"], in["login"], in["accept_new"], in["enforce"] = args[0], address, login, acceptNew, enforce
+			for name, v := range map[string]string{"become": become, "host_key": hostKey, "key": key} {
+				if v != "" {
+					in[name] = v
+				}
+			}
+			if identity != "" {
+				if in["private_key"], err = readSecretFile(identity); err != nil {
+					return err
+				}
+			}
+			if passphrase {
+				if in["passphrase"], err = readPassphrase(cmd); err != nil {
+					return err
+				}
+			}
+			var out struct {
+				Host hostJSON `json:"host"`
+				Run  string   `json:"run"`
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, "/hosts", in, &out); err != nil {
+				return err
+			}
+			if !wait {
+				return show(cmd, out, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "host %s is being enrolled by run %s\n", out.Host.Name, out.Run)
+					return err
+				})
+			}
+			if _, err := c.watch(cmd, out.Run); err != nil {
+				return err
+			}
+			if err := c.call(cmd.Context(), http.MethodGet, "/hosts/"+url.PathEscape(out.Host.ID), nil, &out.Host); err != nil {
+				return err
+			}
+			if out.Host.State != "ready" {
+				return trust.Errorf(trust.Conflict, "host %q was not taken in: %s", out.Host.Name, out.Host.Reason).
+					WithHint("keyturn host remove %s, then add it again", out.Host.Name)
+			}
+			return show(cmd, out, func(w io.Writer) error {
+				if _, err := fmt.Fprintf(w, "host %s is ready: %s\n", out.Host.Name, plain(out.Host.Server)); err != nil {
+					return err
+				}
+				for _, k := range out.Host.HostKeys {
+					if k.Origin == "first-use" {
+						if _, err := fmt.Fprintf(w, "It presented the host key %s, which nobody has vouched for.\nCompare it, then: keyturn host confirm %s\n", k.Fingerprint, out.Host.Name); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&address, "address", "", "where it listens, HOST:PORT")
+	f.StringVar(&login, "login", "", "the account to log in to")
+	f.StringVar(&identity, "identity", "", "private key file that opens the account")
+	f.StringVar(&key, "key", "", "or the uuid of a key that Keyturn holds")
+	f.BoolVar(&passphrase, "passphrase-stdin", false, "read the private key file's passphrase from standard input")
+	f.StringVar(&become, "become", "", "how that account becomes root: sudo or doas, without a password")
+	f.StringVar(&hostKey, "host-key", "", `the key that it presents, "ssh-ed25519 AAAA..."`)
+	f.BoolVar(&acceptNew, "accept-new", false, "trust whatever host key it presents first")
+	f.BoolVar(&enforce, "enforce", false, "let Keyturn change it")
+	f.BoolVar(&wait, "wait", true, "wait until it is enrolled")
+	require(cmd, "address", "login")
+	return cmd
+}
+
+func hostListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List hosts", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			hosts, err := list[hostJSON](cmd.Context(), c, "/hosts", "hosts", nil)
+			if err != nil {
+				return err
+			}
+			return show(cmd, hosts, func(w io.Writer) error {
+				var rows [][]string
+				for _, h := range hosts {
+					rows = append(rows, []string{h.Name, h.Address, h.Login, h.Mode, h.State, h.Scan.Outcome, strings.TrimPrefix(h.Server, "SSH-2.0-")})
+				}
+				return table(w, "NAME ADDRESS LOGIN MODE STATE SCAN SERVER", rows)
+			})
+		},
+	}
+}
+
+func hostShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show a host: its keys, credentials, and what the last scan could not see", Args: exactly(1), ValidArgsFunction: completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var h hostJSON
+			if err := c.call(cmd.Context(), http.MethodGet, "/hosts/"+url.PathEscape(args[0]), nil, &h); err != nil {
+				return err
+			}
+			return show(cmd, h, func(w io.Writer) error { return printHost(w, h) })
+		},
+	}
+}
+
+func printHost(w io.Writer, h hostJSON) error {
+	pairs := []string{
+		"name", h.Name, "id", h.ID, "address", h.Address, "login", h.Login, "become", h.Become, "mode", h.Mode,
+		"state", h.State, "reason", h.Reason, "server", h.Server, "sshd", h.Sshd, "system", h.System,
+		"scan", h.Scan.Outcome, "scanned", when(h.Scan.At), "why", h.Scan.Why,
+	}
+	for _, k := range h.HostKeys {
+		pairs = append(pairs, "host key", k.Fingerprint+" ("+k.Origin+")")
+	}
+	for _, k := range h.Credentials {
+		pairs = append(pairs, "credential", k.Key)
+	}
+	for _, n := range h.Scan.Notes {
+		pairs = append(pairs, "note", strings.TrimSpace(n.User+" "+n.Path+" "+n.Text))
+	}
+	return fields(w, pairs...)
+}
+
+func hostChangeCommand(use, short, path, done string) *cobra.Command {
+	return &cobra.Command{
+		Use: use + " NAME", Short: short, Args: exactly(1), ValidArgsFunction: completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var h hostJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/hosts/"+url.PathEscape(args[0])+path, nil, &h); err != nil {
+				return err
+			}
+			return show(cmd, h, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, done, h.Name)
+				return err
+			})
+		},
+	}
+}
+
+func hostConfirmCommand() *cobra.Command {
+	var hostKey string
+	cmd := &cobra.Command{
+		Use: "confirm NAME", Short: "Vouch for the host keys that were accepted on first use, or pin another", Args: exactly(1), ValidArgsFunction: completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			in := map[string]string{}
+			if hostKey != "" {
+				in["host_key"] = hostKey
+			}
+			var h hostJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/hosts/"+url.PathEscape(args[0])+"/confirm", in, &h); err != nil {
+				return err
+			}
+			return show(cmd, h, func(w io.Writer) error {
+				for _, k := range h.HostKeys {
+					if _, err := fmt.Fprintf(w, "%s is known by %s (%s)\n", h.Name, k.Fingerprint, k.Origin); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&hostKey, "host-key", "", `pin this key in the place of all others, "ssh-ed25519 AAAA..."`)
+	return cmd
+}
+
+func hostRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Short: "Forget a host; nothing on it changes", Args: exactly(1), ValidArgsFunction: completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var out map[string]string
+			if err := c.call(cmd.Context(), http.MethodDelete, "/hosts/"+url.PathEscape(args[0]), nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, out, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s is forgotten\n", args[0])
+				return err
+			})
+		},
+	}
+}
+
+func scanCommand() *cobra.Command {
+	var wait bool
+	cmd := &cobra.Command{
+		Use:   "scan [HOST ...]",
+		Short: "Read hosts, or all of them: who is let in, by which keys, and where private keys lie",
+		Long: `Read hosts: which sshd serves them, which files it reads for each account that
+the login may read, every key in them, and identity files. A scan changes
+nothing. Hosts that do not answer are told in "keyturn host list", and are no
+failure of the others.`,
+		ValidArgsFunction: completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var out startedJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/scans", map[string]any{"hosts": args}, &out); err != nil {
+				return err
+			}
+			return c.follow(cmd, out.Run, wait)
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it has ended")
+	return cmd
+}
+
+func findingCommand() *cobra.Command {
+	return parent("finding", "What is wrong with keys and hosts", &cobra.Command{
+		Use: "list", Short: "List findings: unknown, orphaned, shared, weak, stale and unrestricted keys, and hosts to confirm", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			findings, err := list[findingJSON](cmd.Context(), c, "/findings", "findings", nil)
+			if err != nil {
+				return err
+			}
+			return show(cmd, findings, func(w io.Writer) error {
+				var rows [][]string
+				for _, f := range findings {
+					place := f.Path
+					if f.Line > 0 {
+						place = fmt.Sprintf("%s:%d", f.Path, f.Line)
+					}
+					rows = append(rows, []string{f.Kind, f.Level, f.Host, place, f.Key, f.Text})
+				}
+				return table(w, "KIND LEVEL HOST PLACE KEY WHAT", rows)
+			})
+		},
+	})
+}
+
+// readSecretFile reads a private key file. "-" is standard input.
+func readSecretFile(path string) (string, error) {
+	const most = 64 << 10
+	in := os.Stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", trust.Errorf(trust.Invalid, "%w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, most+1))
+	if err != nil {
+		return "", trust.Errorf(trust.Invalid, "%s: %w", path, err)
+	}
+	if len(data) > most {
+		return "", trust.Errorf(trust.Invalid, "%s is longer than a private key file can be", path)
+	}
+	return string(data), nil
+}
+
+// readPassphrase reads one line of standard input.
+func readPassphrase(cmd *cobra.Command) (string, error) {
+	data, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 4096))
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}
+
+// require makes flags of a command required, as usage errors.
+func require(cmd *cobra.Command, names ...string) {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, name := range names {
+			if !cmd.Flags().Changed(name) {
+				return &usageError{cmd.CommandPath(), fmt.Errorf("--%s is not given", name)}
+			}
+		}
+		return run(cmd, args)
+	}
+}

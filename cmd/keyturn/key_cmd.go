@@ -1,0 +1,358 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"keyturn/internal/trust"
+)
+
+type keyJSON struct {
+	UUID        string `json:"uuid"`
+	Kind        string `json:"kind"`
+	Fingerprint string `json:"fingerprint"`
+	PublicKey   string `json:"public_key"`
+	Type        string `json:"type"`
+	Bits        int    `json:"bits"`
+	Comment     string `json:"comment"`
+	Owner       string `json:"owner,omitempty"`
+	State       string `json:"state"`
+	Custody     string `json:"custody"`
+	Compromised bool   `json:"compromised,omitempty"`
+	Authorized  []struct {
+		placeJSON
+		Options string `json:"options"`
+	} `json:"authorized"`
+	Identities    []placeJSON   `json:"identities"`
+	Replaces      []string      `json:"replaces"`
+	ReplacedBy    []string      `json:"replaced_by"`
+	CreatedAt     *time.Time    `json:"created_at"`
+	LastRotatedAt *time.Time    `json:"last_rotated_at"`
+	Findings      []findingJSON `json:"findings"`
+}
+
+type placeJSON struct {
+	Host string `json:"host"`
+	User string `json:"user"`
+	Path string `json:"path"`
+}
+
+func (p placeJSON) String() string { return p.Host + ":" + p.User + ":" + p.Path }
+
+func keyCommand() *cobra.Command {
+	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(), keyShowCommand(), keyGenerateCommand(), keyImportCommand())
+}
+
+func keyListCommand() *cobra.Command {
+	var states, kinds []string
+	var search string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List keys, and where their halves lie", Args: noArgs,
+		Example: "  keyturn key list --state rotated\n  keyturn key list --search alice --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			q := url.Values{}
+			if len(states) > 0 {
+				q.Set("state", strings.Join(states, ","))
+			}
+			if len(kinds) > 0 {
+				q.Set("kind", strings.Join(kinds, ","))
+			}
+			if search != "" {
+				q.Set("q", search)
+			}
+			keys, err := list[keyJSON](cmd.Context(), c, "/keys", "keys", q)
+			if err != nil {
+				return err
+			}
+			return show(cmd, keys, func(w io.Writer) error {
+				var rows [][]string
+				for _, k := range keys {
+					rows = append(rows, []string{k.UUID, k.Kind, k.Type, k.State, k.Custody, fmt.Sprint(len(k.Authorized)), fmt.Sprint(len(k.Identities)), k.Comment})
+				}
+				return table(w, "UUID KIND TYPE STATE CUSTODY AUTHORIZED IDENTITIES COMMENT", rows)
+			})
+		},
+	}
+	cmd.Flags().StringSliceVar(&states, "state", nil, "only keys in this state: active, rotated, retired, deleted")
+	cmd.Flags().StringSliceVar(&kinds, "kind", nil, "only keys of this kind: user, host")
+	cmd.Flags().StringVar(&search, "search", "", "only keys with this text in comment, fingerprint, owner or a host's name")
+	return cmd
+}
+
+func keyShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show UUID", Short: "Show a key: its places, what it replaced, what is wrong with it", Args: exactly(1), ValidArgsFunction: completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			k, err := c.key(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			return show(cmd, k, func(w io.Writer) error { return printKey(w, k) })
+		},
+	}
+}
+
+func (c *client) key(cmd *cobra.Command, id string) (k keyJSON, err error) {
+	err = c.call(cmd.Context(), http.MethodGet, "/keys/"+url.PathEscape(id), nil, &k)
+	return k, err
+}
+
+func printKey(w io.Writer, k keyJSON) error {
+	pairs := []string{
+		"uuid", k.UUID, "kind", k.Kind, "fingerprint", k.Fingerprint, "type", fmt.Sprintf("%s (%d bits)", k.Type, k.Bits), "comment", k.Comment, "owner", k.Owner,
+		"state", k.State, "custody", k.Custody, "created", when(k.CreatedAt), "last rotated", when(k.LastRotatedAt),
+		"replaces", strings.Join(k.Replaces, ", "), "replaced by", strings.Join(k.ReplacedBy, ", "),
+	}
+	if k.Compromised {
+		pairs = append(pairs, "compromised", "yes")
+	}
+	for _, p := range k.Authorized {
+		text := p.String()
+		if p.Options != "" {
+			text += "  [" + p.Options + "]"
+		}
+		pairs = append(pairs, "authorized", text)
+	}
+	for _, p := range k.Identities {
+		pairs = append(pairs, "identity", p.String())
+	}
+	for _, f := range k.Findings {
+		pairs = append(pairs, f.Level, f.Kind+": "+f.Text)
+	}
+	return fields(w, pairs...)
+}
+
+func keyGenerateCommand() *cobra.Command {
+	var kind, comment string
+	var bits int
+	cmd := &cobra.Command{
+		Use: "generate", Short: "Make a key pair that Keyturn holds, and print its public half", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return addKey(cmd, map[string]any{"type": kind, "bits": bits, "comment": comment})
+		},
+	}
+	cmd.Flags().StringVar(&kind, "type", "ed25519", "ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521 or rsa")
+	cmd.Flags().IntVar(&bits, "bits", 0, "size of an RSA key (default 3072)")
+	cmd.Flags().StringVar(&comment, "comment", "", "what to call it")
+	return cmd
+}
+
+func keyImportCommand() *cobra.Command {
+	var comment string
+	var passphrase bool
+	cmd := &cobra.Command{
+		Use: "import FILE", Short: "Have Keyturn hold a private key: OpenSSH, PKCS#1, SEC 1 or PKCS#8", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := readSecretFile(args[0])
+			if err != nil {
+				return err
+			}
+			in := map[string]any{"private_key": text}
+			if comment != "" {
+				in["comment"] = comment
+			}
+			if passphrase {
+				if in["passphrase"], err = readPassphrase(cmd); err != nil {
+					return err
+				}
+			}
+			return addKey(cmd, in)
+		},
+	}
+	cmd.Flags().StringVar(&comment, "comment", "", "what to call it, instead of what the file says")
+	cmd.Flags().BoolVar(&passphrase, "passphrase-stdin", false, "read the file's passphrase from standard input")
+	return cmd
+}
+
+func addKey(cmd *cobra.Command, in map[string]any) error {
+	c, err := newClient()
+	if err != nil {
+		return err
+	}
+	var k keyJSON
+	if err := c.call(cmd.Context(), http.MethodPost, "/keys", in, &k); err != nil {
+		return err
+	}
+	return show(cmd, k, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s\n%s %s\n", k.UUID, k.PublicKey, plain(k.Comment))
+		return err
+	})
+}
+
+func rotateCommand() *cobra.Command {
+	var wait, dry, share, compromised, yes bool
+	var soak string
+	var canary int
+	cmd := &cobra.Command{
+		Use:   "rotate UUID ...",
+		Short: "Put new keys in the place of user keys, everywhere, without locking anyone out",
+		Long: `Rotate user keys. For each, a new key of the same type is made; a line for it is
+put after each line of the old key, with the same options; a login proves it; it
+is installed where the old private key lies; both are accepted while the run
+soaks; it is proven again; and only then are the old key's lines taken away, and
+seen to be refused. The first failure holds the run, with the old key in place.
+
+Every step is written down before it is taken: the server may be killed at any
+instant, and goes on where it was. "keyturn rollback" takes it all back.
+
+--dry-run changes nothing and prints what would change in each file.
+
+--compromised is for a key that may be in wrong hands: it does not soak and does
+not wait for uses of the old key to end, so that whoever still uses a copy that
+Keyturn does not know is locked out by it. It says so and asks first.`,
+		Example: `  keyturn rotate 7f1c... --dry-run
+  keyturn rotate 7f1c... --wait
+  keyturn rotate 7f1c... --soak 24h --canary 3`,
+		Args: atLeast(1), ValidArgsFunction: completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			if compromised && !dry && !yes {
+				if err := c.confirmCompromised(cmd, args); err != nil {
+					return err
+				}
+			}
+			in := map[string]any{"keys": args, "dry_run": dry, "share": share, "compromised": compromised}
+			if soak != "" {
+				in["soak"] = soak
+			}
+			if cmd.Flags().Changed("canary") {
+				in["canary"] = canary
+			}
+			var out startedJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/rotations", in, &out); err != nil {
+				return err
+			}
+			if dry {
+				return c.printPreview(cmd, out.Run)
+			}
+			return c.follow(cmd, out.Run, wait)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&wait, "wait", false, "wait until the old keys are gone; leaving is safe, the server goes on")
+	f.StringVar(&soak, "soak", "", "how long both keys are accepted, such as 0s or 24h (default the setting rotation.soak)")
+	f.IntVar(&canary, "canary", 0, "how many places go first (default the setting rotation.canary)")
+	f.BoolVar(&dry, "dry-run", false, "change nothing: print what would change in each file")
+	f.BoolVar(&share, "share", false, "also a key that lies only on hosts: Keyturn makes the new one, holds it, and installs it there")
+	f.BoolVar(&compromised, "compromised", false, "the old key may be in wrong hands: withdraw it without soaking")
+	f.BoolVar(&yes, "yes", false, "do not ask about --compromised")
+	return cmd
+}
+
+// confirmCompromised says what withdrawing at once breaks, and asks.
+func (c *client) confirmCompromised(cmd *cobra.Command, ids []string) error {
+	w := cmd.ErrOrStderr()
+	for _, id := range ids {
+		k, err := c.key(cmd, id)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "key %s (%s) is accepted in %d places, and lies in %d that are known:\n", k.UUID, plain(k.Comment), len(k.Authorized), len(k.Identities))
+		for _, p := range k.Identities {
+			fmt.Fprintf(w, "  %s\n", plain(p.String()))
+		}
+	}
+	fmt.Fprintln(w, "Those get the new key. Every other copy, in an agent, a CI secret or a laptop, stops working at once, and nobody is asked.")
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return trust.Errorf(trust.Invalid, "--compromised was not confirmed").WithHint("add --yes")
+	}
+	fmt.Fprint(w, "Go on? [y/N] ")
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil || strings.ToLower(strings.TrimSpace(answer)) != "y" {
+		return trust.Errorf(trust.Invalid, "nothing was changed")
+	}
+	return nil
+}
+
+func rollbackCommand() *cobra.Command {
+	var wait, force, current bool
+	cmd := &cobra.Command{
+		Use:   "rollback UUID ...",
+		Short: "Bring rotated or retired keys back, as safely as they went",
+		Long: `Bring keys of the rotated inventory back. What is put back is proven before what
+is there now is touched; files that nobody wrote to since are as they were, byte
+for byte, and others keep what was added. A rotation that is still running is
+taken back from where it is.`,
+		Example: "  keyturn key list --state rotated\n  keyturn rollback 7f1c... --wait",
+		Args:    atLeast(1), ValidArgsFunction: completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var out struct {
+				Runs []string `json:"runs"`
+			}
+			in := map[string]any{"keys": args, "force": force, "current": current}
+			if err := c.call(cmd.Context(), http.MethodPost, "/rollbacks", in, &out); err != nil {
+				return err
+			}
+			for _, run := range out.Runs {
+				if err := c.follow(cmd, run, wait); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until they are back")
+	cmd.Flags().BoolVar(&current, "current", false, "the keys are those in use: bring back the one that each replaced")
+	cmd.Flags().BoolVar(&force, "force", false, "also a key that is marked as compromised")
+	return cmd
+}
+
+func retireCommand() *cobra.Command {
+	var wait bool
+	cmd := &cobra.Command{
+		Use:   "retire UUID ...",
+		Short: "Withdraw keys everywhere, without a successor",
+		Long: `Withdraw keys from every file that grants them a login, without putting others in
+their place: for keys that nobody should use any more. "keyturn rollback" brings
+their lines back. A key is not taken away from the last credential by which
+Keyturn itself opens a host.`,
+		Args: atLeast(1), ValidArgsFunction: completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			for _, id := range args {
+				k, err := c.key(cmd, id)
+				if err != nil {
+					return err
+				}
+				for _, p := range k.Authorized {
+					fmt.Fprintf(cmd.ErrOrStderr(), "key %s will no longer open %s\n", k.UUID, plain(p.String()))
+				}
+			}
+			var out startedJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/retirements", map[string]any{"keys": args}, &out); err != nil {
+				return err
+			}
+			return c.follow(cmd, out.Run, wait)
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until they are gone")
+	return cmd
+}

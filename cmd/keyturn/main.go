@@ -1,0 +1,154 @@
+// Keyturn is the whole product in one binary: the server, and the command line
+// that speaks its API.
+//
+// serve and demo run a server; every other command but look and version is a
+// client of api/v1 over HTTP, and knows nothing of the server but that.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"keyturn/internal/trust"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run runs one command and returns its exit code: 0 for success only, 2 for a
+// command line that cannot be understood, 1 for everything else.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "keyturn: %v\nhint: %s --help\n", err, usage.command)
+		return 2
+	case errors.Is(err, errQuiet):
+		return 1
+	}
+	fmt.Fprintf(stderr, "keyturn: %v\n", err)
+	var e *trust.Error
+	if errors.As(err, &e) && e.Hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", e.Hint)
+	}
+	return 1
+}
+
+// errQuiet fails a command that has said why already.
+var errQuiet = errors.New("failed")
+
+// A usageError is a command line that cannot be understood.
+type usageError struct {
+	command string
+	err     error
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "keyturn",
+		Short: "Own an organisation's SSH trust: find every key, rotate without a lockout, take it back",
+		Long: `Keyturn finds every SSH key of an organisation and rotates them on real servers
+without ever locking anyone out: the new key is proven before the old one is
+touched, a crash at any instant is carried on from, and every rotation can be
+taken back.
+
+  keyturn demo     shows all of that on throw-away servers, in a minute
+  keyturn serve    runs the server; the other commands speak to it
+
+KEYTURN_SERVER is the server (default ` + defaultServer + `), and KEYTURN_TOKEN, or
+KEYTURN_USER and KEYTURN_PASSWORD, the credential.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{cmd.CommandPath(), fmt.Errorf("there is no command %q", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().Bool("json", false, "print one JSON value, with stable names, instead of text")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd.CommandPath(), err} })
+	root.AddCommand(
+		serveCommand(), demoCommand(), lookCommand(), versionCommand(),
+		accountCommand(), tokenCommand(), settingsCommand(),
+		hostCommand(), scanCommand(), findingCommand(),
+		keyCommand(), rotateCommand(), rollbackCommand(), retireCommand(), runCommand(),
+	)
+	root.InitDefaultCompletionCmd()
+	return root
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return show(cmd, map[string]string{"version": version}, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, "keyturn", version)
+				return err
+			})
+		},
+	}
+}
+
+// parent makes a command that only has others below it.
+func parent(use, short string, children ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{cmd.CommandPath(), fmt.Errorf("%q has no command %q", cmd.CommandPath(), args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(children...)
+	return cmd
+}
+
+// Checks of how many arguments there are, as usage errors.
+
+func noArgs(cmd *cobra.Command, args []string) error { return usage(cmd, cobra.NoArgs(cmd, args)) }
+
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error { return usage(cmd, cobra.ExactArgs(n)(cmd, args)) }
+}
+
+func atLeast(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		return usage(cmd, cobra.MinimumNArgs(n)(cmd, args))
+	}
+}
+
+func usage(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &usageError{cmd.CommandPath(), err}
+}

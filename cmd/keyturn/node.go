@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"keyturn/internal/api"
+	"keyturn/internal/api/appviewx"
+	v1 "keyturn/internal/api/v1"
+	"keyturn/internal/control"
+	"keyturn/internal/discovery"
+	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/keyring"
+	"keyturn/internal/reach"
+	"keyturn/internal/rotation"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// A config is what a node is started with.
+type config struct {
+	data     string // directory; made if it is missing
+	database string // URL, or empty for SQLite in data
+	kekFile  string // path, or empty for kekPath's
+	http     string // address to listen at
+	password string // of "admin" at the first start, or empty
+	workers  int    // steps of runs at a time
+	log      *slog.Logger
+	// crash is called around every commit of the engine and every effect on a
+	// host. Tests of crashes set it; nil otherwise.
+	crash func(context.Context, string) error
+}
+
+// A node is one running server: everything that is wired together, in the
+// order in which it was, and taken apart in the opposite one.
+type node struct {
+	beginning identity.Beginning
+	address   string // where it listens
+	server    *http.Server
+	listener  net.Listener
+	engine    *job.Engine
+	reach     *reach.Reach
+	store     *store.Store
+	log       *slog.Logger
+}
+
+// openNode wires a node up to the point at which it listens. This function is
+// the map of the program.
+func openNode(ctx context.Context, c config) (_ *node, err error) {
+	if err := checkListen(c.http); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.data, 0o700); err != nil {
+		return nil, trust.Errorf(trust.Unavailable, "data directory: %w", err)
+	}
+	n := &node{log: c.log}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+
+	var keys *keyring.Keyring // opened below: it lies in the store that seals by it
+	n.store, err = store.Open(ctx, store.Options{
+		URL:    databaseURL(c),
+		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, job.Schema, control.Schema},
+		Personal: func(tx *store.Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error) {
+			return keys.SealPersonal(tx, tenant, person, plain)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	kek, err := loadKEK(ctx, n.store, c)
+	if err != nil {
+		return nil, err
+	}
+	if keys, err = keyring.Open(ctx, n.store, kek); err != nil {
+		return nil, err
+	}
+	directory, err := identity.Open(n.store, keys, identity.Options{Log: c.log})
+	if err != nil {
+		return nil, err
+	}
+	if n.beginning, err = directory.First(ctx, c.password); err != nil {
+		return nil, err
+	}
+	installation, err := control.Installation(ctx, n.store)
+	if err != nil {
+		return nil, err
+	}
+
+	n.reach = reach.New(n.store, keys, c.crash, c.log)
+	procedures := rotation.New(n.store, keys, n.reach).Procedures()
+	procedures = append(procedures, discovery.New(n.store, n.reach).Procedures()...)
+	n.engine, err = job.New(n.store, procedures, job.Options{
+		Workers: c.workers, Installation: installation, Sole: c.database == "", Log: c.log, Hook: c.crash,
+		Planners: map[string]job.Planner{
+			control.ScanSchedule:  discovery.PlanScheduled,
+			control.PurgeSchedule: rotation.PlanPurge,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	plane := control.New(n.store, directory, keys, n.engine)
+	if err := plane.Schedule(ctx, n.beginning.Tenant); err != nil {
+		return nil, err
+	}
+
+	n.server = api.NewServer(c.log, plane.Ready, api.Door{Prefix: "/api/v1/", Handler: v1.New(plane, n.logError)}, api.Door{Prefix: "/avxapi/", Handler: appviewx.New(plane)})
+	if n.listener, err = net.Listen("tcp", c.http); err != nil {
+		return nil, trust.Errorf(trust.Unavailable, "%w", err).WithHint("another server may be running; choose another address with --http")
+	}
+	n.address = n.listener.Addr().String()
+	return n, nil
+}
+
+// run serves until ctx ends or something fails for good.
+func (n *node) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	engineDone := make(chan error, 1)
+	go func() {
+		err := n.engine.Run(ctx)
+		cancel(fmt.Errorf("the engine stopped: %w", errors.Join(err, context.Cause(ctx))))
+		engineDone <- err
+	}()
+	serveDone := make(chan error, 1)
+	go func() {
+		err := n.server.Serve(n.listener)
+		cancel(err)
+		serveDone <- err
+	}()
+	<-ctx.Done()
+	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer stop()
+	_ = n.server.Shutdown(grace) // what is not done by then is cut off by close
+	err := <-engineDone
+	if serveErr := <-serveDone; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+// logError logs what a client is not told.
+func (n *node) logError(_ context.Context, err error) { n.log.Error("a request failed", "err", err) }
+
+// close takes the node apart.
+func (n *node) close() {
+	if n.listener != nil {
+		_ = n.listener.Close()
+	}
+	if n.server != nil {
+		_ = n.server.Close()
+	}
+	if n.reach != nil {
+		n.reach.Close()
+	}
+	if n.store != nil {
+		if err := n.store.Close(); err != nil {
+			n.log.Error("closing the database", "err", err)
+		}
+	}
+}
+
+func databaseURL(c config) string {
+	if c.database != "" {
+		return c.database
+	}
+	return "sqlite:" + filepath.Join(c.data, "keyturn.db")
+}
+
+// loadKEK reads the key-encryption key. It is made only where nothing was
+// sealed under another one yet: a lost file must not be papered over by a new
+// one that opens nothing.
+func loadKEK(ctx context.Context, s *store.Store, c config) (keyring.KEK, error) {
+	path := c.kekFile
+	if path == "" {
+		var err error
+		if path, err = kekPath(); err != nil {
+			return keyring.KEK{}, err
+		}
+	}
+	expected, err := keyring.Expected(ctx, s)
+	if err != nil {
+		return keyring.KEK{}, err
+	}
+	return keyring.LoadKEK(path, c.data, expected == "")
+}
+
+// kekPath is where the key-encryption key lies by default: never in the data
+// directory, so that a copy of that is worth nothing.
+func kekPath() (string, error) {
+	if os.Geteuid() == 0 && os.Getenv("XDG_CONFIG_HOME") == "" {
+		return "/etc/keyturn/kek", nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", trust.Errorf(trust.Invalid, "there is no place for the key-encryption key: %w", err).WithHint("name a file with --kek-file")
+	}
+	return filepath.Join(dir, "keyturn", "kek"), nil
+}
+
+// checkListen refuses an address that others could reach: there is no TLS yet
+// to keep passwords and tokens from whoever listens in between.
+func checkListen(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return trust.Errorf(trust.Invalid, "--http %q is not of the form host:port", address)
+	}
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); host == "localhost" || err == nil && ip.Unmap().IsLoopback() {
+		return nil
+	}
+	return trust.Errorf(trust.Invalid, "--http %q is beyond loopback, and this server has no TLS: passwords and tokens would travel in the clear", address).
+		WithHint("listen at 127.0.0.1 and put a TLS proxy or an ssh -L tunnel in front of it")
+}

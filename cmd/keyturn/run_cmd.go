@@ -1,0 +1,530 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"keyturn/internal/trust"
+)
+
+type runJSON struct {
+	Run       string `json:"run"`
+	Procedure string `json:"procedure"`
+	Subject   string `json:"subject"`
+	State     string `json:"state"`
+	Direction string `json:"direction"`
+	Row       string `json:"row,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+	Keys      []struct {
+		Old string   `json:"old"`
+		New []string `json:"new"`
+	} `json:"keys"`
+	Rows []struct {
+		Name    string `json:"name"`
+		Places  int    `json:"places"`
+		Done    int    `json:"done"`
+		Waiting int    `json:"waiting"`
+		Failed  int    `json:"failed"`
+		Left    int    `json:"left"`
+		Skipped bool   `json:"skipped,omitempty"`
+	} `json:"rows"`
+	Troubled []struct {
+		Place string     `json:"place"`
+		Row   string     `json:"row"`
+		State string     `json:"state"`
+		Error string     `json:"error"`
+		Next  *time.Time `json:"next,omitempty"`
+	} `json:"troubled"`
+	Left      []string   `json:"left"`
+	BackOf    string     `json:"back_of,omitempty"`
+	BackBy    string     `json:"back_by,omitempty"`
+	By        string     `json:"by"`
+	CreatedAt *time.Time `json:"created_at"`
+	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	Until     *time.Time `json:"until,omitempty"`
+	Revision  int64      `json:"revision"`
+}
+
+func (r runJSON) ended() bool { return slices.Contains([]string{"done", "back", "partial"}, r.State) }
+
+type startedJSON struct {
+	Run string `json:"run"`
+}
+
+type placeReportJSON struct {
+	Name      string `json:"name"`
+	Half      string `json:"half"`
+	Untouched string `json:"untouched,omitempty"`
+	Before    string `json:"before,omitempty"`
+	After     string `json:"after,omitempty"`
+	Gone      bool   `json:"gone,omitempty"`
+	Left      bool   `json:"left,omitempty"`
+	Preview   *struct {
+		Works string `json:"works,omitempty"`
+		Why   string `json:"why,omitempty"`
+		Diff  string `json:"diff,omitempty"`
+		Text  string `json:"text,omitempty"`
+	} `json:"preview,omitempty"`
+}
+
+func runCommand() *cobra.Command {
+	return parent("run", "Follow what is being done on hosts, and steer it",
+		runListCommand(), runShowCommand(), runWatchCommand(),
+		runPauseCommand(), runAskCommand("resume", "Have a paused or held run go on"), runBackCommand(), runLeaveCommand())
+}
+
+func runListCommand() *cobra.Command {
+	var open bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List runs, newest first", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			q := url.Values{}
+			if open {
+				q.Set("open", "true")
+			}
+			runs, err := list[runJSON](cmd.Context(), c, "/runs", "runs", q)
+			if err != nil {
+				return err
+			}
+			return show(cmd, runs, func(w io.Writer) error {
+				var rows [][]string
+				for _, r := range runs {
+					rows = append(rows, []string{r.Run, r.Procedure, r.State, r.Row, when(r.CreatedAt), r.Reason})
+				}
+				return table(w, "RUN PROCEDURE STATE ROW STARTED WHY", rows)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&open, "open", false, "only runs that have not ended")
+	return cmd
+}
+
+func runShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show RUN", Short: "Show a run: its rows, what holds it, what it found at each place", Args: exactly(1), ValidArgsFunction: completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			r, err := c.run(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return show(cmd, r, func(w io.Writer) error {
+				if err := printRun(w, r); err != nil {
+					return err
+				}
+				places, err := c.places(cmd.Context(), r)
+				if err != nil {
+					return err
+				}
+				return printPlaces(w, places)
+			})
+		},
+	}
+}
+
+func (c *client) run(ctx context.Context, id string) (r runJSON, err error) {
+	err = c.call(ctx, http.MethodGet, "/runs/"+url.PathEscape(id), nil, &r)
+	return r, err
+}
+
+// places returns what a run says of its places, of the procedures that do.
+func (c *client) places(ctx context.Context, r runJSON) ([]placeReportJSON, error) {
+	if !slices.Contains([]string{"rotate", "retire", "restore", "preview"}, r.Procedure) {
+		return nil, nil
+	}
+	return list[placeReportJSON](ctx, c, "/runs/"+url.PathEscape(r.Run)+"/places", "places", nil)
+}
+
+func printRun(w io.Writer, r runJSON) error {
+	pairs := []string{
+		"run", r.Run, "procedure", r.Procedure, "state", r.State, "direction", r.Direction, "why", r.Reason,
+		"started", when(r.CreatedAt), "by", r.By, "ended", when(r.EndedAt), "waits until", when(r.Until), "takes back", r.BackOf, "taken back by", r.BackBy,
+	}
+	for _, k := range r.Keys {
+		pairs = append(pairs, "key", strings.TrimSuffix(k.Old+" -> "+strings.Join(k.New, ", "), " -> "))
+	}
+	if err := fields(w, pairs...); err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, x := range r.Rows {
+		note := ""
+		if x.Skipped {
+			note = "skipped"
+		}
+		rows = append(rows, []string{x.Name, fmt.Sprintf("%d/%d", x.Done, x.Places), count(x.Waiting), count(x.Failed), count(x.Left), note})
+	}
+	if err := table(w, "ROW DONE WAITING FAILED LEFT NOTE", rows); err != nil {
+		return err
+	}
+	for _, t := range r.Troubled {
+		if _, err := fmt.Fprintf(w, "%s %s in %s: %s\n", plain(t.Place), t.State, t.Row, plain(t.Error)); err != nil {
+			return err
+		}
+	}
+	for _, name := range r.Left {
+		if _, err := fmt.Fprintf(w, "left: %s\n", plain(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func count(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func printPlaces(w io.Writer, places []placeReportJSON) error {
+	var rows [][]string
+	for _, p := range places {
+		note := p.Untouched
+		if p.Left {
+			note = "left"
+		}
+		gone := ""
+		if p.Gone {
+			gone = "refused"
+		}
+		rows = append(rows, []string{p.Name, p.Half, p.Before, p.After, gone, note})
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return table(w, "PLACE HALF OLD-KEY-BEFORE NEW-KEY OLD-KEY-AFTER NOTE", rows)
+}
+
+func runWatchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "watch RUN", Short: "Follow a run until it ends or is held; --json prints a line for each change", Args: exactly(1), ValidArgsFunction: completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			r, err := c.watchEach(cmd, args[0], func(r runJSON) error {
+				if asJSON(cmd) {
+					return printJSON(cmd.OutOrStdout(), r)
+				}
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), progress(r))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return verdict(cmd, r)
+		},
+	}
+}
+
+func runPauseCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed", ValidArgsFunction: completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all == (len(args) == 1) || len(args) > 1 {
+				return &usageError{cmd.CommandPath(), errors.New("name one run, or give --all")}
+			}
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			if all {
+				var out struct {
+					Paused int `json:"paused"`
+				}
+				if err := c.call(cmd.Context(), http.MethodPost, "/runs/pause", nil, &out); err != nil {
+					return err
+				}
+				return show(cmd, out, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "%d runs are paused\n", out.Paused)
+					return err
+				})
+			}
+			return c.ask(cmd, args[0], "pause")
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "every run that has not ended")
+	return cmd
+}
+
+func runAskCommand(verb, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " RUN", Short: short, Args: exactly(1), ValidArgsFunction: completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			return c.ask(cmd, args[0], verb)
+		},
+	}
+}
+
+func (c *client) ask(cmd *cobra.Command, id, verb string) error {
+	var out startedJSON
+	if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(id)+"/"+verb, nil, &out); err != nil {
+		return err
+	}
+	return show(cmd, out, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "run %s: %s\n", id, verb)
+		return err
+	})
+}
+
+func runBackCommand() *cobra.Command {
+	var wait bool
+	cmd := &cobra.Command{
+		Use: "back RUN", Short: "Take a run back: undo it, or, if it has begun to install, prove its way back", Args: exactly(1), ValidArgsFunction: completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			var out startedJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(args[0])+"/back", nil, &out); err != nil {
+				return err
+			}
+			return c.follow(cmd, out.Run, wait)
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until everything is as it was")
+	return cmd
+}
+
+func runLeaveCommand() *cobra.Command {
+	var unreachable bool
+	cmd := &cobra.Command{
+		Use:   "leave RUN PLACE | RUN --unreachable",
+		Short: "Have a run go on without a place, in the way that locks nobody out",
+		Long: `Have a run go on without a place, named as "keyturn run show" names it. Without an
+identity place, nobody may take the old key away any more: the run only adds.
+Without a place that accepts the key, before anything is installed, the run goes
+back. It ends as "partial".`,
+		ValidArgsFunction: completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if unreachable && len(args) != 1 || !unreachable && len(args) != 2 {
+				return &usageError{cmd.CommandPath(), errors.New("name a run and a place, or a run and --unreachable")}
+			}
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			in := map[string]any{"unreachable": unreachable}
+			if !unreachable {
+				in["place"] = args[1]
+			}
+			var out struct {
+				Left int `json:"left"`
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(args[0])+"/leave", in, &out); err != nil {
+				return err
+			}
+			return show(cmd, out, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "run %s goes on without %d\n", args[0], out.Left)
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&unreachable, "unreachable", false, "every place that waits because its host does not answer")
+	return cmd
+}
+
+// follow waits for a run, where that was asked for, and says how it went.
+func (c *client) follow(cmd *cobra.Command, id string, wait bool) error {
+	if !wait {
+		return show(cmd, startedJSON{id}, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "run %s has started; follow it with: keyturn run watch %s\n", id, id)
+			return err
+		})
+	}
+	r, err := c.watch(cmd, id)
+	if err != nil {
+		return err
+	}
+	out := struct {
+		Run    string   `json:"run"`
+		State  string   `json:"state"`
+		Reason string   `json:"reason,omitempty"`
+		Keys   any      `json:"keys"`
+		Left   []string `json:"left"`
+	}{r.Run, r.State, r.Reason, r.Keys, r.Left}
+	if err := show(cmd, out, func(w io.Writer) error {
+		for _, k := range r.Keys {
+			if _, err := fmt.Fprintf(w, "%s -> %s\n", k.Old, strings.Join(k.New, ", ")); err != nil {
+				return err
+			}
+		}
+		_, err := fmt.Fprintf(w, "run %s: %s %s\n", r.Run, r.State, plain(r.Reason))
+		return err
+	}); err != nil {
+		return err
+	}
+	return verdict(cmd, r)
+}
+
+// verdict fails the command unless the run is done, and says what can be done
+// about one that is held.
+func verdict(cmd *cobra.Command, r runJSON) error {
+	switch r.State {
+	case "done":
+		return nil
+	case "held":
+		w := cmd.ErrOrStderr()
+		fmt.Fprintf(w, "run %s is held: %s\n", r.Run, plain(r.Reason))
+		fmt.Fprintf(w, "hint: keyturn run resume %s tries again, keyturn run back %s takes it back, keyturn run leave %s PLACE goes on without a place\n", r.Run, r.Run, r.Run)
+	}
+	return errQuiet
+}
+
+// watch follows a run until it ends or is held, with progress on a terminal.
+func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
+	tty := terminal(cmd)
+	said := false
+	r, err := c.watchEach(cmd, id, func(r runJSON) error {
+		if tty == nil {
+			return nil
+		}
+		if r.Until != nil && !said && r.Procedure == "rotate" {
+			said = true
+			fmt.Fprintf(tty, "\r\033[KThe old key stays valid until %s at least. You may leave: the server goes on.\n", when(r.Until))
+		}
+		_, err := fmt.Fprintf(tty, "\r\033[K%s", progress(r))
+		return err
+	})
+	if tty != nil {
+		fmt.Fprintf(tty, "\r\033[K")
+	}
+	return r, err
+}
+
+// watchEach calls each with a run whenever it changed, until it ends or is held.
+// A server that is started again meanwhile is waited for: the run goes on.
+func (c *client) watchEach(cmd *cobra.Command, id string, each func(runJSON) error) (r runJSON, err error) {
+	const patience = time.Minute
+	since, lost := int64(0), time.Time{}
+	for {
+		err := c.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &r)
+		if trust.KindOf(err) == trust.Unavailable && cmd.Context().Err() == nil {
+			if lost.IsZero() {
+				lost = time.Now()
+			}
+			if time.Since(lost) > patience {
+				return r, err
+			}
+			if err := pause(cmd.Context(), 200*time.Millisecond); err != nil {
+				return r, err
+			}
+			continue
+		}
+		if err != nil {
+			return r, err
+		}
+		lost = time.Time{}
+		if r.Revision != since {
+			since = r.Revision
+			if err := each(r); err != nil {
+				return r, err
+			}
+		}
+		if r.ended() || r.State == "held" || r.State == "paused" {
+			return r, nil
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// progress is one line about a run.
+func progress(r runJSON) string {
+	line := r.State
+	if r.Direction == "back" {
+		line += ", going back"
+	}
+	for _, x := range r.Rows {
+		if x.Name == r.Row {
+			line += fmt.Sprintf("  %s %d/%d", x.Name, x.Done, x.Places)
+		}
+	}
+	if r.Reason != "" {
+		line += "  " + plain(r.Reason)
+	}
+	return line
+}
+
+// printPreview waits for a dry run and prints what it found.
+func (c *client) printPreview(cmd *cobra.Command, id string) error {
+	r, err := c.watch(cmd, id)
+	if err != nil {
+		return err
+	}
+	places, err := c.places(cmd.Context(), r)
+	if err != nil {
+		return err
+	}
+	if err := show(cmd, places, func(w io.Writer) error {
+		colour := false
+		if f, ok := w.(*os.File); ok {
+			colour = isTerminal(f)
+		}
+		for _, p := range places {
+			if p.Preview == nil {
+				continue
+			}
+			switch v := p.Preview; {
+			case v.Why != "":
+				fmt.Fprintf(w, "%s would stay as it is: %s\n", plain(p.Name), plain(v.Why))
+			case v.Diff != "":
+				printDiff(w, v.Diff, colour)
+			default:
+				fmt.Fprintf(w, "%s %s\n", plain(p.Name), plain(v.Text))
+			}
+		}
+		_, err := fmt.Fprintln(w, "Nothing was changed.")
+		return err
+	}); err != nil {
+		return err
+	}
+	return verdict(cmd, r)
+}
+
+func printDiff(w io.Writer, diff string, colour bool) {
+	for line := range strings.Lines(diff) {
+		line = plain(line)
+		switch {
+		case colour && strings.HasPrefix(line, "+"):
+			line = "\033[32m" + line + "\033[0m"
+		case colour && strings.HasPrefix(line, "-"):
+			line = "\033[31m" + line + "\033[0m"
+		}
+		fmt.Fprintln(w, line)
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+func serveCommand() *cobra.Command {
+	c := config{}
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server, with everything embedded",
+		Long: `Run the server: the API at /api/v1, the AppViewX wire at /avxapi, and the engine
+that works on hosts. It needs nothing but a directory; killed at any instant and
+started again, it goes on where it was.
+
+At the first start it makes the account "default" and in it the user "admin",
+whose password is KEYTURN_ADMIN_PASSWORD or, if that is not set, made and printed
+once. What is secret in the database is sealed under a key-encryption key that
+is made at the first start, too, and lies outside the data directory: back it
+up, apart from the data.`,
+		Example: `  KEYTURN_ADMIN_PASSWORD=... keyturn serve
+  keyturn serve --data /var/lib/keyturn --database postgres:///keyturn`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			c.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			c.password = os.Getenv("KEYTURN_ADMIN_PASSWORD")
+			n, err := openNode(ctx, c)
+			if err != nil {
+				return err
+			}
+			defer n.close()
+			if n.beginning.Password != "" {
+				announce(cmd, n.beginning.Password)
+			}
+			c.log.Info("keyturn is serving", "http", "http://"+n.address, "version", version)
+			return n.run(ctx)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.data, "data", "./keyturn-data", "directory of the database")
+	f.StringVar(&c.http, "http", "127.0.0.1:7780", "loopback address to listen at")
+	f.StringVar(&c.database, "database", "", `where the data is, "postgres://..." (default SQLite in the data directory)`)
+	f.StringVar(&c.kekFile, "kek-file", "", "file of the key-encryption key, made if nothing is sealed yet (default /etc/keyturn/kek for root, else in the user's configuration)")
+	f.IntVar(&c.workers, "workers", 32, "how many steps of runs are worked on at a time")
+	return cmd
+}
+
+// announce prints the password that was made for "admin" where only a person
+// sees it: to the terminal, or else to standard output, never into the log.
+func announce(cmd *cobra.Command, password string) {
+	to := cmd.OutOrStdout()
+	if tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0); err == nil {
+		if term.IsTerminal(int(tty.Fd())) {
+			to = tty
+		}
+		defer tty.Close()
+	}
+	fmt.Fprintf(to, "The password of user \"admin\" is  %s\nIt is shown this once. KEYTURN_USER=admin KEYTURN_PASSWORD=... let the other commands use it.\n", password)
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/lab"
+	"keyturn/internal/need"
+	"keyturn/internal/trust"
+)
+
+// A world is a node, and real sshd servers that it has taken in. Commands are
+// run as a user would, against the node's API.
+type world struct {
+	t       *testing.T
+	dir     string
+	node    *node
+	servers []*lab.Server
+	stop    func()
+	log     *bytes.Buffer
+	ops     string // private key file of Keyturn's own login
+}
+
+const testPassword = "correct horse battery staple"
+
+// newWorld starts n servers, web1 to webN, and a node that has taken them in,
+// enforced.
+func newWorld(t *testing.T, n int) *world {
+	t.Helper()
+	need.Program(t, "sshd", "openssh-server")
+	w := &world{t: t, dir: t.TempDir()}
+	var options []lab.Options
+	for i := range n {
+		options = append(options, lab.Options{Name: fmt.Sprintf("web%d", i+1), PenaltiesOff: true})
+	}
+	var err error
+	if w.servers, err = lab.StartAll(t.Context(), filepath.Join(w.dir, "lab"), options); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range w.servers {
+		t.Cleanup(s.Close)
+	}
+	var hack []string
+	for _, s := range w.servers {
+		hack = append(hack, s.Address()+"="+s.AuthorizedKeysFiles()[0])
+	}
+	t.Setenv("KT_TMP_AK", strings.Join(hack, ","))
+	w.ops = filepath.Join(w.dir, "ops")
+	ops := w.keyFile(w.ops, "ops")
+	w.start()
+	for _, s := range w.servers {
+		if err := s.Authorize(ops, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.ok("host", "add", s.Name(), "--address", s.Address(), "--login", s.User(), "--identity", w.ops, "--host-key", s.HostKey().String(), "--enforce")
+	}
+	return w
+}
+
+// start opens the node and runs it until the test ends or w.stop is called.
+func (w *world) start() {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	n, err := openNode(ctx, config{
+		data: filepath.Join(w.dir, "data"), kekFile: filepath.Join(w.dir, "etc", "kek"), http: "127.0.0.1:0",
+		password: testPassword, workers: 8, log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		cancel()
+		w.t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- n.run(ctx) }()
+	w.node = n
+	stopped := false
+	w.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("the node ended: %v", err)
+		}
+		n.close()
+	}
+	w.t.Cleanup(func() { w.stop() })
+	w.t.Setenv("KEYTURN_SERVER", "http://"+n.address)
+	w.t.Setenv("KEYTURN_USER", "admin")
+	w.t.Setenv("KEYTURN_PASSWORD", testPassword)
+}
+
+// try runs a command and returns its exit code and output.
+func (w *world) try(args ...string) (code int, stdout, stderr string) {
+	w.t.Helper()
+	var out, errs bytes.Buffer
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
+	defer cancel()
+	begun := time.Now()
+	code = run(ctx, args, strings.NewReader(""), &out, &errs)
+	w.t.Logf("%6.2fs keyturn %s", time.Since(begun).Seconds(), strings.Join(args, " "))
+	return code, out.String(), errs.String()
+}
+
+// ok runs a command that must succeed.
+func (w *world) ok(args ...string) string {
+	w.t.Helper()
+	code, out, errs := w.try(args...)
+	if code != 0 {
+		w.t.Fatalf("keyturn %s: exit %d\n%s%s", strings.Join(args, " "), code, out, errs)
+	}
+	return out
+}
+
+// json runs a command with --json, which must succeed, and reads its answer.
+func (w *world) json(v any, args ...string) {
+	w.t.Helper()
+	out := w.ok(append(args, "--json")...)
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		w.t.Fatalf("keyturn %s --json: %v in %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// keyFile makes a key pair, writes it as ssh-keygen would, and returns its
+// public half.
+func (w *world) keyFile(path, comment string) trust.PublicKey {
+	w.t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, comment)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	public := trust.PublicKeyOf(signer.PublicKey())
+	for name, data := range map[string][]byte{path: pem.EncodeToMemory(block), path + ".pub": []byte(public.String() + " " + comment + "\n")} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return public
+}
+
+// key returns the key of the inventory with a public half.
+func (w *world) key(public trust.PublicKey) keyJSON {
+	w.t.Helper()
+	var k keyJSON
+	w.json(&k, "key", "show", string(public.Fingerprint()))
+	return k
+}
+
+func (w *world) read(path string) string {
+	w.t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(data)
+}
+
+func (w *world) authorized(i int) string { return w.servers[i].AuthorizedKeysFiles()[0] }
