@@ -16,25 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The stages of a test binary, told by environment variables that no stage
-// passes on to what it runs.
 const (
 	// insideEnv is set in the run of the test binary inside the world, to
-	// the id of the process outside.
+	// the id of the process outside. It is not passed on to what that runs.
 	insideEnv = "KEYTURN_LAB_INSIDE"
-	// ciEnv turns what would be skipped for want of root or of a root file
-	// system into failures.
-	ciEnv = "KEYTURN_CI"
-)
-
-const (
 	// outsideFD is the open file of the machine's network namespace in the
 	// run inside, from which root file systems are fetched.
 	outsideFD = 3
 	// yardDir is where the world keeps its hosts: a memory disk over a
 	// directory that every system has and no test needs.
 	yardDir = "/srv"
-	// Gateway is the address of the tests themselves, as hosts see it.
+	// gateway is the address of the tests themselves, as hosts see it.
 	gateway = "10.99.0.1"
 	// yardSize bounds the memory that all hosts of a test binary take
 	// together. An idle host takes about 100 KiB.

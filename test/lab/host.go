@@ -142,7 +142,7 @@ func (w *World) newHost(t testing.TB, spec Spec) *Host {
 	if spec.Root == "" {
 		spec.Root = OpenSSH92
 	}
-	h := &Host{name: spec.Name, spec: spec, world: w, log: rootless.NewLog(nil), lower: spec.Root.need(t)}
+	h := &Host{name: spec.Name, spec: spec, world: w, log: rootless.NewLog(nil), lower: spec.Root.pathFor(t)}
 	w.mu.Lock()
 	for _, other := range w.hosts {
 		if other.name == h.name {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	rootless "keyturn/internal/lab"
+	"keyturn/internal/need"
 )
 
 // A Root is a root file system that hosts boot from, named by the SSH server in
@@ -293,17 +294,21 @@ func lastLines(out []byte, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "; ")
 }
 
-// need returns the directory of the root's files, or ends the test: it is skipped
+// pathFor returns the directory of the root's files, or ends the test: it is skipped
 // where it may do without.
-func (r Root) need(t testing.TB) string {
+func (r Root) pathFor(t testing.TB) string {
 	t.Helper()
 	dir, err := r.Path(t.Context())
 	if err == nil {
 		return dir
 	}
-	if _, known := r.recipe(); known && (r.Optional() || os.Getenv(ciEnv) == "") {
-		t.Skip(err)
+	if _, known := r.recipe(); !known {
+		t.Fatal(err)
 	}
-	t.Fatal(err)
+	if r.Optional() {
+		need.Optional(t, "%v", err)
+	} else {
+		need.Skip(t, "%v", err)
+	}
 	return ""
 }
