@@ -37,7 +37,6 @@ type AuthorizedLine struct {
 	keyText
 	// Where the options of a key line start and end in its text.
 	optionsAt, optionsEnd int
-	options               []KeyOption
 	grant                 Grant
 	grantErr              error
 }
@@ -90,7 +89,7 @@ func (l *AuthorizedLine) Key() PublicKey { return l.key }
 func (l *AuthorizedLine) OptionsText() string { return l.text[l.optionsAt:l.optionsEnd] }
 
 // Options returns the options of a KeyLine in order, known or not.
-func (l *AuthorizedLine) Options() []KeyOption { return slices.Clone(l.options) }
+func (l *AuthorizedLine) Options() []KeyOption { return splitOptions(l.OptionsText()) }
 
 // Comment returns what follows the key in a KeyLine.
 func (l *AuthorizedLine) Comment() string { return l.comment(l.text) }
@@ -153,7 +152,6 @@ func parseAuthorizedLine(line textLine) AuthorizedLine {
 	}
 	l.kind, l.keyText = KeyLine, k
 	l.optionsAt, l.optionsEnd = start, end
-	l.options = splitOptions(l.OptionsText())
 	l.grant, l.grantErr = parseGrant(l.OptionsText())
 	return l
 }

@@ -64,7 +64,7 @@ func (l *AuthorizedLine) honoredByOpenSSH(v ServerVersion) error {
 	if l.grantErr != nil {
 		return l.grantErr
 	}
-	for _, option := range l.options {
+	for _, option := range l.Options() {
 		name := lowerASCII(option.Name)
 		if since := optionSince[name]; !v.AtLeast(since[0], since[1]) {
 			return Errorf(Invalid, "%s does not know the option %q (OpenSSH %d.%d does)", v, name, since[0], since[1])

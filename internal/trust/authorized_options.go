@@ -127,12 +127,12 @@ func (g *Grant) readOption(rest string) (string, error) {
 		{"pty", true, func(v bool) { g.PTY = v }},
 		{"user-rc", true, func(v bool) { g.UserRC = v }},
 	} {
-		if after, ok := cutPrefixFold(rest, flag.name); ok {
-			flag.set(true)
-			return after, nil
+		text, negated := rest, false
+		if flag.negate {
+			text, negated = cutPrefixFold(rest, "no-")
 		}
-		if after, ok := cutPrefixFold(rest, "no-"+flag.name); ok && flag.negate {
-			flag.set(false)
+		if after, ok := cutPrefixFold(text, flag.name); ok {
+			flag.set(!negated)
 			return after, nil
 		}
 	}
@@ -155,11 +155,11 @@ func (g *Grant) readOption(rest string) (string, error) {
 			return nil
 		}},
 	} {
-		after, ok := cutPrefixFold(rest, option.name+"=")
-		if !ok {
+		after, ok := cutPrefixFold(rest, option.name)
+		if !ok || !strings.HasPrefix(after, "=") {
 			continue
 		}
-		value, after, err := dequote(after)
+		value, after, err := dequote(after[1:])
 		if err != nil {
 			return "", Errorf(Invalid, "key option %q: %w", option.name, err)
 		}

@@ -29,6 +29,7 @@ func TestUndoKeepsWhatOthersWrote(t *testing.T) {
 		{"ours got other options", start, add(start), "# head\n" + keyA + " a\nrestrict " + keyB + " a\n", "# head\n" + keyA + " a\nrestrict " + keyB + " a\n", []int{2}},
 		{"ours is gone already", start, add(start), start, start, nil},
 		{"the same line was there before", keyA + "\n" + keyB + "\n", keyA + "\n" + keyB + "\n" + keyB + "\n", "#\n" + keyA + "\n" + keyB + "\n" + keyB + "\n", "#\n" + keyA + "\n" + keyB + "\n", nil},
+		{"ours is gone, an older one has another comment", keyB + " old\n", keyB + " old\n" + keyB + " ours\n", "#\n" + keyB + " old\n", "#\n" + keyB + " old\n", nil},
 		{"removed, and a line appended", start, remove(start), remove(start) + "# tail\n", start + "# tail\n", nil},
 		{"removed, and others reordered", start, remove(start), c + " c\n# head\n", c + " c\n# head\n" + keyA + " a\n", nil},
 		{"removed, and put back by someone", start, remove(start), start + "#\n", start + "#\n", nil},

@@ -188,12 +188,12 @@ func corpusFiles(t testing.TB, folder string) []string {
 	return paths
 }
 
-// within polls until ok, for at most five seconds.
+// within polls until ok, for at most half a minute: the machine may be busy.
 func within(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within 30 s: %s", what)
 		}
 	}
 }

@@ -51,12 +51,9 @@ func (k keyText) comment(text string) string {
 // "\r" at the end of a line does no harm), and the names of RSA's and webauthn's
 // signature algorithms stand for their keys' types.
 func decodeKey(name, encoded string) (PublicKey, bool) {
-	encoded = strings.Map(func(r rune) rune {
-		if strings.ContainsRune("\t\n\v\f\r ", r) {
-			return -1
-		}
-		return r
-	}, encoded)
+	if strings.ContainsAny(encoded, "\t\n\v\f\r ") {
+		encoded = strings.Join(strings.FieldsFunc(encoded, func(r rune) bool { return strings.ContainsRune("\t\n\v\f\r ", r) }), "")
+	}
 	blob, err := base64.StdEncoding.Strict().DecodeString(encoded)
 	if err != nil {
 		return PublicKey{}, false

@@ -22,7 +22,7 @@ func TestAgreesWithSSHKeygenOnKnownHosts(t *testing.T) {
 	names := []string{
 		"github.com", "140.82.121.3", "GitHub.com", "web1", "web1.example.com", "web2.example.com", "bad.example.com", "10.0.0.11", "alone",
 		"[git.example.com]:2222", "git.example.com", "[gerrit]:29418", "2001:db8::7", "[2001:db8::7]:2022", "fe80::1%eth0",
-		"two.example.com", "tab.example.com", "spaced.example.com", "nothing.invalid",
+		"two.example.com", "tab.example.com", "spaced.example.com", "nothing.invalid", "@revoked",
 	}
 	found := 0
 	for _, name := range corpusFiles(t, "known_hosts") {

@@ -210,6 +210,19 @@ func compareConfigs(t *testing.T, name string, got, want SSHDConfig, hostKey str
 	}
 }
 
+// The accounts of a test machine have one group; here is one with two.
+func TestMatchGroup(t *testing.T) {
+	for pattern, want := range map[string]int{
+		"staff": 1, "wheel": 1, "other,wheel": 1, "w*": 1, "other": 6, "*,!wheel": 6, "!wheel,*": 6, "!other,*": 1, "!other": 6,
+	} {
+		s := SSHDSource{Main: ConfigFile{"main", []byte("Match Group " + pattern + "\n\tMaxAuthTries 1\n")}}
+		c, err := s.Evaluate(OpenSSHVersion(9, 2), SSHDConnection{User: "alice", Groups: []string{"staff", "wheel"}})
+		if err != nil || c.MaxAuthTries != want {
+			t.Errorf("%s: MaxAuthTries is %d, %v, want %d", pattern, c.MaxAuthTries, err, want)
+		}
+	}
+}
+
 func TestParseSSHDConfigOfOtherVersions(t *testing.T) {
 	// From OpenSSH 7.4 (RHEL 7), shortened.
 	old := "port 22\nusepam yes\npermitrootlogin without-password\npubkeyauthentication yes\nchallengeresponseauthentication no\nusedns no\nstrictmodes yes\n" +

@@ -1,6 +1,9 @@
 package trust
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // A textLine is one line of a text file: its text and how it ends ("\n",
 // "\r\n", or "" for a last line without a newline).
@@ -68,7 +71,8 @@ func joinLines[L any, P lineOf[L]](lines []L) []byte {
 	return data
 }
 
-// insertLine returns lines with added as line number at, counted from 0.
+// insertLine returns lines, which it may change, with added as line number at,
+// counted from 0.
 func insertLine[L any, P lineOf[L]](lines []L, at int, added L) []L {
 	a := P(&added).line()
 	switch {
@@ -90,18 +94,15 @@ func insertLine[L any, P lineOf[L]](lines []L, at int, added L) []L {
 		before.end = endingFor(before.text, style)
 		a.end = ""
 	}
-	grown := make([]L, 0, len(lines)+1)
-	grown = append(grown, lines[:at]...)
-	grown = append(grown, added)
-	return append(grown, lines[at:]...)
+	return slices.Insert(lines, at, added)
 }
 
-// removeLine returns lines without line number at.
+// removeLine returns lines, which it may change, without line number at.
 func removeLine[L any, P lineOf[L]](lines []L, at int) []L {
 	if at > 0 && P(&lines[at]).line().end == "" {
 		P(&lines[at-1]).line().end = ""
 	}
-	return append(lines[:at:at], lines[at+1:]...)
+	return slices.Delete(lines, at, at+1)
 }
 
 // endingFor returns style, or what must stand in its place after text.
