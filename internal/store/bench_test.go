@@ -3,8 +3,12 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"keyturn/internal/store"
 	"keyturn/internal/store/storetest"
@@ -56,5 +60,30 @@ func benchmarkUpdate(b *testing.B, s *store.Store) {
 	b.ReportMetric(many, "writes/s")
 	b.ReportMetric(one, "single-writes/s")
 	b.ReportMetric(many/one, "x-single")
+	b.ReportMetric(float64(syncTime(b).Microseconds()), "sync-us")
 	b.ReportMetric(0, "ns/op") // of two kinds: says nothing
+}
+
+// syncTime returns the median time in which the disk of temporary files takes
+// 4 KiB for good: what one commit costs at least, and x-single is made of.
+func syncTime(b *testing.B) time.Duration {
+	f, err := os.Create(filepath.Join(b.TempDir(), "sync"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	times := make([]time.Duration, 101)
+	page := make([]byte, 4096)
+	for i := range times {
+		begun := time.Now()
+		if _, err := f.Write(page); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			b.Fatal(err)
+		}
+		times[i] = time.Since(begun)
+	}
+	slices.Sort(times)
+	return times[len(times)/2]
 }

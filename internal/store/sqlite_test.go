@@ -437,6 +437,35 @@ func TestOneProcessHasTheFile(t *testing.T) {
 	}
 }
 
+// What was deleted is in no file any more once the store is closed: the
+// write-ahead log is folded into the database, whose free space is zeros.
+func TestCloseLeavesNothingDeletedBehind(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyturn.db")
+	s := openFile(t, path)
+	secret := "a secret that was destroyed"
+	mustUpdate(t, s, func(tx *store.Tx) error {
+		_, err := tx.Exec(`INSERT INTO things (tenant, id, body) VALUES ($1, 'a', $2)`, string(tx.Tenant()), []byte(secret))
+		return err
+	})
+	mustUpdate(t, s, func(tx *store.Tx) error {
+		_, err := tx.Exec(`DELETE FROM things WHERE tenant = $1`, string(tx.Tenant()))
+		return err
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path + "-wal"); err == nil {
+		t.Errorf("the write-ahead log is still there, with %d bytes", info.Size())
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), secret) {
+		t.Error("the database still holds what was deleted")
+	}
+}
+
 // What Update has answered is there after kill -9, and no change is there
 // without its event.
 func TestKilled(t *testing.T) {
