@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"keyturn/internal/audit"
@@ -13,7 +14,8 @@ import (
 )
 
 // A runner works on one claimed run, in one goroutine, with one goroutine for
-// each step in flight. It keeps no state that is not in the journal but a
+// each step in flight. One commit writes what has come down and what is to be
+// begun next, so that many targets share it. It keeps no state that is not in the journal but a
 // bounded number of targets that it is going to begin next.
 //
 // Whatever it commits says under which claim, and what begins something also
@@ -28,29 +30,26 @@ type runner struct {
 	cancel context.CancelCauseFunc
 	holder *holder
 	pokes  chan struct{}
-	ended  chan flown
+	ended  chan *landed
 
 	stage    stage
 	queue    []work    // to be begun next
 	cursor   int       // targets of the stage below this number are begun or queued
 	complete bool      // no target of the stage is neither begun nor queued
 	retry    time.Time // when a target of the stage is due again; zero: none that is known
-	flying   int
+	flying   int       // begun, and no outcome written
+	down     []*landed // of these, those that came down
 	broken   bool      // a step came down without an outcome in the journal
 	beaten   time.Time // when the claim was last shown to be alive
 }
 
-// flown tells a runner how a step in flight came down.
-type flown struct {
-	retry time.Duration // after which the target is due again; 0: it is not
-	held  bool          // the run has been held
-	err   error         // the journal could not be written
-}
+// batch is how many outcomes share a commit at most.
+const batch = 64
 
 func newRunner(d *dispatcher, r record, p Procedure) *runner {
 	n := &runner{
 		d: d, run: r, proc: p, holder: d.hands.join(),
-		pokes: make(chan struct{}, 1), ended: make(chan flown, d.options.Workers), beaten: time.Now(),
+		pokes: make(chan struct{}, 1), ended: make(chan *landed, d.options.Workers), beaten: time.Now(),
 	}
 	n.ctx, n.cancel = context.WithCancelCause(d.ctx)
 	n.enter(r.at)
@@ -69,10 +68,17 @@ func (r *runner) poke() {
 func (r *runner) work() error {
 	err := r.loop()
 	r.cancel(err)
-	for ; r.flying > 0; r.flying-- {
-		f := <-r.ended
-		r.broken = r.broken || f.err != nil
+	for r.flying > len(r.down) {
+		_ = r.land(<-r.ended)
 	}
+	// What has come down by itself is written also when the engine is being
+	// stopped, or the claim was lost: the journal decides.
+	for len(r.down) > 0 {
+		if err := r.write(); err != nil && !errors.Is(err, errAsked) {
+			break
+		}
+	}
+	r.broken = r.broken || len(r.down) > 0
 	r.d.hands.leave(r.holder)
 	if r.d.ctx.Err() != nil {
 		err = errors.Join(err, r.letGo())
@@ -84,50 +90,71 @@ func (r *runner) work() error {
 // another run, then what can be begun, then the end of the stage.
 func (r *runner) loop() error {
 	for r.ctx.Err() == nil {
-		standing := r.run.state != Running
-		turning := false
-		if !standing && r.run.direction == Backward {
-			var err error
-			if turning, err = r.mustTurn(); err != nil {
-				return err
-			}
+		if err := r.gather(); err != nil {
+			return err
 		}
+		idle, gone, err := r.act()
 		switch {
-		case (standing || turning) && r.flying > 0:
-		case standing:
-			return r.letGo()
-		case turning:
-			return r.turn()
-		default:
-			idle, err := r.begin()
-			switch {
-			case errors.Is(err, errAsked):
-				if err := r.look(); err != nil {
-					return err
-				}
-				continue
-			case err != nil:
-				return err
-			case !idle:
-				continue
-			case r.flying == 0 && r.complete && len(r.queue) == 0:
-				gone, err := r.finish()
-				if err != nil && !errors.Is(err, errAsked) || gone {
-					return err
-				}
-				if err != nil {
-					if err := r.look(); err != nil {
-						return err
-					}
-				}
-				continue
-			}
+		case errors.Is(err, errAsked):
+			err = r.look()
+		case err == nil && !gone && idle:
+			err = r.wait()
 		}
-		if err := r.wait(); err != nil {
+		if err != nil || gone {
 			return err
 		}
 	}
 	return context.Cause(r.ctx)
+}
+
+// act does the next thing. It reports idle if there is none until something
+// happens, and gone if there is none for this runner. With errAsked, look first.
+func (r *runner) act() (idle, gone bool, err error) {
+	standing, turning := r.run.state != Running, false
+	if !standing && r.run.direction == Backward {
+		if turning, err = r.mustTurn(); err != nil {
+			return false, false, err
+		}
+	}
+	switch {
+	case !standing && !turning:
+		return r.begin()
+	case len(r.down) > 0:
+		return false, false, r.write()
+	case r.flying > 0:
+		return true, false, nil
+	case standing:
+		return false, true, r.letGo()
+	}
+	return false, true, r.turn()
+}
+
+// gather takes note of every step that has come down.
+func (r *runner) gather() error {
+	for {
+		select {
+		case l := <-r.ended:
+			if err := r.land(l); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// land takes note of a step that came down. Its error is why that was cut off.
+// Its hand is free at once, so that its outcome can share a commit with the
+// intent of what that hand does next.
+func (r *runner) land(l *landed) error {
+	r.d.hands.release(r.holder, l.work.Host)
+	if l.err == nil {
+		r.down = append(r.down, l)
+		return nil
+	}
+	r.flying--
+	r.broken = true
+	return l.err
 }
 
 // wait waits until something happens.
@@ -141,8 +168,8 @@ func (r *runner) wait() error {
 	select {
 	case <-r.ctx.Done():
 		return context.Cause(r.ctx)
-	case f := <-r.ended:
-		return r.land(f)
+	case l := <-r.ended:
+		return r.land(l)
 	case <-r.holder.wake:
 	case <-r.pokes:
 		return r.peek()
@@ -152,21 +179,6 @@ func (r *runner) wait() error {
 		}
 	}
 	return nil
-}
-
-// land takes note of a step that came down.
-func (r *runner) land(f flown) error {
-	r.flying--
-	r.broken = r.broken || f.err != nil
-	if f.retry > 0 {
-		if at := time.Now().Add(f.retry); r.retry.IsZero() || at.Before(r.retry) {
-			r.retry = at
-		}
-	}
-	if f.err == nil && f.held {
-		return r.look()
-	}
-	return f.err
 }
 
 // peek looks whether anything was asked of the run, and if so at what.
@@ -208,7 +220,7 @@ func (r *runner) beat() error {
 		return r.peek()
 	}
 	err := r.d.commit(r.ctx, "renew", event(r.run.tenant, r.run.id, "run.renew"), func(tx *store.Tx) error {
-		ok, err := beatRun(tx, r.run.id, r.run.epoch, r.run.asked, nil)
+		ok, err := beatRun(tx, r.run.id, r.run.epoch, r.run.asked)
 		return r.refused(tx, ok, err)
 	})
 	if errors.Is(err, errAsked) {
@@ -284,36 +296,157 @@ func (r *runner) following(s stage) stage {
 	}
 }
 
-// begin begins as many targets as there are hands for. It reports idle if it
-// could begin none.
-func (r *runner) begin() (idle bool, err error) {
+// begin writes what has come down, and begins as many targets as there are
+// hands for. Where there is neither, and nothing left of the stage, it ends it.
+func (r *runner) begin() (idle, gone bool, err error) {
+	if slices.ContainsFunc(r.down, func(l *landed) bool { return l.outcome.state == CellFailed }) {
+		return false, false, r.write() // it holds the run: nothing more begins
+	}
 	due := !r.retry.IsZero() && !time.Now().Before(r.retry)
 	if due && len(r.queue) < shard/2 || len(r.queue) == 0 && !r.complete {
 		if err := r.load(); err != nil {
-			return false, err
+			return false, false, err
 		}
 	}
 	taken, rest := r.d.hands.take(r.holder, r.queue)
-	if len(taken) == 0 {
-		return true, nil
+	switch {
+	case len(taken) > 0:
+		return false, false, r.fly(taken, rest)
+	case len(r.down) > 0:
+		return false, false, r.write()
+	case r.flying == 0 && r.complete && len(r.queue) == 0:
+		gone, err = r.finish()
+		return false, gone, err
 	}
-	r.queue = rest
-	if err := r.intend(taken); err != nil {
+	return true, false, nil
+}
+
+// fly commits that targets are going to be in the stage, with what has come
+// down, and begins them. It is the safe point at which verbs take effect.
+func (r *runner) fly(taken, rest []work) error {
+	low := r.cursor // of those of the stage that are not begun
+	for _, w := range rest {
+		if w.attempt == 1 {
+			low = min(low, w.N)
+		}
+	}
+	name := r.run.table.Rows[r.stage.row].Name
+	ev := event(r.run.tenant, r.run.id, "run.intend",
+		audit.Field{Name: "step", Value: name}, audit.Field{Name: "direction", Value: string(r.run.direction)},
+		audit.Field{Name: "wave", Value: fmt.Sprint(r.stage.wave)}, audit.Field{Name: "first", Value: clip(taken[0].Name, 1000)},
+		audit.Field{Name: "targets", Value: fmt.Sprint(len(taken))})
+	err := r.commit("intend "+name+" "+taken[0].Name, ev, func(tx *store.Tx) error {
+		ok, err := advanceRun(tx, r.run.id, r.run.epoch, r.run.asked, r.stage, low)
+		if err := r.refused(tx, ok, err); err != nil {
+			return err
+		}
+		n, err := insertIntents(tx, r.run, r.stage, taken)
+		if err == nil && int(n) != len(taken) {
+			return errAsked
+		}
+		return err
+	})
+	if err != nil {
 		for _, w := range taken {
 			r.d.hands.release(r.holder, w.Host)
 		}
-		return false, err
+		r.enter(r.run.at) // what was taken is read again
+		return err
 	}
+	r.queue, r.run.at, r.run.begun, r.beaten = rest, r.stage, low, time.Now()
 	for _, w := range taken {
 		r.flying++
 		f := flight{d: r.d, ctx: r.ctx, run: r.run, proc: r.proc, stage: r.stage, work: w}
-		go func() {
-			end := f.fly()
-			r.d.hands.release(r.holder, w.Host)
-			r.ended <- end
-		}()
+		go func() { r.ended <- f.fly() }()
 	}
-	return false, nil
+	return nil
+}
+
+// write commits what has come down.
+func (r *runner) write() error { return r.commit("", audit.Event{}, nil) }
+
+// commit commits what has come down, each with an event of its own, and with it
+// what more does, if that is not nil. If more fails by errAsked, or something
+// that came down cannot be recorded, what came down is committed without it, and
+// nothing else.
+func (r *runner) commit(what string, ev audit.Event, more func(*store.Tx) error) error {
+	some := r.down[:min(len(r.down), batch)]
+	err := r.commitTogether(some, what, ev, more)
+	failed := slices.ContainsFunc(some, func(l *landed) bool { return l.failed })
+	if err == nil || !errors.Is(err, errAsked) && !failed {
+		return err
+	}
+	for len(some) > 0 {
+		l := some[0]
+		alone := r.commitTogether(some[:1], "", audit.Event{}, nil)
+		if alone != nil && l.failed && !errors.Is(alone, errCrashed) && trust.KindOf(alone) != trust.Unavailable {
+			l.unrecorded(alone)
+			alone = r.commitTogether(some[:1], "", audit.Event{}, nil)
+		}
+		if alone != nil {
+			return alone
+		}
+		some = some[1:]
+	}
+	return errAsked // whatever was going to be begun is to be looked at again
+}
+
+// commitTogether makes one commit of the first that came down, which some is,
+// and of more.
+func (r *runner) commitTogether(some []*landed, what string, ev audit.Event, more func(*store.Tx) error) error {
+	if len(some) == 0 && more == nil {
+		return nil
+	}
+	names := []string{}
+	for _, l := range some {
+		names = append(names, "outcome "+l.name())
+	}
+	also := some
+	if more == nil {
+		also, ev = some[:len(some)-1], some[len(some)-1].event()
+	} else {
+		names = append(names, what)
+	}
+	ctx := r.ctx
+	if len(some) > 0 {
+		detached, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), r.d.options.Lease)
+		defer cancel()
+		ctx = detached
+	}
+	err := r.d.commit(ctx, strings.Join(names, ", "), ev, func(tx *store.Tx) error {
+		for i, l := range some {
+			if err := l.write(tx); err != nil {
+				return err
+			}
+			if i < len(also) {
+				if err := tx.Also(l.event()); err != nil {
+					return err
+				}
+			}
+		}
+		if more == nil {
+			return nil
+		}
+		return more(tx)
+	})
+	if err != nil {
+		return err
+	}
+	held := false
+	for _, l := range some {
+		r.flying--
+		held = held || l.outcome.state == CellFailed
+		if l.retry > 0 {
+			if at := time.Now().Add(l.retry); r.retry.IsZero() || at.Before(r.retry) {
+				r.retry = at
+			}
+		}
+	}
+	r.down = r.down[len(some):]
+	if held {
+		return r.look()
+	}
+	return nil
 }
 
 // load reads targets to begin: those whose time has come, then new ones.
@@ -323,7 +456,7 @@ func (r *runner) load() error {
 	}
 	var retries, fresh []work
 	var next, now time.Time
-	room := 0
+	cursor, more := r.cursor, !r.complete
 	err := r.d.store.View(r.ctx, r.run.tenant, func(tx *store.Tx) (err error) {
 		now = tx.Now()
 		if retries, err = selectRetries(tx, r.run, r.stage, shard); err != nil {
@@ -332,11 +465,15 @@ func (r *runner) load() error {
 		if next, err = nextRetry(tx, r.run, r.stage); err != nil {
 			return err
 		}
-		fresh = nil
-		if room = shard - len(r.queue) - len(retries); room > 0 && !r.complete {
-			fresh, err = selectFresh(tx, r.run, r.stage, r.cursor, room)
+		fresh, cursor, more = nil, r.cursor, !r.complete
+		for room := shard - len(r.queue) - len(retries); more && len(fresh) < room; {
+			var some []work
+			if some, cursor, more, err = selectFresh(tx, r.run, r.stage, cursor, room-len(fresh)); err != nil {
+				return err
+			}
+			fresh = append(fresh, some...)
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return err
@@ -345,17 +482,12 @@ func (r *runner) load() error {
 	for _, w := range r.queue {
 		queued[w.N] = true
 	}
-	for _, w := range retries {
+	for _, w := range append(retries, fresh...) {
 		if !queued[w.N] {
 			r.queue = append(r.queue, w)
 		}
 	}
-	r.complete = r.complete || room > 0 && len(fresh) < room
-	for _, w := range fresh {
-		r.queue = append(r.queue, w)
-		r.cursor = w.N + 1
-	}
-	r.retry = time.Time{}
+	r.cursor, r.complete, r.retry = cursor, !more, time.Time{}
 	switch {
 	case len(retries) == shard:
 		r.retry = time.Now()
@@ -363,155 +495,4 @@ func (r *runner) load() error {
 		r.retry = time.Now().Add(next.Sub(now))
 	}
 	return nil
-}
-
-// intend commits that targets are going to be in the stage. It is the safe
-// point at which verbs take effect.
-func (r *runner) intend(some []work) error {
-	name := r.run.table.Rows[r.stage.row].Name
-	what := "intend " + name + " " + some[0].Name
-	fields := []audit.Field{
-		{Name: "step", Value: name},
-		{Name: "direction", Value: string(r.run.direction)},
-		{Name: "wave", Value: fmt.Sprint(r.stage.wave)},
-		{Name: "first", Value: clip(some[0].Name, 1000)},
-		{Name: "targets", Value: fmt.Sprint(len(some))},
-	}
-	err := r.d.commit(r.ctx, what, event(r.run.tenant, r.run.id, "run.intend", fields...), func(tx *store.Tx) error {
-		ok, err := beatRun(tx, r.run.id, r.run.epoch, r.run.asked, &r.stage)
-		if err := r.refused(tx, ok, err); err != nil {
-			return err
-		}
-		n, err := insertIntents(tx, r.run, r.stage, some)
-		if err == nil && int(n) != len(some) {
-			return errAsked
-		}
-		return err
-	})
-	if err == nil {
-		r.run.at, r.beaten = r.stage, time.Now()
-	}
-	return err
-}
-
-// finish is called when nothing of the stage is queued or in flight. Either
-// everything is done, and the next stage is entered, or the run waits, is held
-// or has ended, and the runner is gone.
-func (r *runner) finish() (gone bool, err error) {
-	if r.stage == top || r.stage == bottom {
-		return true, r.end()
-	}
-	var st standing
-	var now time.Time
-	err = r.d.store.View(r.ctx, r.run.tenant, func(tx *store.Tx) error {
-		now = tx.Now()
-		st, err = selectStanding(tx, r.run, r.stage)
-		return err
-	})
-	switch {
-	case err != nil:
-		return false, err
-	case st.waiting > 0 && st.next <= store.Micros(now):
-		r.retry = time.Now()
-		return false, nil
-	case st.waiting > 0:
-		return true, r.sleep(st)
-	case st.unfinished > 0:
-		return true, r.hold(fmt.Errorf("%d places have failed in row %q", st.unfinished, r.run.table.Rows[r.stage.row].Name), r.run.direction)
-	}
-	r.enter(r.following(r.stage))
-	return false, nil
-}
-
-// sleep lets the run wait for the first target of the stage that is due again.
-func (r *runner) sleep(st standing) error {
-	return r.change("wait", "run.wait", func(tx *store.Tx, now record) error {
-		_, now.begun = now.table.span(r.stage)
-		now.state, now.wake, now.owner = Waiting, st.next, ""
-		now.reason = st.why
-		if st.example != now.subject {
-			now.reason = st.example + ": " + st.why
-		}
-		if st.unavailable > 1 {
-			now.reason += fmt.Sprintf(" (and %d more do not answer)", st.unavailable-1)
-		}
-		tx.Note("reason", clip(now.reason, 1000))
-		return updateRun(tx, now)
-	})
-}
-
-// hold holds the run, to be resumed in the given direction, for something that
-// is no target's failure.
-func (r *runner) hold(why error, d Direction) error {
-	return r.change("hold", "run.hold", func(tx *store.Tx, now record) error {
-		now.state, now.direction, now.reason, now.owner = Held, d, sentence(why), ""
-		now.asked++
-		tx.Note("reason", clip(now.reason, 1000))
-		return updateRun(tx, now)
-	})
-}
-
-// end ends the run, or holds it if its procedure refuses.
-func (r *runner) end() error {
-	outcome := Done
-	if r.run.direction == Backward {
-		outcome = WentBack
-	}
-	err := r.change("end", "run.end", func(tx *store.Tx, now record) error {
-		return r.d.end(tx, now, outcome)
-	})
-	return r.holdUnless(err, r.run.direction)
-}
-
-// mustTurn reports whether the run is to be taken back by another one.
-func (r *runner) mustTurn() (turning bool, err error) {
-	if r.run.table.Turn == "" {
-		return false, nil
-	}
-	err = r.d.store.View(r.ctx, r.run.tenant, func(tx *store.Tx) error {
-		turning, err = pastTurn(tx, r.run)
-		return err
-	})
-	return turning, err
-}
-
-// turn plans the run that takes this one back.
-func (r *runner) turn() error {
-	err := r.change("turn", "run.turn", func(tx *store.Tx, now record) error {
-		now.direction = Forward
-		_, err := r.d.reverse(tx, r.proc, now)
-		return err
-	})
-	if err == nil {
-		r.d.Wake()
-	}
-	return r.holdUnless(err, Forward)
-}
-
-// holdUnless holds the run, to be resumed in the given direction, for an error
-// that is not the engine's business.
-func (r *runner) holdUnless(err error, d Direction) error {
-	switch {
-	case err == nil, errors.Is(err, errFenced), errors.Is(err, errAsked), errors.Is(err, errCrashed), stopped(r.ctx, err):
-		return err
-	case trust.KindOf(err) == trust.Unavailable:
-		return err
-	}
-	return r.hold(err, d)
-}
-
-// letGo gives the claim back, so that any engine can take the run at once.
-func (r *runner) letGo() error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), r.d.options.Lease)
-	defer cancel()
-	return r.d.commit(ctx, "release", event(r.run.tenant, r.run.id, "run.release"), func(tx *store.Tx) error {
-		ok, err := releaseRun(tx, r.run.id, r.run.epoch)
-		if err == nil && !ok {
-			err = errFenced
-		}
-		if err == nil && r.broken {
-			_, err = requeue(tx, r.run)
-		}
-		return err
-	})
 }

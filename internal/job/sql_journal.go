@@ -91,48 +91,86 @@ type work struct {
 
 // selectFresh returns up to limit targets of a stage, from number from on, that
 // have not been begun there: on the way back, of those that were begun on the
-// way forward.
-func selectFresh(tx *store.Tx, r record, s stage, from, limit int) ([]work, error) {
+// way forward. It looks at as many as limit, returns where to go on, and whether
+// there are more to look at.
+//
+// These are two reads of a range of keys each, and not one of what is in one
+// table and not in the other, because PostgreSQL plans that before it knows how
+// large the tables are.
+func selectFresh(tx *store.Tx, r record, s stage, from, limit int) (fresh []work, next int, more bool, err error) {
 	_, hi := r.table.span(s)
 	list := r.table.Rows[s.row].On
 	query := `SELECT ` + targetColumns + ` FROM job_targets t
-		WHERE t.tenant = $1 AND t.run = $2 AND t.list = $3 AND t.n >= $4 AND t.n < $5 AND t.left_at = 0
-		AND NOT EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = t.tenant AND j.run = t.run
-			AND j.direction = $6 AND j.pos = $7 AND j.n = t.n)
-		ORDER BY t.n LIMIT $8`
+		WHERE t.tenant = $1 AND t.run = $2 AND t.list = $3 AND t.n >= $4 AND t.n < $5 ORDER BY t.n LIMIT $6`
+	args := []any{r.tenant, r.id, list, from, hi, limit}
 	if r.direction == Backward {
 		query = `SELECT ` + targetColumns + ` FROM job_journal f
-		JOIN job_targets t ON t.tenant = f.tenant AND t.run = f.run AND t.list = $3 AND t.n = f.n AND t.left_at = 0
-		WHERE f.tenant = $1 AND f.run = $2 AND f.direction = 'forward' AND f.pos = $7 AND f.n >= $4 AND f.n < $5
-		AND NOT EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = f.tenant AND j.run = f.run
-			AND j.direction = $6 AND j.pos = f.pos AND j.n = f.n)
-		ORDER BY f.n LIMIT $8`
+			CROSS JOIN job_targets t WHERE t.tenant = f.tenant AND t.run = f.run AND t.list = $3 AND t.n = f.n
+			AND f.tenant = $1 AND f.run = $2 AND f.direction = 'forward' AND f.pos = $7 AND f.n >= $4 AND f.n < $5
+			ORDER BY f.n LIMIT $6`
+		args = append(args, s.row)
 	}
-	rows, err := tx.Query(query, r.tenant, r.id, list, from, hi, r.direction, s.row, limit)
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	defer rows.Close()
+	var seen []Target
+	for rows.Next() {
+		t, err := scanTarget(rows, r.table, list)
+		if err != nil {
+			return nil, 0, false, err
+		}
+		seen = append(seen, t)
+	}
+	if err := rows.Err(); err != nil || len(seen) == 0 {
+		return nil, hi, false, err
+	}
+	next = seen[len(seen)-1].N + 1
+	begun, err := selectBegun(tx, r, s, from, next)
+	for _, t := range seen {
+		if !t.Left && !begun[t.N] {
+			fresh = append(fresh, work{Target: t, attempt: 1})
+		}
+	}
+	return fresh, next, len(seen) == limit, err
+}
+
+// selectBegun returns which targets of a stage, from number from up to, not
+// including, to, have been begun there.
+func selectBegun(tx *store.Tx, r record, s stage, from, to int) (map[int]bool, error) {
+	rows, err := tx.Query(`SELECT n FROM job_journal WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4
+		AND n >= $5 AND n < $6`, r.tenant, r.id, r.direction, s.row, from, to)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var all []work
+	begun := map[int]bool{}
 	for rows.Next() {
-		t, err := scanTarget(rows, r.table, list)
-		if err != nil {
+		var n int
+		if err := rows.Scan(&n); err != nil {
 			return nil, err
 		}
-		all = append(all, work{Target: t, attempt: 1})
+		begun[n] = true
 	}
-	return all, rows.Err()
+	return begun, rows.Err()
 }
+
+// What waits, and its cells. A CROSS JOIN, which is what SQLite reads in the
+// order in which it is written: begin with the few that wait.
+const (
+	dueCells = `FROM job_due d CROSS JOIN job_journal j`
+	sameCell = `j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n`
+)
 
 // selectRetries returns up to limit targets of a stage whose time to be tried
 // again has come, the longest overdue first.
 func selectRetries(tx *store.Tx, r record, s stage, limit int) ([]work, error) {
 	lo, hi := r.table.span(s)
 	list := r.table.Rows[s.row].On
-	rows, err := tx.Query(`SELECT `+targetColumns+`, j.attempt, j.tries FROM job_due d
-		JOIN job_journal j ON j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n
-		JOIN job_targets t ON t.tenant = d.tenant AND t.run = d.run AND t.list = $3 AND t.n = d.n
-		WHERE d.tenant = $1 AND d.run = $2 AND d.direction = $6 AND d.pos = $7 AND d.next_at <= $8
+	rows, err := tx.Query(`SELECT `+targetColumns+`, j.attempt, j.tries `+dueCells+`
+		CROSS JOIN job_targets t WHERE t.tenant = d.tenant AND t.run = d.run AND t.list = $3 AND t.n = d.n
+		AND `+sameCell+` AND d.tenant = $1 AND d.run = $2 AND d.direction = $6 AND d.pos = $7 AND d.next_at <= $8
 		AND d.n >= $4 AND d.n < $5
 		ORDER BY d.next_at, d.n LIMIT $9`,
 		r.tenant, r.id, list, lo, hi, r.direction, s.row, store.Micros(tx.Now()), limit)
@@ -316,9 +354,8 @@ func selectStanding(tx *store.Tx, r record, s stage) (st standing, err error) {
 	lo, hi := r.table.span(s)
 	var next, unavailable sql.NullInt64
 	key := []any{r.tenant, r.id, r.direction, s.row, lo, hi}
-	err = tx.QueryRow(`SELECT COUNT(*), MIN(d.next_at), SUM(CASE WHEN j.tries > 0 THEN 1 ELSE 0 END) FROM job_due d
-		JOIN job_journal j ON j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n
-		WHERE d.tenant = $1 AND d.run = $2 AND d.direction = $3 AND d.pos = $4 AND d.n >= $5 AND d.n < $6`,
+	err = tx.QueryRow(`SELECT COUNT(*), MIN(d.next_at), SUM(CASE WHEN j.tries > 0 THEN 1 ELSE 0 END) `+dueCells+`
+		WHERE `+sameCell+` AND d.tenant = $1 AND d.run = $2 AND d.direction = $3 AND d.pos = $4 AND d.n >= $5 AND d.n < $6`,
 		key...).Scan(&st.waiting, &next, &unavailable)
 	if err != nil {
 		return st, err
@@ -330,10 +367,9 @@ func selectStanding(tx *store.Tx, r record, s stage) (st standing, err error) {
 		return st, err
 	}
 	st.unfinished = st.waiting
-	err = tx.QueryRow(`SELECT t.name, j.error FROM job_due d
-		JOIN job_journal j ON j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n
-		JOIN job_targets t ON t.tenant = d.tenant AND t.run = d.run AND t.list = $7 AND t.n = d.n
-		WHERE d.tenant = $1 AND d.run = $2 AND d.direction = $3 AND d.pos = $4 AND d.n >= $5 AND d.n < $6
+	err = tx.QueryRow(`SELECT t.name, j.error `+dueCells+`
+		CROSS JOIN job_targets t WHERE t.tenant = d.tenant AND t.run = d.run AND t.list = $7 AND t.n = d.n
+		AND `+sameCell+` AND d.tenant = $1 AND d.run = $2 AND d.direction = $3 AND d.pos = $4 AND d.n >= $5 AND d.n < $6
 		ORDER BY d.next_at, d.n LIMIT 1`,
 		append(key, r.table.Rows[s.row].On)...).Scan(&st.example, &st.why)
 	return st, err
@@ -380,9 +416,8 @@ func selectTroubled(tx *store.Tx, r Run, pos int, d Direction, state CellState, 
 func queryCells(tx *store.Tx, r Run, pos int, d Direction, where string, arg any, limit int) ([]Cell, error) {
 	list := r.table.Rows[pos].On
 	rows, err := tx.Query(`SELECT `+targetColumns+`, j.state, j.attempt, j.intended_at, j.done_at, d.next_at, j.error, j.result
-		FROM job_journal j JOIN job_targets t ON t.tenant = j.tenant AND t.run = j.run AND t.list = $3 AND t.n = j.n
-		LEFT JOIN job_due d ON d.tenant = j.tenant AND d.run = j.run AND d.direction = j.direction AND d.pos = j.pos AND d.n = j.n
-		WHERE j.tenant = $1 AND j.run = $2 AND j.direction = $4 AND j.pos = $5 AND `+where+`
+		FROM job_journal j CROSS JOIN job_targets t LEFT JOIN job_due d ON `+sameCell+`
+		WHERE t.tenant = j.tenant AND t.run = j.run AND t.list = $3 AND t.n = j.n AND j.tenant = $1 AND j.run = $2 AND j.direction = $4 AND j.pos = $5 AND `+where+`
 		ORDER BY j.n LIMIT $7`, r.Tenant, r.ID, list, d, pos, arg, limit)
 	if err != nil {
 		return nil, err
@@ -508,9 +543,8 @@ func selectMatching(tx *store.Tx, r record, w Which, limit int) ([]Target, error
 		return nil, nil
 	case w.Unreachable:
 		lo, hi := r.table.span(r.at)
-		query = strings.Replace(query, ` FROM job_targets t`, ` FROM job_due d
-			JOIN job_journal j ON j.tenant = d.tenant AND j.run = d.run AND j.direction = d.direction AND j.pos = d.pos AND j.n = d.n
-			JOIN job_targets t ON t.tenant = d.tenant AND t.run = d.run AND t.n = d.n`, 1) +
+		query = strings.Replace(query, ` FROM job_targets t`, ` `+dueCells+` CROSS JOIN job_targets t`, 1) +
+			` AND ` + sameCell + ` AND d.tenant = t.tenant AND d.run = t.run AND t.n = d.n` +
 			` AND t.list = ` + param(r.table.Rows[r.at.row].On) + ` AND d.direction = ` + param(r.direction) +
 			` AND d.pos = ` + param(r.at.row) + ` AND d.n >= ` + param(lo) + ` AND d.n < ` + param(hi) + ` AND j.tries > 0`
 	}

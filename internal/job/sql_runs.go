@@ -219,21 +219,21 @@ func selectDue(tx *store.Tx, limit int) (due []claimable, next int64, err error)
 	return due, first.Int64, err
 }
 
-// beatRun marks the owner of a claim as living and, where s is not nil, the
-// stage as begun. It reports whether the claim stands and nothing was asked of
-// the run since asked.
-func beatRun(tx *store.Tx, id trust.RunID, epoch, asked int64, s *stage) (bool, error) {
-	now := store.Micros(tx.Now())
-	if s == nil {
-		rows, err := tx.Exec(`UPDATE job_runs SET beat = beat + 1
-			WHERE tenant = $1 AND id = $2 AND epoch = $3 AND asked = $4`, tx.Tenant(), id, epoch, asked)
-		return rows == 1, err
-	}
-	rows, err := tx.Exec(`UPDATE job_runs SET beat = beat + 1, revision = revision + 1,
-		begun = CASE WHEN pos = $5 AND wave = $6 THEN begun ELSE 0 END, pos = $5, wave = $6,
-		started_at = CASE WHEN started_at = 0 THEN $7 ELSE started_at END
+// beatRun marks the owner of a claim as living. It reports whether the claim
+// stands and nothing was asked of the run since asked.
+func beatRun(tx *store.Tx, id trust.RunID, epoch, asked int64) (bool, error) {
+	rows, err := tx.Exec(`UPDATE job_runs SET beat = beat + 1 WHERE tenant = $1 AND id = $2 AND epoch = $3 AND asked = $4`,
+		tx.Tenant(), id, epoch, asked)
+	return rows == 1, err
+}
+
+// advanceRun is beatRun for a running run that has come to a stage, of which
+// all targets below number begun are begun.
+func advanceRun(tx *store.Tx, id trust.RunID, epoch, asked int64, s stage, begun int) (bool, error) {
+	rows, err := tx.Exec(`UPDATE job_runs SET beat = beat + 1, revision = revision + 1, pos = $5, wave = $6, begun = $7,
+		started_at = CASE WHEN started_at = 0 THEN $8 ELSE started_at END
 		WHERE tenant = $1 AND id = $2 AND epoch = $3 AND asked = $4 AND state = 'running'`,
-		tx.Tenant(), id, epoch, asked, s.row, s.wave, now)
+		tx.Tenant(), id, epoch, asked, s.row, s.wave, begun, store.Micros(tx.Now()))
 	return rows == 1, err
 }
 

@@ -23,8 +23,19 @@ type flight struct {
 	work  work
 }
 
-// fly calls the step, and commits what came of it.
-func (f flight) fly() flown {
+// A landed is a flight that came down, and what is to be written of it.
+type landed struct {
+	flight
+	view    Run
+	record  Record
+	outcome outcome
+	retry   time.Duration // after which the target is due again; 0: it is not
+	failed  bool          // its record could not be written
+	err     error         // it was cut off: nothing is to be written
+}
+
+// fly calls the step, and judges what came of it.
+func (f flight) fly() *landed {
 	row := f.run.table.Rows[f.stage.row]
 	step, _ := f.proc.step(row.Name)
 	do, word := step.Do, "do "
@@ -32,21 +43,24 @@ func (f flight) fly() flown {
 		do, word = step.Undo, "undo "
 	}
 	what := word + row.Name + " " + f.work.Name
-	run := f.d.view(f.run)
-	run.Step, run.Attempt, run.saved = row.Name, f.work.attempt, new(json.RawMessage)
-	run.Log = f.d.options.Log.With("run", run.ID, "step", row.Name, "target", f.work.Name)
+	l := &landed{flight: f, view: f.d.view(f.run)}
+	l.view.Step, l.view.Attempt, l.view.saved = row.Name, f.work.attempt, new(json.RawMessage)
+	l.view.Log = f.d.options.Log.With("run", f.run.id, "step", row.Name, "target", f.work.Name)
 
-	if err := f.d.point(f.ctx, "before "+what); err != nil {
-		return flown{err: err}
+	if l.err = f.d.point(f.ctx, "before "+what); l.err != nil {
+		return l
 	}
-	rec, err := f.call(run, do)
-	if crash := f.d.point(f.ctx, "after "+what); crash != nil {
-		return flown{err: crash}
+	rec, err := f.call(l.view, do)
+	if l.err = f.d.point(f.ctx, "after "+what); l.err != nil {
+		return l
 	}
 	if stopped(f.ctx, err) {
-		return flown{err: context.Cause(f.ctx)} // it was told to stop, which is no failure of its own
+		l.err = context.Cause(f.ctx) // it was told to stop, which is no failure of its own
+		return l
 	}
-	return f.record(run, rec, err)
+	l.record = rec
+	l.judge(err)
+	return l
 }
 
 // call calls a step, within its time.
@@ -69,93 +83,80 @@ func (f flight) call(run Run, do func(context.Context, Run, Target) (Record, err
 	return rec, err
 }
 
-// record commits what came of a step: the outcome in the journal, what the step
-// has to record, and the event.
-func (f flight) record(run Run, rec Record, err error) flown {
-	o, down := f.judge(run, err)
-	failed, err := f.write(run, rec, o)
-	if failed && trust.KindOf(err) != trust.Unavailable {
-		// The effect is there, but cannot be recorded: that is for a person.
-		o, down = f.judge(run, fmt.Errorf("recording it: %w", err))
-		_, err = f.write(run, nil, o)
+// judge says what an error of the step means for its target.
+func (l *landed) judge(err error) {
+	o := outcome{state: CellDone, result: *l.view.saved}
+	if err != nil {
+		o.reason = sentence(err)
 	}
-	down.err = err
-	return down
-}
-
-// judge says what an error of a step means for its target.
-func (f flight) judge(run Run, err error) (outcome, flown) {
-	o := outcome{state: CellDone, result: *run.saved}
-	if err == nil {
-		return o, flown{}
-	}
-	o.reason = sentence(err)
 	var until *untilError
 	switch {
+	case err == nil:
 	case errors.As(err, &until):
 		o.state, o.next = CellWaiting, store.Micros(until.t)
-		return o, flown{retry: max(time.Until(until.t), 1)}
+		l.retry = max(time.Until(until.t), 1)
 	case trust.KindOf(err) == trust.Unavailable:
-		o.state, o.tries = CellWaiting, f.work.tries+1
-		pause := backoff(o.tries)
-		o.next = store.Micros(time.Now().Add(pause))
-		return o, flown{retry: pause}
+		o.state, o.tries = CellWaiting, l.work.tries+1
+		l.retry = backoff(o.tries)
+		o.next = store.Micros(time.Now().Add(l.retry))
+	default:
+		o.state = CellFailed
 	}
-	o.state = CellFailed
-	return o, flown{held: true}
+	l.outcome = o
 }
 
-// write commits an outcome. It reports whether it was the record that failed.
-func (f flight) write(run Run, rec Record, o outcome) (failed bool, err error) {
-	// Neither the end of the engine nor that of the claim is a reason not to
-	// try to write down what has happened: the journal decides.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(f.ctx), f.d.options.Lease)
-	defer cancel()
-	name := run.Step + " " + f.work.Name
-	err = f.d.commit(ctx, "outcome "+name, f.event(run, o), func(tx *store.Tx) error {
-		failed = false
-		state := o.state
-		if state != CellDone {
-			left, err := isLeft(tx, f.run.id, f.work.List, f.work.N)
-			if err != nil {
-				return err
-			}
-			if left {
-				state = CellLeft
-			}
-		}
-		ok, err := updateOutcome(tx, f.run, f.stage, f.work.N, state, o)
-		switch {
-		case err != nil:
-			return err
-		case !ok:
-			return errFenced
-		case state == CellFailed:
-			return holdRun(tx, f.run.id, name+": "+o.reason)
-		case state == CellDone && rec != nil:
-			err := guard(func() error { return rec(tx) })
-			failed = err != nil
+// write writes the outcome into the journal, and what the step records.
+func (l *landed) write(tx *store.Tx) error {
+	l.failed = false
+	state := l.outcome.state
+	if state != CellDone {
+		left, err := isLeft(tx, l.run.id, l.work.List, l.work.N)
+		if err != nil {
 			return err
 		}
-		return nil
-	})
-	return failed, err
+		if left {
+			state = CellLeft
+		}
+	}
+	ok, err := updateOutcome(tx, l.run, l.stage, l.work.N, state, l.outcome)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return errFenced
+	case state == CellFailed:
+		return holdRun(tx, l.run.id, l.name()+": "+l.outcome.reason)
+	case state == CellDone && l.record != nil:
+		err := guard(func() error { return l.record(tx) })
+		l.failed = err != nil
+		return err
+	}
+	return nil
 }
 
-// event returns the event of an outcome.
-func (f flight) event(run Run, o outcome) audit.Event {
+// unrecorded makes an outcome of an effect that is there and cannot be
+// recorded: that is for a person.
+func (l *landed) unrecorded(err error) {
+	l.record = nil
+	l.judge(fmt.Errorf("recording it: %w", err))
+}
+
+func (l *landed) name() string { return l.view.Step + " " + l.work.Name }
+
+// event returns the event of the outcome.
+func (l *landed) event() audit.Event {
 	fields := []audit.Field{
-		{Name: "step", Value: run.Step},
-		{Name: "direction", Value: string(run.Direction)},
-		{Name: "target", Value: clip(f.work.Name, 1000)},
-		{Name: "outcome", Value: string(o.state)},
-		{Name: "attempt", Value: fmt.Sprint(run.Attempt)},
+		{Name: "step", Value: l.view.Step},
+		{Name: "direction", Value: string(l.view.Direction)},
+		{Name: "target", Value: clip(l.work.Name, 1000)},
+		{Name: "outcome", Value: string(l.outcome.state)},
+		{Name: "attempt", Value: fmt.Sprint(l.work.attempt)},
 	}
-	if f.work.Host != "" {
-		fields = append(fields, audit.Field{Name: "host", Value: string(f.work.Host)})
+	if l.work.Host != "" {
+		fields = append(fields, audit.Field{Name: "host", Value: string(l.work.Host)})
 	}
-	if o.reason != "" {
-		fields = append(fields, audit.Field{Name: "reason", Value: o.reason})
+	if l.outcome.reason != "" {
+		fields = append(fields, audit.Field{Name: "reason", Value: l.outcome.reason})
 	}
-	return event(f.run.tenant, f.run.id, "run.step", fields...)
+	return event(l.run.tenant, l.run.id, "run.step", fields...)
 }

@@ -126,7 +126,7 @@ func (th *theater) play(words []string) []string {
 	synctest.Wait()
 	lines := th.world.said()
 	if th.options.Workers > 1 && words[0] != "show" && words[0] != "look" { // what happens at the same time has no order
-		lines = slices.DeleteFunc(lines, func(s string) bool { return strings.HasPrefix(s, "  [") && !strings.Contains(s, "outcome") })
+		lines = slices.DeleteFunc(lines, func(s string) bool { return strings.HasPrefix(s, "  [") })
 		slices.Sort(lines)
 	}
 	for i, line := range lines {
