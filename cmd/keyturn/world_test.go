@@ -53,11 +53,6 @@ func newWorld(t *testing.T, n int) *world {
 	for _, s := range w.servers {
 		t.Cleanup(s.Close)
 	}
-	var hack []string
-	for _, s := range w.servers {
-		hack = append(hack, s.Address()+"="+s.AuthorizedKeysFiles()[0])
-	}
-	t.Setenv("KT_TMP_AK", strings.Join(hack, ","))
 	w.ops = filepath.Join(w.dir, "ops")
 	ops := w.keyFile(w.ops, "ops")
 	w.start()
