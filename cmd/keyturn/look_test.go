@@ -65,11 +65,20 @@ func TestLook(t *testing.T) {
 		found[place{f.Kind, filepath.Base(f.Path), f.Line}]++
 	}
 	for _, want := range []place{
-		{"unrestricted", "authorized_keys", 2}, {"ignored", "authorized_keys", 3}, {"duplicate", "authorized_keys", 3},
-		{"unknown", "authorized_keys", 4}, {"weak", "authorized_keys", 5}, {"unrestricted", "authorized_keys", 5},
-		{"ignored", "authorized_keys", 6}, {"unterminated", "authorized_keys", 6},
-		{"unencrypted", "id_ed25519", 0}, {"unencrypted", "copy", 0}, {"exposed", "copy", 0}, {"shared", "copy", 0},
-		{"unencrypted", "id_rsa", 0}, {"weak", "id_rsa", 0},
+		{"unrestricted", "authorized_keys", 2},
+		{"ignored", "authorized_keys", 3},
+		{"duplicate", "authorized_keys", 3},
+		{"unknown", "authorized_keys", 4},
+		{"weak", "authorized_keys", 5},
+		{"unrestricted", "authorized_keys", 5},
+		{"ignored", "authorized_keys", 6},
+		{"unterminated", "authorized_keys", 6},
+		{"unencrypted", "id_ed25519", 0},
+		{"unencrypted", "copy", 0},
+		{"exposed", "copy", 0},
+		{"shared", "copy", 0},
+		{"unencrypted", "id_rsa", 0},
+		{"weak", "id_rsa", 0},
 	} {
 		if found[want] != 1 {
 			t.Errorf("%v was found %d times, want once", want, found[want])

@@ -96,3 +96,135 @@ func (w *world) nothingLeft(i int) {
 		}
 	}
 }
+
+// Keyturn's own login is a key like others: it is rotated over connections that
+// the other one opened, and hosts stay open throughout.
+func TestRotateOwnLogin(t *testing.T) {
+	w := newWorld(t, 2)
+	w.ok("scan", "--wait")
+	var hosts []hostJSON
+	w.json(&hosts, "host", "list")
+	old := hosts[0].Credentials[0].Key
+	before := w.read(w.authorized(0))
+	w.ok("rotate", old, "--wait", "--soak", "0s")
+	w.json(&hosts, "host", "list")
+	for _, h := range hosts {
+		if len(h.Credentials) != 1 || h.Credentials[0].Key == old {
+			t.Errorf("%s is opened by %+v, want by the new key alone", h.Name, h.Credentials)
+		}
+	}
+	w.stop()
+	w.start() // connections that are kept would hide that the new key does not work
+	w.ok("scan", "--wait")
+	w.json(&hosts, "host", "list")
+	for _, h := range hosts {
+		if h.Scan.Outcome == "unreachable" {
+			t.Errorf("%s cannot be reached any more: %s", h.Name, h.Scan.Why)
+		}
+	}
+	w.ok("rollback", old, "--wait")
+	if now := w.read(w.authorized(0)); now != before {
+		t.Errorf("rolled back to\n%s\nwant\n%s", now, before)
+	}
+	w.ok("scan", "--wait")
+}
+
+// A key without a successor goes from every file, and comes back to where it
+// stood. A host's last credential does not go.
+func TestRetireAndRestore(t *testing.T) {
+	w := newWorld(t, 2)
+	gone := w.keyFile(w.dir+"/gone", "gone@laptop")
+	other := w.keyFile(w.dir+"/other", "stays")
+	before := make([]string, 2)
+	for i, s := range w.servers {
+		for _, k := range []struct{ options string }{{""}, {"no-pty"}} {
+			if err := s.Authorize(gone, k.options); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Authorize(other, k.options); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before[i] = w.read(w.authorized(i))
+	}
+	w.ok("scan", "--wait")
+	uuid := w.key(gone).UUID
+	if code, _, errs := w.try("rotate", uuid); code != 1 || !strings.Contains(errs, "keyturn retire") {
+		t.Errorf("rotating a key that nobody holds: exit %d, %s", code, errs)
+	}
+	w.ok("retire", uuid, "--wait")
+	for i := range w.servers {
+		if now := w.read(w.authorized(i)); strings.Contains(now, gone.String()) || strings.Count(now, other.String()) != 2 {
+			t.Errorf("web%d holds\n%s", i+1, now)
+		}
+		w.nothingLeft(i)
+	}
+	w.ok("rollback", uuid, "--wait")
+	for i := range w.servers {
+		if now := w.read(w.authorized(i)); now != before[i] {
+			t.Errorf("web%d holds\n%s\nwant\n%s", i+1, now, before[i])
+		}
+		w.nothingLeft(i)
+	}
+	var hosts []hostJSON
+	w.json(&hosts, "host", "list")
+	code, _, errs := w.try("retire", hosts[0].Credentials[0].Key, "--wait")
+	if code == 0 || !strings.Contains(errs, "no other credential") {
+		t.Errorf("retiring the only key that opens the hosts: exit %d, %s", code, errs)
+	}
+}
+
+// A host that does not answer is waited for, and can be left; a run that is
+// taken back before it installed anything leaves every byte as it was.
+func TestWaitLeaveAndGoBack(t *testing.T) {
+	w := newWorld(t, 2)
+	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
+	for _, s := range w.servers {
+		if err := s.Authorize(deploy, "no-pty"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := []string{w.read(w.authorized(0)), w.read(w.authorized(1))}
+	w.ok("key", "import", w.dir+"/deploy")
+	w.ok("scan", "--wait")
+	uuid := w.key(deploy).UUID
+	w.servers[1].Stop()
+	var run startedJSON
+	w.json(&run, "rotate", uuid, "--soak", "0s")
+	w.await(run.Run, func(r runJSON) bool { return len(r.Troubled) == 1 && r.Troubled[0].State == "waiting" })
+	if code, _, errs := w.try("rotate", uuid); code != 0 {
+		t.Errorf("asked again, the same rotation is %d, %s", code, errs)
+	}
+	if err := w.servers[1].Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	w.ok("rollback", uuid, "--wait")
+
+	if err := w.servers[1].Lie(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	code, _, errs := w.try("rotate", uuid, "--wait", "--soak", "0s")
+	if code == 0 || !strings.Contains(errs, "the new key does not open web2") {
+		t.Fatalf("a host that lies: exit %d, %s", code, errs)
+	}
+	var runs []runJSON
+	w.json(&runs, "run", "list", "--open")
+	if len(runs) != 1 || runs[0].State != "held" {
+		t.Fatalf("open runs: %+v", runs)
+	}
+	if code, _, _ := w.try("run", "back", runs[0].Run, "--wait"); code != 1 {
+		t.Errorf("a run that went back is not done: exit %d, want 1", code)
+	}
+	w.await(runs[0].Run, func(r runJSON) bool { return r.State == "back" })
+	for i := range w.servers {
+		if now := w.read(w.authorized(i)); now != before[i] {
+			t.Errorf("web%d holds\n%s\nwant\n%s", i+1, now, before[i])
+		}
+		w.nothingLeft(i)
+	}
+	if k := w.key(deploy); k.State != "active" || len(k.ReplacedBy) != 0 {
+		t.Errorf("after the way back the key is %+v", k)
+	}
+}

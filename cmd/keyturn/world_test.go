@@ -30,7 +30,7 @@ type world struct {
 	node    *node
 	servers []*lab.Server
 	stop    func()
-	log     *bytes.Buffer
+	token   string // an API token that may do everything
 	ops     string // private key file of Keyturn's own login
 }
 
@@ -96,6 +96,12 @@ func (w *world) start() {
 	w.t.Setenv("KEYTURN_SERVER", "http://"+n.address)
 	w.t.Setenv("KEYTURN_USER", "admin")
 	w.t.Setenv("KEYTURN_PASSWORD", testPassword)
+	if w.token == "" { // checking a password takes a tenth of a second, each time
+		var token tokenJSON
+		w.json(&token, "token", "create", "test", "--permission", "All")
+		w.token = token.Token
+	}
+	w.t.Setenv("KEYTURN_TOKEN", w.token)
 }
 
 // try runs a command and returns its exit code and output.
@@ -175,3 +181,18 @@ func (w *world) read(path string) string {
 }
 
 func (w *world) authorized(i int) string { return w.servers[i].AuthorizedKeysFiles()[0] }
+
+// await polls a run until it is as wanted.
+func (w *world) await(run string, wanted func(runJSON) bool) runJSON {
+	w.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		var r runJSON
+		w.json(&r, "run", "show", run)
+		if wanted(r) {
+			return r
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("run %s is %+v", run, r)
+		}
+	}
+}

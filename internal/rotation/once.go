@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
+	"keyturn/internal/remote"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -180,10 +182,16 @@ func (ro *Rotator) archive(ctx context.Context, r job.Run, _ job.Target) (job.Re
 }
 
 // release is row Release, and the way back of row Baseline: nothing of ours is
-// left at the place.
+// left at the place. A Baseline that failed may have taken the lock and may not:
+// a lock that is another's is none of ours to release.
 func (ro *Rotator) release(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
-	c, f, err := ro.touched(ctx, r, t)
-	if err != nil || f.untouched() != "" {
+	c, err := decode(r, t)
+	if err != nil {
+		return nil, err
+	}
+	var f found
+	known, err := r.ResultOf(ctx, "Baseline", t, &f)
+	if err != nil || known && f.untouched() != "" {
 		return nil, err
 	}
 	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
@@ -191,5 +199,10 @@ func (ro *Rotator) release(ctx context.Context, r job.Run, t job.Target) (job.Re
 		return nil, err
 	}
 	defer h.Close()
-	return nil, h.Release(ctx, c.lock(), c.spec.User, c.spec.Path)
+	err = h.Release(ctx, c.lock(), c.spec.User, c.spec.Path)
+	var locked *remote.LockedError
+	if !known && (errors.As(err, &locked) || trust.KindOf(err) == trust.NotFound) {
+		return nil, nil
+	}
+	return nil, err
 }

@@ -156,7 +156,7 @@ func successorOf(k inventory.Key) (keyring.Spec, error) {
 	case t == ssh.KeyAlgoRSA:
 		bits := k.Public.Bits()
 		return keyring.Spec{Type: "rsa", Bits: min(max((bits+7)/8*8, 3072), 8192)}, nil
-	case t == ssh.InsecureKeyAlgoDSA: //nolint:staticcheck // the type is named to be replaced
+	case t == "ssh-dss": // what no current server takes is not made again
 		return keyring.Spec{Type: "ed25519"}, nil
 	case strings.HasPrefix(t, "sk-"):
 		return keyring.Spec{}, trust.Errorf(trust.Conflict, "key %s is of type %s: only its owner's security key can make another", k.ID, t).
