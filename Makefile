@@ -37,15 +37,15 @@ run: build ## build and serve on http://127.0.0.1:7780 with everything embedded 
 	bin/keyturn serve --data $(DATA)
 
 test: deps ## the tests: go test ./... (those that need root or a lab skip without, and say so)
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 
 check: $(STAGES) ## all that CI checks: format, vet, linters, arrows, test, race, fuzz
 
 stages: # the stages of check, for .ci/run
 	@echo $(STAGES)
 
-race: ## the tests again under the race detector, where goroutines are ours (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race $(RACEPKGS)
+race: ## the tests again under the race detector, where goroutines are ours, but for the longest (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(RACEPKGS)
 
 fuzz: ## every fuzz target for FUZZTIME=10s
 	@grep -rHoE --include='*_test.go' '^func Fuzz[[:alnum:]_]+' . | sed 's,^\(.*\)/[^/]*:func ,\1 ,' | sort | \

@@ -78,6 +78,9 @@ func guard(log *slog.Logger, next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		// A copy: the server looks at the body of its own request to see whether
+		// what was not read of it fits into the next one.
+		r = r.WithContext(r.Context())
 		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 		rec := &recorder{ResponseWriter: w}
 		defer func() {
@@ -138,13 +141,16 @@ func Source(r *http.Request) string {
 	return host
 }
 
-// WriteJSON answers with a value as JSON.
+// WriteJSON answers with a value as JSON, as the Content-Type that is set or else
+// application/json.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		status, body = http.StatusInternalServerError, []byte(`{"error":"internal error"}`)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	if w.Header().Get("Content-Type") == "" {
+		w.Header().Set("Content-Type", "application/json")
+	}
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n')) // a client that has gone is no fault of ours
 }

@@ -19,7 +19,7 @@ func (p *Plane) ShowAccount(ctx context.Context, actor identity.Actor) (t identi
 // CreateToken makes an API token that may do no more than its maker, and
 // returns its text: the only time that it is to be had.
 func (p *Plane) CreateToken(ctx context.Context, actor identity.Actor, n identity.NewToken) (t identity.Token, secret string, err error) {
-	err = p.update(ctx, actor, needs(identity.TokensWrite), "token.create", "token:"+n.Name, func(tx *store.Tx) error {
+	err = p.update(ctx, actor, needs(identity.TokensWrite), "token.create", "token:"+subject(n.Name), func(tx *store.Tx) error {
 		if t, secret, err = p.directory.CreateToken(tx, actor, n); err != nil {
 			return err
 		}

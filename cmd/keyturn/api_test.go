@@ -1,0 +1,216 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// An endpoint of api/v1 that changes something, with a request that would.
+type endpoint struct {
+	method, path string
+	body         map[string]any
+	// needs are the permissions without which it is refused; any one missing is
+	// enough.
+	needs []string
+}
+
+const someKey = "1f4158e4-c12d-5097-a058-7bb2817e132b"
+
+func endpoints(w *world) []endpoint {
+	private := w.read(w.ops)
+	return []endpoint{
+		{"POST", "/tokens", map[string]any{"name": "x", "permissions": []string{"Keys Read"}, "expires": "1h"}, []string{"Tokens Write"}},
+		{"DELETE", "/tokens/0123456789abcdef0123456789abcdef", nil, []string{"Tokens Write"}},
+		{"POST", "/hosts", map[string]any{
+			"name": "web9", "address": "127.0.0.1:1", "login": "root", "private_key": private, "accept_new": true, "become": "none", "enforce": false,
+		}, []string{"Hosts Write", "Keys Write"}},
+		{"DELETE", "/hosts/web9", nil, []string{"Hosts Write"}},
+		{"POST", "/hosts/web9/enforce", nil, []string{"Hosts Write"}},
+		{"POST", "/hosts/web9/inventory", nil, []string{"Hosts Write"}},
+		{"POST", "/hosts/web9/confirm", map[string]any{"host_key": ""}, []string{"Hosts Write"}},
+		{"POST", "/scans", map[string]any{"hosts": []string{"web9"}}, []string{"Hosts Write"}},
+		{"POST", "/keys", map[string]any{"type": "ed25519", "bits": 0, "comment": "c"}, []string{"Keys Write"}},
+		{"POST", "/rotations", map[string]any{"keys": []string{someKey}, "soak": "1h", "canary": 1, "dry_run": false, "share": false, "compromised": false}, []string{"Keys Write"}},
+		{"POST", "/rollbacks", map[string]any{"keys": []string{someKey}, "current": false, "force": false}, []string{"Keys Write", "Runs Write"}},
+		{"POST", "/retirements", map[string]any{"keys": []string{someKey}}, []string{"Keys Write", "Runs Write"}},
+		{"POST", "/runs/" + someKey + "/pause", nil, []string{"Runs Write"}},
+		{"POST", "/runs/" + someKey + "/resume", nil, []string{"Runs Write"}},
+		{"POST", "/runs/" + someKey + "/back", nil, []string{"Runs Write"}},
+		{"POST", "/runs/" + someKey + "/leave", map[string]any{"place": "p", "unreachable": false}, []string{"Runs Write"}},
+		{"POST", "/runs/pause", nil, []string{"Runs Write"}},
+		{"PUT", "/settings/rotation.soak", map[string]any{"value": "2h"}, []string{"Settings Write"}},
+		{"GET", "/account", nil, []string{"Account Read"}},
+		{"GET", "/tokens", nil, []string{"Tokens Read"}},
+		{"GET", "/hosts", nil, []string{"Hosts Read"}},
+		{"GET", "/hosts/web9", nil, []string{"Hosts Read"}},
+		{"GET", "/keys", nil, []string{"Keys Read"}},
+		{"GET", "/keys/" + someKey, nil, []string{"Keys Read"}},
+		{"GET", "/runs", nil, []string{"Runs Read"}},
+		{"GET", "/runs/" + someKey, nil, []string{"Runs Read"}},
+		{"GET", "/runs/" + someKey + "/places", nil, []string{"Runs Read"}},
+		{"GET", "/findings", nil, []string{"Hosts Read"}},
+		{"GET", "/settings", nil, []string{"Settings Read"}},
+	}
+}
+
+// ask sends a request as it is and returns the answer, which is a problem where
+// it is no success.
+func (w *world) ask(token, method, path, body string) (status int, p problem, raw string) {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), method, "http://"+w.node.address+"/api/v1"+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if resp.StatusCode >= 300 {
+		if err := json.Unmarshal(data, &p); err != nil || p.Kind == "" || p.Detail == "" || resp.Header.Get("Content-Type") != "application/problem+json" {
+			w.t.Errorf("%s %s: %d %s %.200s is no problem document", method, path, resp.StatusCode, resp.Header.Get("Content-Type"), data)
+		}
+	}
+	return resp.StatusCode, p, string(data)
+}
+
+// Every bad request gets a documented error, and starts and changes nothing.
+func TestBadRequests(t *testing.T) {
+	w := newWorld(t, 0)
+	var before []runJSON
+	w.json(&before, "run", "list")
+	tried := 0
+	for _, e := range endpoints(w) {
+		if e.body == nil {
+			continue
+		}
+		var bad []string
+		for _, text := range []string{"", "{", "null", "[]", "7", `"x"`, `{"a":}`, `{"no_such_field":1}`, "\x00", strings.Repeat("[", 10_000), "{} {}"} {
+			bad = append(bad, text)
+		}
+		for name := range e.body {
+			for _, wrong := range []any{map[string]any{"x": 1}, []any{[]any{}}, 1e300, strings.Repeat("x", 2<<20)} {
+				body := map[string]any{}
+				for k, v := range e.body {
+					body[k] = v
+				}
+				body[name] = wrong
+				text, err := json.Marshal(body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bad = append(bad, string(text))
+			}
+			body := map[string]any{"no_such_field": 1}
+			for k, v := range e.body {
+				body[k] = v
+			}
+			text, err := json.Marshal(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad = append(bad, string(text))
+		}
+		for _, text := range bad {
+			tried++
+			if status, p, _ := w.ask(w.token, e.method, e.path, text); status < 400 || status >= 500 {
+				t.Errorf("%s %s %.80s: %d %+v", e.method, e.path, text, status, p)
+			}
+		}
+	}
+	for _, bad := range []struct{ method, path, body, says string }{
+		{"POST", "/rotations", `{"keys":["nonsense"]}`, "is not a UUID"},
+		{"POST", "/rotations", `{"keys":["` + someKey + `"]}`, "there is no key"},
+		{"POST", "/rotations", `{"keys":["` + someKey + `"],"soak":"forever"}`, "is not a duration"},
+		{"POST", "/rotations", `{"keys":["` + someKey + `"],"soak":"-1s"}`, "is not a duration"},
+		{"POST", "/keys", `{"private_key":"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"}`, "private key"},
+		{"POST", "/keys", `{"type":"rsa","bits":1024}`, "1024"},
+		{"POST", "/hosts", `{"name":"web 1","address":"127.0.0.1:1","login":"root","key":"` + someKey + `","accept_new":true}`, ""},
+		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","accept_new":true}`, "needs one credential"},
+		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","key":"` + someKey + `"}`, "no host key"},
+		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","key":"` + someKey + `","host_key":"ssh-ed25519 AAAA"}`, "public key"},
+		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:99999","login":"root","key":"` + someKey + `","accept_new":true}`, ""},
+		{"POST", "/scans", `{"hosts":["nowhere"]}`, "there is no host"},
+		{"POST", "/scans", `{}`, "no host to scan"},
+		{"PUT", "/settings/rotation.soak", `{"value":"a while"}`, "is not a duration"},
+		{"PUT", "/settings/rotation.proof", `{"value":"trust me"}`, "is none of"},
+		{"PUT", "/settings/no.such", `{"value":"1"}`, "there is no setting"},
+		{"POST", "/tokens", `{"name":"x","permissions":["Everything"]}`, "is none of"},
+		{"GET", "/keys?limit=100000", ``, "limit"},
+		{"GET", "/keys?colour=red", ``, "colour"},
+		{"GET", "/keys?after=garbage", ``, ""},
+		{"GET", "/no/such/thing", ``, "there is no"},
+		{"GET", "/runs/x?wait=long", ``, "is not a duration"},
+	} {
+		tried++
+		status, p, _ := w.ask(w.token, bad.method, bad.path, bad.body)
+		if status < 400 || status >= 500 || !strings.Contains(p.Detail, bad.says) {
+			t.Errorf("%s %s %s: %d %+v, want it to say %q", bad.method, bad.path, bad.body, status, p, bad.says)
+		}
+	}
+	t.Logf("%d bad requests", tried)
+	var after []runJSON
+	w.json(&after, "run", "list")
+	var keys []keyJSON
+	w.json(&keys, "key", "list")
+	if len(after) != len(before) || len(keys) != 0 {
+		t.Errorf("bad requests left %d runs and %d keys", len(after)-len(before), len(keys))
+	}
+}
+
+// Every verb is refused without a credential, with a wrong one, and with one
+// that may do everything but that.
+func TestPermissions(t *testing.T) {
+	w := newWorld(t, 0)
+	all := []string{
+		"Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
+		"Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read",
+	}
+	without := map[string]string{} // permission to a token that has all others
+	for _, p := range all {
+		args := []string{"token", "create", "without " + p}
+		for _, other := range all {
+			// A Write includes the Read of its noun.
+			if other != p && other != strings.Replace(p, " Read", " Write", 1) {
+				args = append(args, "--permission", other)
+			}
+		}
+		var token tokenJSON
+		w.json(&token, args...)
+		without[p] = token.Token
+	}
+	for _, e := range endpoints(w) {
+		body, err := json.Marshal(e.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(body)
+		if e.body == nil {
+			text = ""
+		}
+		for name, token := range map[string]string{"none": "", "forged": "kt_" + strings.Repeat("0", 49), "not a token": "x"} {
+			if status, p, _ := w.ask(token, e.method, e.path, text); status != 401 {
+				t.Errorf("%s %s with %s: %d %+v, want 401", e.method, e.path, name, status, p)
+			}
+		}
+		for _, p := range e.needs {
+			if status, answer, _ := w.ask(without[p], e.method, e.path, text); status != 403 {
+				t.Errorf("%s %s without %q: %d %+v, want 403", e.method, e.path, p, status, answer)
+			}
+		}
+	}
+	if status, _, raw := w.ask("", "GET", "/openapi.json", ""); status != 200 || !strings.Contains(raw, `"openapi":"3.1.0"`) {
+		t.Errorf("the API document: %d %.100s", status, raw)
+	}
+}
