@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"strconv"
 	"strings"
+	"time"
 
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -266,6 +267,11 @@ type KeyFilter struct {
 	Findings []FindingKind
 	// Compromised narrows to the keys that are.
 	Compromised bool
+	// Overdue narrows to the keys that were made, or first met, and last
+	// rotated before this time.
+	Overdue time.Time
+	// Without leaves out the keys with a finding of this kind.
+	Without FindingKind
 }
 
 func (f KeyFilter) apply(q *query) error {
@@ -298,6 +304,12 @@ func (f KeyFilter) apply(q *query) error {
 	}
 	if f.Compromised {
 		q.and("compromised = ?", true)
+	}
+	if !f.Overdue.IsZero() {
+		q.and("created_at < ? AND last_rotated_at < ?", store.Micros(f.Overdue), store.Micros(f.Overdue))
+	}
+	if f.Without != "" {
+		q.and(sqlKeyWithout, f.Without)
 	}
 	return nil
 }

@@ -341,6 +341,9 @@ func TestKeysListing(t *testing.T) {
 			{inventory.KeyFilter{Findings: []inventory.FindingKind{inventory.Weak, inventory.Stale}}, 1},
 			{inventory.KeyFilter{Custodies: []inventory.Custody{inventory.Held}}, 0},
 			{inventory.KeyFilter{Compromised: true}, 0},
+			{inventory.KeyFilter{Kinds: user, Overdue: time.Now().Add(-time.Hour)}, 0},
+			{inventory.KeyFilter{Kinds: user, Overdue: time.Now().Add(time.Hour)}, n},
+			{inventory.KeyFilter{Kinds: user, Without: inventory.Weak}, n - 1},
 			{inventory.KeyFilter{IDs: []trust.KeyID{userKeyID(1), userKeyID(99)}}, 1},
 		} {
 			for _, sort := range []string{"created", "comment", "fingerprint", "rotated"} {

@@ -70,6 +70,8 @@ const (
 		UNION SELECT p.key_id FROM identity_places p WHERE p.tenant = $1 AND p.host_id = ?)`
 	sqlKeyFindings = `id IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind IN `
 
+	sqlKeyWithout = `id NOT IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind = ?)`
+
 	sqlAddKey = `INSERT INTO keys (tenant, id, kind, fingerprint, public_key, comment, owner, state, custody, container, compromised,
 		created_at, last_rotated_at, deleted_at, revision, search) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15)`
 	sqlUpdateKey = `UPDATE keys SET comment = $4, owner = $5, state = $6, custody = $7, container = $8, compromised = $9,
