@@ -143,9 +143,10 @@ func ParseUser(user string) (string, error) {
 	return user, nil
 }
 
-// checkPlace refuses a place whose account or path no database or report
-// could hold as text. Paths are absolute; those of Linux may be any bytes.
-func checkPlace(p trust.Place) error {
+// CheckPlace refuses, as Invalid, a place whose account or path no database or
+// report could hold as text. Paths are absolute; those of Linux may be any
+// bytes, and it is a host's users who choose them.
+func CheckPlace(p trust.Place) error {
 	if p.Host == "" {
 		return trust.Errorf(trust.Invalid, "place %q has no host", abbreviate(p.Path))
 	}

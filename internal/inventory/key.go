@@ -106,8 +106,8 @@ func (k *Key) check() error {
 	default:
 		return trust.Errorf(trust.Invalid, "custody %q is none of held, in-place and external", abbreviate(string(k.Custody))).WithField("custody")
 	}
-	if n := len(k.Public.Blob()); n == 0 || n > maxKeyBlob {
-		return trust.Errorf(trust.Invalid, "public key has %d bytes; it may have 1 to %d", n, maxKeyBlob).WithField("public_key")
+	if n := len(k.Public.Blob()); n == 0 || n > MaxKeyBlob {
+		return trust.Errorf(trust.Invalid, "public key has %d bytes; it may have 1 to %d", n, MaxKeyBlob).WithField("public_key")
 	}
 	k.Comment = plainText(k.Comment, maxComment)
 	k.Owner = plainText(k.Owner, maxComment)
@@ -115,9 +115,9 @@ func (k *Key) check() error {
 	return nil
 }
 
-// Bounds of what rows hold, in bytes. The largest key that OpenSSH makes, RSA
-// of 16384 bits, has a blob of 2071 bytes; ML-DSA's are smaller.
-const (
-	maxKeyBlob = 16 << 10
-	maxComment = 1 << 10
-)
+// MaxKeyBlob is how many bytes the blob of a key may have. The largest that
+// OpenSSH makes, RSA of 16384 bits, has 2071.
+const MaxKeyBlob = 16 << 10
+
+// maxComment bounds text that people and hosts choose, in bytes.
+const maxComment = 1 << 10

@@ -69,7 +69,7 @@ type AuthorizedKey struct {
 func AuthorizedKeysOf(content []byte) []AuthorizedKey {
 	var keys []AuthorizedKey
 	for i, line := range trust.ParseAuthorizedKeys(content).Lines() {
-		if line.Kind() != trust.KeyLine || len(line.Key().Blob()) > maxKeyBlob {
+		if line.Kind() != trust.KeyLine || len(line.Key().Blob()) > MaxKeyBlob {
 			continue
 		}
 		k := AuthorizedKey{

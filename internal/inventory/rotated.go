@@ -347,7 +347,7 @@ type ArchivedPlace struct {
 // Archive records where a half of a key lay that a run took out of use, and
 // under which names it is kept. Doing so again replaces those names.
 func Archive(tx *store.Tx, run trust.RunID, key trust.KeyID, a ArchivedPlace) error {
-	if err := checkPlace(a.Place); err != nil {
+	if err := CheckPlace(a.Place); err != nil {
 		return err
 	}
 	_, err := tx.Exec(sqlArchivePlace, tx.Tenant(), key, run, a.Kind, a.Host, a.HostName,

@@ -183,10 +183,10 @@ func DropFile(tx *store.Tx, place trust.Place, kind FileKind) (Delta, error) {
 
 // putFile writes f over old, which is what is known of it if known is true.
 func putFile(tx *store.Tx, f FoundFile, old File, known bool) (Delta, error) {
-	if err := checkPlace(f.Place); err != nil {
+	if err := CheckPlace(f.Place); err != nil {
 		return Delta{}, err
 	}
-	f.Owner, f.FileSystem = plainText(f.Owner, 255), plainText(f.FileSystem, 64)
+	f.Owner, f.FileSystem, f.Inode = plainText(f.Owner, 255), plainText(f.FileSystem, 64), plainText(f.Inode, 255)
 	f.Fault, f.Fixed = plainText(f.Fault, maxComment), plainText(f.Fixed, maxComment)
 	f.LastRead, f.UnreadWhy = store.Time(0), ""
 	f.ChangedAt = tx.Now()
