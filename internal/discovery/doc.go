@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"time"
 
 	"keyturn/internal/inventory"
@@ -50,7 +51,14 @@ func (d *Discoverer) Procedures() []job.Procedure {
 			},
 			Leave: leave,
 		},
-		{Name: ScanProcedure, Steps: []job.Step{{Name: "Scan", On: hosts, Do: d.scan}}, Leave: leave},
+		{
+			Name: ScanProcedure,
+			Steps: []job.Step{
+				{Name: "Scan", On: hosts, Do: d.scan},
+				{Name: "Judge", On: job.Once, Do: d.judge},
+			},
+			Leave: leave,
+		},
 	}
 }
 
@@ -223,11 +231,27 @@ func (d *Discoverer) scan(ctx context.Context, r job.Run, t job.Target) (job.Rec
 	return func(tx *store.Tx) error { return record(tx, scan) }, nil
 }
 
+// judge is row Judge: keys grow stale without any host having changed. What is
+// more than one commit should hold waits for the next scan.
+func (d *Discoverer) judge(ctx context.Context, r job.Run, _ job.Target) (job.Record, error) {
+	stale, err := d.stale(ctx, r.Tenant, time.Now())
+	if err != nil || len(stale) == 0 {
+		return nil, err
+	}
+	return func(tx *store.Tx) error { return Judge(tx, stale) }, nil
+}
+
 // record writes a scan, and judges again what it changed.
 func record(tx *store.Tx, s inventory.Scan) error {
 	delta, err := inventory.RecordScan(tx, s)
 	if err != nil {
 		return err
+	}
+	tx.Note("outcome", string(s.Outcome))
+	if s.Outcome != inventory.Unreachable {
+		tx.Note("files-changed", strconv.Itoa(delta.Files))
+		tx.Note("keys-gained", strconv.Itoa(len(delta.Gained)))
+		tx.Note("keys-lost", strconv.Itoa(len(delta.Lost)))
 	}
 	if err := Judge(tx, delta.Keys()); err != nil {
 		return err

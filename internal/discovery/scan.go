@@ -2,9 +2,12 @@ package discovery
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"keyturn/internal/inventory"
 	"keyturn/internal/reach"
@@ -12,10 +15,13 @@ import (
 	"keyturn/internal/trust"
 )
 
-// Bounds of one scan of one host.
+// Bounds of one scan of one host. What they leave out is noted.
 const (
 	maxAccounts = 1000
 	maxNotes    = 200
+	// maxBytes is of all authorized_keys files together: they are in memory
+	// until the scan is recorded.
+	maxBytes = 32 << 20
 )
 
 // read scans a host. An error means that it could not be reached, or does not
@@ -35,6 +41,9 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 		System: hands.Kernel(), UID: hands.UID(), Home: hands.Home(), Banner: hands.Banner(),
 		Sshd: sshd.Binary, Options: sshd.Options, Found: sshd.Found,
 	}
+	if s.scan.Facts.Machine, err = s.machine(ctx); err != nil {
+		return inventory.Scan{}, err
+	}
 	accounts, err := s.accounts(ctx)
 	if err != nil {
 		return inventory.Scan{}, err
@@ -43,6 +52,9 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 		if err := s.account(ctx, user); err != nil {
 			return inventory.Scan{}, err
 		}
+	}
+	if err := s.hostKeys(ctx); err != nil {
+		return inventory.Scan{}, err
 	}
 	if len(s.scan.Unread) > 0 {
 		s.scan.Outcome, s.scan.Why = inventory.Partial, fmt.Sprintf("%d files or accounts cannot be read", len(s.scan.Unread))
@@ -54,6 +66,7 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 type scanner struct {
 	hands *reach.Hands
 	scan  inventory.Scan
+	bytes int // of content that is in scan
 }
 
 // accounts returns whom to look at: everybody, where we can act as root, else
@@ -67,11 +80,15 @@ func (s *scanner) accounts(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.scan.Complete = true
 	var users []string
 	for _, a := range accounts {
+		if _, err := inventory.ParseUser(a.User); err != nil {
+			s.note(inventory.NoteUnread, "", "", "%s", sentence(err))
+			continue
+		}
 		users = append(users, a.User)
 	}
-	s.scan.Complete = true
 	if len(users) > maxAccounts {
 		s.note(inventory.NoteLimit, "", "", "%d accounts are more than the %d that a scan looks at", len(users), maxAccounts)
 		users, s.scan.Complete = users[:maxAccounts], false
@@ -95,9 +112,13 @@ func (s *scanner) account(ctx context.Context, user string) error {
 		switch {
 		case f.Absent:
 		case f.Unreadable:
-			s.scan.Unread = append(s.scan.Unread, inventory.UnreadFile{User: user, Path: f.Path, Why: "permission denied"})
+			s.leave(user, f.Path, "permission denied")
+		case s.bytes+len(f.Content) > maxBytes:
+			s.note(inventory.NoteLimit, "", "", "the authorized keys of all accounts are more than %d bytes", maxBytes)
+			s.leave(user, f.Path, "beyond the bytes that a scan reads")
 		default:
-			s.scan.Files = append(s.scan.Files, inventory.FoundFile{
+			s.bytes += len(f.Content)
+			s.add(inventory.FoundFile{
 				File: s.file(user, f, i, inventory.AuthorizedFile), Authorized: inventory.AuthorizedKeysOf(f.Content),
 			})
 		}
@@ -107,23 +128,98 @@ func (s *scanner) account(ctx context.Context, user string) error {
 		return s.unread(user, "", err)
 	}
 	for i, id := range identities {
-		s.scan.Files = append(s.scan.Files, inventory.FoundFile{
+		half := inventory.Identity{Key: id.Key, Format: id.Info.Format, Encrypted: id.Info.Encrypted, Comment: id.Comment}
+		if len(id.Key.Blob()) > inventory.MaxKeyBlob {
+			half.Key = trust.PublicKey{}
+		}
+		s.add(inventory.FoundFile{
 			File: inventory.File{
 				Place: trust.Place{Host: s.scan.Host, User: user, Path: id.Path}, Kind: inventory.IdentityFile,
 				SHA256: "", Mode: id.Mode, Owner: owner(id.UID, id.GID), Order: i,
 			},
-			Identity: inventory.Identity{Key: id.Key, Format: id.Info.Format, Encrypted: id.Info.Encrypted, Comment: id.Comment},
+			Identity: half,
 		})
+	}
+	return nil
+}
+
+// add adds a file to the scan. One whose name is no text is noted instead: it
+// is a user of the host who chose that name, and who must not be able to hold
+// the scan of all hosts with it.
+func (s *scanner) add(f inventory.FoundFile) {
+	if err := inventory.CheckPlace(f.Place); err != nil {
+		s.note(inventory.NoteUnread, f.User, "", "%s", sentence(err))
+		return
+	}
+	s.scan.Files = append(s.scan.Files, f)
+}
+
+// leave says of a file, or with an empty path of an account, that it was not
+// read, and why. What was known of it then stays.
+func (s *scanner) leave(user, path, why string) {
+	s.scan.Unread = append(s.scan.Unread, inventory.UnreadFile{User: user, Path: path, Why: why})
+	s.note(inventory.NoteUnread, user, path, "%s: %s", strings.TrimSuffix(user+":"+path, ":"), why)
+}
+
+// hostKeys reads the public halves of the host keys that sshd is configured
+// with, which everybody may read. That a host key has none is no loss: hosts
+// are known by what they present.
+func (s *scanner) hostKeys(ctx context.Context) error {
+	login := s.hands.Login()
+	cfg, err := s.hands.AccountConfig(ctx, login)
+	if err != nil || len(cfg.Config.HostKey) == 0 {
+		return s.skip(err)
+	}
+	var paths []string
+	for _, path := range cfg.Config.HostKey {
+		paths = append(paths, path+".pub")
+	}
+	files, err := s.hands.Files(ctx, login, paths)
+	if err != nil {
+		return s.skip(err)
+	}
+	for i, f := range files {
+		key, comment, err := trust.ParsePublicKey(string(f.Content))
+		if f.Absent || f.Unreadable || err != nil || len(key.Blob()) > inventory.MaxKeyBlob {
+			continue
+		}
+		file := s.file("root", f, i, inventory.IdentityFile)
+		file.Path = cfg.Config.HostKey[i]
+		s.add(inventory.FoundFile{File: file, Role: inventory.HostKey, Identity: inventory.Identity{Key: key, Comment: comment}})
+	}
+	return nil
+}
+
+// machine returns a digest of machine-id(5), which is equal where two hosts are
+// one machine or copies of one, or nothing where the host has none. The id
+// itself is confidential.
+func (s *scanner) machine(ctx context.Context) (string, error) {
+	files, err := s.hands.Files(ctx, s.hands.Login(), []string{"/etc/machine-id"})
+	if err != nil {
+		return "", s.skip(err)
+	}
+	id := strings.TrimSpace(string(files[0].Content))
+	if len(id) != 32 {
+		return "", nil
+	}
+	sum := sha256.Sum256([]byte("keyturn machine " + id))
+	return hex.EncodeToString(sum[:16]), nil
+}
+
+// skip passes over what a scan can do without, unless the host is gone.
+func (s *scanner) skip(err error) error {
+	if kind := trust.KindOf(err); err != nil && (kind == trust.Unavailable || kind == trust.Internal) {
+		return err
 	}
 	return nil
 }
 
 // unread notes what could not be read, and goes on, unless the host is gone.
 func (s *scanner) unread(user, path string, err error) error {
-	if kind := trust.KindOf(err); kind == trust.Unavailable || kind == trust.Internal {
+	if err := s.skip(err); err != nil {
 		return err
 	}
-	s.scan.Unread = append(s.scan.Unread, inventory.UnreadFile{User: user, Path: path, Why: sentence(err)})
+	s.leave(user, path, sentence(err))
 	return nil
 }
 

@@ -1,0 +1,121 @@
+package discovery
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/trust"
+)
+
+func TestJudgeKey(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	good, _, err := trust.ParsePublicKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJk2o9ZSFPpC5rVEUHrOMVJPGGJw9tKdUtpxmJFtPxHf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey := func(bits int) trust.PublicKey {
+		t.Helper()
+		k, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pub, err := ssh.NewPublicKey(&k.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return trust.PublicKeyOf(pub)
+	}
+	authorized := []inventory.AuthorizedPlace{{Place: trust.Place{Host: "h", User: "alice", Path: "/a"}, AuthorizedKey: inventory.AuthorizedKey{Line: 3}}}
+	identity := func(host, user, path string) inventory.IdentityPlace {
+		return inventory.IdentityPlace{Place: trust.Place{Host: trust.HostID(host), User: user, Path: path}, HostName: host}
+	}
+	one := []inventory.IdentityPlace{identity("h", "alice", "/id")}
+	locked := []inventory.IdentityPlace{{Place: trust.Place{Host: "h", User: "alice", Path: "/id"}, Encrypted: true}}
+	archived := []inventory.Rotation{{At: now.AddDate(0, -1, 0), ArchivedAt: now}}
+	key := func(change func(*inventory.Key)) inventory.Key {
+		k := inventory.Key{
+			Kind: inventory.UserKey, Public: good, State: inventory.Active, Custody: inventory.InPlace, Owner: "ops",
+			CreatedAt: now.AddDate(0, -1, 0),
+		}
+		if change != nil {
+			change(&k)
+		}
+		return k
+	}
+	for _, test := range []struct {
+		name string
+		c    keyCase
+		want string // kinds and levels, sorted
+	}{
+		{"one owner, one place, one identity", keyCase{key(nil), authorized, one, nil}, ""},
+		{"nowhere", keyCase{key(func(k *inventory.Key) { k.Owner = "" }), nil, nil, nil}, ""},
+		{"no identity", keyCase{key(nil), authorized, nil, nil}, "orphaned/warning"},
+		{"no identity, no owner", keyCase{key(func(k *inventory.Key) { k.Owner = "" }), authorized, nil, nil}, "orphaned/warning unknown/warning"},
+		{"no identity but ours", keyCase{key(func(k *inventory.Key) { k.Custody = inventory.Held }), authorized, nil, nil}, ""},
+		{"accepted nowhere", keyCase{key(nil), nil, one, nil}, "orphaned/note"},
+		{"accepted nowhere, with a passphrase", keyCase{key(nil), nil, locked, nil}, "orphaned/note"},
+		{"two hosts", keyCase{key(nil), authorized, []inventory.IdentityPlace{one[0], identity("g", "alice", "/id")}, nil}, "shared/warning"},
+		{"two accounts read one file", keyCase{key(nil), authorized, []inventory.IdentityPlace{one[0], identity("h", "bob", "/id")}, nil}, ""},
+		{"RSA 1024", keyCase{key(func(k *inventory.Key) { k.Public = rsaKey(1024) }), authorized, one, nil}, "weak/warning"},
+		{"RSA 2048", keyCase{key(func(k *inventory.Key) { k.Public = rsaKey(2048) }), authorized, one, nil}, "weak/note"},
+		{"RSA 3072", keyCase{key(func(k *inventory.Key) { k.Public = rsaKey(3072) }), authorized, one, nil}, ""},
+		{"old", keyCase{key(func(k *inventory.Key) { k.CreatedAt = now.AddDate(-3, 0, 0) }), authorized, one, nil}, "stale/warning"},
+		{"old, and rotated since", keyCase{key(func(k *inventory.Key) {
+			k.CreatedAt, k.LastRotatedAt = now.AddDate(-3, 0, 0), now.AddDate(0, -1, 0)
+		}), authorized, one, nil}, ""},
+		{"compromised", keyCase{key(func(k *inventory.Key) { k.Compromised = true }), authorized, one, nil}, "stale/warning"},
+		{"rotated, and gone", keyCase{key(func(k *inventory.Key) { k.State = inventory.Rotated }), nil, nil, archived}, ""},
+		{"rotated, in its soak", keyCase{key(func(k *inventory.Key) { k.State = inventory.Rotated }), authorized, one, []inventory.Rotation{{At: now}}}, ""},
+		{"rotated, and back", keyCase{key(func(k *inventory.Key) { k.State = inventory.Rotated }), authorized, nil, archived}, "stale/warning"},
+		{"retired, and back", keyCase{key(func(k *inventory.Key) { k.State = inventory.Retired }), authorized, nil, archived}, "stale/warning"},
+		{"deleted", keyCase{key(func(k *inventory.Key) { k.State, k.Public = inventory.Deleted, rsaKey(1024) }), authorized, nil, nil}, ""},
+		{"host key", keyCase{key(func(k *inventory.Key) { k.Kind, k.Owner = inventory.HostKey, "" }), nil, one, nil}, ""},
+		{"host key of two hosts", keyCase{
+			key(func(k *inventory.Key) { k.Kind = inventory.HostKey }), nil, []inventory.IdentityPlace{one[0], identity("g", "root", "/id")}, nil,
+		}, "shared/warning"},
+	} {
+		var got []string
+		for _, f := range judgeKey(test.c, now) {
+			got = append(got, string(f.Kind)+"/"+string(f.Level))
+			if len(test.c.authorized) > 0 && f.Line != 3 || f.Text == "" {
+				t.Errorf("%s: finding %+v blames no line", test.name, f)
+			}
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+func TestJudgeLine(t *testing.T) {
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJk2o9ZSFPpC5rVEUHrOMVJPGGJw9tKdUtpxmJFtPxHf"
+	for _, test := range []struct {
+		user, raw string
+		want      bool
+	}{
+		{"root", key, true},
+		{"root", "no-pty " + key, true},
+		{"root", "restrict,pty " + key + ` a comment with from="x"`, true},
+		{"root", `from="10.0.0.1" ` + key, false},
+		{"root", `command="backup" ` + key, false},
+		{"root", "nonsense " + key, false}, // no server honors it
+		{"alice", key, false},
+	} {
+		keys := inventory.AuthorizedKeysOf([]byte(test.raw + "\n"))
+		if len(keys) != 1 {
+			t.Fatalf("%q holds %d keys", test.raw, len(keys))
+		}
+		p := inventory.AuthorizedPlace{Place: trust.Place{Host: "h", User: test.user, Path: "/k"}, AuthorizedKey: keys[0]}
+		if _, got := judgeLine(p); got != test.want {
+			t.Errorf("%s: %q is unrestricted: %v, want %v", test.user, test.raw, got, test.want)
+		}
+	}
+}
