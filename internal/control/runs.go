@@ -153,21 +153,26 @@ func (p *Plane) ask(ctx context.Context, actor identity.Actor, action string, id
 	return p.wake(p.update(ctx, actor, needs(identity.RunsWrite), action, "run:"+subject(string(id)), fn))
 }
 
-// WaitForRun returns as soon as a run's revision is no longer since, or when ctx
-// ends, or the run has: a look, repeated. It waits for no host.
-func (p *Plane) WaitForRun(ctx context.Context, actor identity.Actor, id trust.RunID, since int64) (Run, error) {
+// WaitForRun returns as soon as a run's revision is no longer since, or the run
+// has ended, or patience is over: a look, repeated. It waits for no host. ctx
+// bounds the looks, not the patience: when that ends, there is an answer.
+func (p *Plane) WaitForRun(ctx context.Context, actor identity.Actor, id trust.RunID, since int64, patience time.Duration) (Run, error) {
 	const pause = 50 * time.Millisecond
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	look := time.NewTicker(pause)
+	defer look.Stop()
 	for {
 		r, err := p.ShowRun(ctx, actor, id)
 		if err != nil || r.Revision != since || !r.State.Open() {
 			return r, err
 		}
-		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
-			t.Stop()
 			return r, nil
-		case <-t.C:
+		case <-enough.C:
+			return r, nil
+		case <-look.C:
 		}
 	}
 }

@@ -147,9 +147,7 @@ func (d door) runRoutes(a huma.API) {
 			if err != nil {
 				return run{}, err
 			}
-			ctx, cancel := context.WithTimeout(ctx, min(wait, maxWait))
-			defer cancel()
-			r, err := d.plane.WaitForRun(ctx, who, trust.RunID(in.Run), in.Since)
+			r, err := d.plane.WaitForRun(ctx, who, trust.RunID(in.Run), in.Since, min(wait, maxWait))
 			return detail(r), err
 		})
 	operation(d, a, http.MethodGet, "/runs/{run}/places", "list-run-places", "List what a run found and did at each place",
