@@ -25,23 +25,39 @@ import (
 // A world is a node, and real sshd servers that it has taken in. Commands are
 // run as a user would, against the node's API.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	node    *node
 	servers []*lab.Server
 	stop    func()
 	token   string // an API token that may do everything
 	ops     string // private key file of Keyturn's own login
+	workers int    // of the node
 }
 
 const testPassword = "correct horse battery staple"
 
 // newWorld starts n servers, web1 to webN, and a node that has taken them in,
 // enforced.
-func newWorld(t *testing.T, n int) *world {
+func newWorld(t testing.TB, n int) *world {
+	t.Helper()
+	w := newServers(t, n)
+	ops := w.opsKey()
+	w.start()
+	for _, s := range w.servers {
+		if err := s.Authorize(ops, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.ok("host", "add", s.Name(), "--address", s.Address(), "--login", s.User(), "--identity", w.ops, "--host-key", s.HostKey().String(), "--enforce")
+	}
+	return w
+}
+
+// newServers starts n servers, and no node.
+func newServers(t testing.TB, n int) *world {
 	t.Helper()
 	need.Program(t, "sshd", "openssh-server")
-	w := &world{t: t, dir: t.TempDir()}
+	w := &world{t: t, dir: t.TempDir(), workers: 8}
 	var options []lab.Options
 	for i := range n {
 		options = append(options, lab.Options{Name: fmt.Sprintf("web%d", i+1), PenaltiesOff: true})
@@ -53,16 +69,14 @@ func newWorld(t *testing.T, n int) *world {
 	for _, s := range w.servers {
 		t.Cleanup(s.Close)
 	}
-	w.ops = filepath.Join(w.dir, "ops")
-	ops := w.keyFile(w.ops, "ops")
-	w.start()
-	for _, s := range w.servers {
-		if err := s.Authorize(ops, ""); err != nil {
-			t.Fatal(err)
-		}
-		w.ok("host", "add", s.Name(), "--address", s.Address(), "--login", s.User(), "--identity", w.ops, "--host-key", s.HostKey().String(), "--enforce")
-	}
 	return w
+}
+
+// opsKey makes the key of Keyturn's own login, and returns its public half.
+func (w *world) opsKey() trust.PublicKey {
+	w.t.Helper()
+	w.ops = filepath.Join(w.dir, "ops")
+	return w.keyFile(w.ops, "ops")
 }
 
 // start opens the node and runs it until the test ends or w.stop is called.
@@ -71,7 +85,7 @@ func (w *world) start() {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	n, err := openNode(ctx, config{
 		data: filepath.Join(w.dir, "data"), kekFile: filepath.Join(w.dir, "etc", "kek"), http: "127.0.0.1:0",
-		password: testPassword, workers: 8, log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		password: testPassword, workers: w.workers, log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
 		cancel()
