@@ -77,11 +77,7 @@ func (h *Host) account(ctx context.Context, user string) (Account, error) {
 }
 
 func (h *Host) readAccounts(ctx context.Context, name ...string) ([]Account, error) {
-	as := self
-	if h.root {
-		as = root
-	}
-	lines, err := h.run(ctx, call{op: opAccounts, as: as, args: name})
+	lines, err := h.run(ctx, call{op: opAccounts, as: h.strongest(), args: name})
 	if err != nil {
 		return nil, h.fail(err, "")
 	}

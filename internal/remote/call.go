@@ -79,6 +79,8 @@ func (h *Host) exchange(ctx context.Context, c call) ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.op.time, trust.Errorf(trust.Unavailable, "%s took longer than %v", c.op.name, c.op.time))
+	defer cancel()
 	result, err := h.exec(ctx, command, c.stdin, maxReply)
 	if err != nil {
 		return nil, err

@@ -32,6 +32,11 @@ type Change struct {
 	Merged []byte
 }
 
+// BUG(remote): busybox's ls does not show that a file has an ACL and its cp does not
+// copy one, so that on a host that has only busybox's tools an edit drops ACLs and
+// extended attributes. Where ls shows the ACL and nothing copies it, the edit is
+// refused.
+
 // maxRounds bounds how often an edit is made again because the file changed.
 const maxRounds = 10
 

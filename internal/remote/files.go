@@ -90,7 +90,31 @@ func (h *Host) Files(ctx context.Context, user string, paths []string) ([]File, 
 	if err != nil {
 		return nil, err
 	}
-	c := call{op: opRead, as: h.actorsFor(user)[0], nonce: newNonce()}
+	var files []File
+	for len(paths) > 0 {
+		n := few(paths)
+		some, err := h.readFiles(ctx, owner, paths[:n])
+		if err != nil {
+			return nil, err
+		}
+		files, paths = append(files, some...), paths[n:]
+	}
+	return files, nil
+}
+
+// few returns how many of the paths go into one command: Dropbear takes none of more
+// than 9,000 bytes.
+func few(paths []string) (n int) {
+	for size := 0; n < len(paths) && n < 64; n++ {
+		if size += len(paths[n]) + 3; size > 4096 && n > 0 {
+			break
+		}
+	}
+	return n
+}
+
+func (h *Host) readFiles(ctx context.Context, owner Account, paths []string) ([]File, error) {
+	c := call{op: opRead, as: h.actorsFor(owner.User)[0], nonce: newNonce()}
 	c.args = append([]string{c.nonce, strconv.Itoa(maxFile), "content", owner.Home}, paths...)
 	lines, err := h.run(ctx, c)
 	if err != nil {

@@ -32,7 +32,7 @@ type Hook func(ctx context.Context, point string) error
 // but a server allows about ten commands at a time on one connection (MaxSessions).
 type Host struct {
 	name   string // for messages
-	banner string // how its server introduced itself
+	banner string // the server's identification string
 	login  string
 	become Become // None where the login is root already
 	hook   Hook
@@ -60,10 +60,11 @@ type Host struct {
 // where the account runs no commands or does not become root without a password.
 func Open(ctx context.Context, conn *dial.Conn, become Become, hook Hook) (*Host, error) {
 	h, err := open(ctx, conn.Target().Address, conn.Target().User, become, hook, conn.Run)
-	if err == nil {
-		h.banner = conn.Version()
+	if err != nil {
+		return nil, err
 	}
-	return h, err
+	h.banner = conn.Version()
+	return h, nil
 }
 
 func open(ctx context.Context, name, login string, become Become, hook Hook,
@@ -173,6 +174,14 @@ func (h *Host) ClientAddress() string {
 		return h.connection[0]
 	}
 	return addr.Unmap().WithZone("").String()
+}
+
+// strongest is the account that sees most: root where we can be root.
+func (h *Host) strongest() actor {
+	if h.root {
+		return root
+	}
+	return self
 }
 
 // actorsFor returns the accounts as which a file of user may be read or changed,

@@ -294,6 +294,13 @@ func TestEditInRootsDirectory(t *testing.T) {
 		must(t, os.Chmod(dir, 0o777))
 		_, err = h.Edit(t.Context(), mine, "nobody", path, add("three"))
 		kind(t, err, trust.Conflict, "others can write")
+		// Nor does root act where an account could lead it astray.
+		_, theirs := home(t, "nobody", "one\n")
+		_, err = h.Edit(t.Context(), mine, "root", theirs, add("two"))
+		kind(t, err, trust.Conflict, "uid 65534")
+		if content(t, theirs) != "one\n" {
+			t.Errorf("%q", content(t, theirs))
+		}
 	})
 }
 

@@ -3,6 +3,7 @@ package remote
 import (
 	"embed"
 	"strings"
+	"time"
 )
 
 // # How a host is spoken to
@@ -146,18 +147,20 @@ import (
 // shadow NAME:set|none|locked|empty:LASTCHANGE:MAX:INACTIVE:EXPIRE where shadow can be
 // read. Changes nothing.
 //
-// sshd -> for each process from the shell up to the first: proc PID PPID UID NAME, exe
-// PATH (empty if hidden), arg WORD...; or hidden PID where /proc does not show it; unit
-// NAME and show KEY=VALUE... of the oldest that is an SSH server. Changes nothing.
-//
-// config BINARY SPEC OPTION... -> version TEXT, how -G|-T|-h, set LINE... of sshd's own
-// answer for the connection SPEC (sshd(8), -C). Changes nothing.
-//
 // lookup USER PATTERN... -> groups NAME..., then for each PATTERN pattern K (from 0) and
-// path PATH for each file that it matches. Changes nothing.
+// path PATH for each file that it matches, in the order of names. Changes nothing.
 //
 // uses FINGERPRINT SINCE -> zone +HHMM, log NAME for each log that could be read, and
 // use LINE for each line in it of a login with that key. Changes nothing.
+//
+// sshd -> for each process from the shell up to the last SSH server in a row: proc PID
+// PPID UID NAME, exe PATH (empty if hidden), arg WORD...; or hidden PID where /proc does
+// not show it; default PATH (the sshd that PATH leads to, may be empty); unit NAME and
+// show KEY=VALUE... of that last server. Changes nothing.
+//
+// config BINARY SPEC OPTION... -> version TEXT, how -G|-T|-h, set LINE... of sshd's own
+// answer for the connection SPEC (sshd(8), -C); or [file PATH] (the file that it reads)
+// and no failed. Changes nothing.
 
 //go:embed ops/*.sh
 var opFiles embed.FS
@@ -168,30 +171,38 @@ type op struct {
 	// changes says that the op has an effect on the host, before and after which
 	// the hook is called.
 	changes bool
-	parts   string // the files that make up the script, in order
+	// time is how long the op may take; the connection is closed after that.
+	time  time.Duration
+	parts string // the files that make up the script, in order
 }
+
+// Most ops take some milliseconds. A file system that hangs takes for ever.
+const (
+	usual = time.Minute
+	long  = 3 * time.Minute
+)
 
 // The ops, each with what it is put together from.
 var (
-	opHello      = op{"hello", false, "common hello"}
-	opRead       = op{"read", false, "common give resolve read"}
-	opHold       = op{"hold", true, "common give resolve lock sum prevs hold"}
-	opSwap       = op{"swap", true, "common give lock sum prevs keep swap"}
-	opRelease    = op{"release", true, "common give resolve lock sum prevs keep release"}
-	opInstall    = op{"install", true, "common lock sum keep install"}
-	opGenerate   = op{"generate", true, "common lock sum keep generate"}
-	opIdentities = op{"identities", false, "common identities"}
-	opLogin      = op{"login", false, "common scratch login"}
-	opAccounts   = op{"accounts", false, "common accounts"}
-	opSshd       = op{"sshd", false, "common sshd"}
-	opConfig     = op{"config", false, "common scratch config"}
-	opLookup     = op{"lookup", false, "common lookup"}
-	opUses       = op{"uses", false, "common uses"}
+	opHello      = op{"hello", false, usual, "common hello"}
+	opRead       = op{"read", false, usual, "common give resolve read"}
+	opHold       = op{"hold", true, usual, "common give resolve lock sum prevs hold"}
+	opSwap       = op{"swap", true, usual, "common give lock sum prevs keep swap"}
+	opRelease    = op{"release", true, usual, "common give resolve lock sum prevs keep release"}
+	opInstall    = op{"install", true, usual, "common lock sum keep install"}
+	opGenerate   = op{"generate", true, long, "common lock sum keep generate"}
+	opIdentities = op{"identities", false, usual, "common identities"}
+	opLogin      = op{"login", false, long, "common scratch login"}
+	opAccounts   = op{"accounts", false, usual, "common accounts"}
+	opLookup     = op{"lookup", false, usual, "common lookup"}
+	opUses       = op{"uses", false, long, "common uses"}
+	opSshd       = op{"sshd", false, usual, "common sshd"}
+	opConfig     = op{"config", false, long, "common scratch config"}
 )
 
 // ops returns all of them.
 func ops() []op {
-	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opSshd, opConfig}
+	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opLookup, opUses, opSshd, opConfig}
 }
 
 // script returns the text of the op as it goes over the wire: the lines of its

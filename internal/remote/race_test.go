@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"keyturn/internal/dial"
 	"keyturn/internal/trust"
 )
 
@@ -281,5 +282,46 @@ func TestSleeperCannotAct(t *testing.T) {
 			t.Errorf("the sleeper acted: %q", got)
 		}
 		must(t, h.Release(t.Context(), later, "nobody", path))
+	})
+}
+
+// A writer that renames at the last moment, when we have compared the content and
+// are about to rename ourselves.
+func TestRenamingWriterAtTheLastMoment(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		if v.name == "busybox" {
+			return // its shell runs its own tools, whatever PATH says
+		}
+		_, path := home(t, "nobody", "one\n")
+		other := path + ".other"
+		must(t, os.WriteFile(other, []byte("uno\n"), 0o600))
+		chown(t, other, "nobody")
+		// The new file is synced after the old one was linked.
+		late := shims(t, v, fmt.Sprintf(`case $* in *new.*) mv -f %s %s 2>/dev/null;; esac; exec "$real" "$@"`, other, path), "sync")
+		_, err := late.host(t, nil).Edit(t.Context(), mine, "nobody", path, add("two"))
+		must(t, err)
+		if got := content(t, path); got != "uno\ntwo\n" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// Bytes that get lost on the way are not written.
+func TestShortUpload(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		run := v.exec()
+		cut, err := open(t.Context(), "here", "root", None, nil, func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
+			return run(ctx, command, stdin[:len(stdin)/2], limit)
+		})
+		must(t, err)
+		_, path := home(t, "nobody", "one\n")
+		_, err = cut.Edit(t.Context(), mine, "nobody", path, add("two"))
+		kind(t, err, trust.Unavailable, "short")
+		old := pair(t, "-t", "ed25519")
+		_, id := place(t, "nobody", old)
+		kind(t, cut.Install(t.Context(), mine, "nobody", id, old, pair(t, "-t", "ed25519")), trust.Unavailable, "short")
+		if content(t, path) != "one\n" || content(t, id) != string(old.Private) || content(t, id+".pub") != string(old.Public) {
+			t.Errorf("%q", content(t, path))
+		}
 	})
 }

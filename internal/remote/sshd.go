@@ -2,42 +2,45 @@ package remote
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
-	"path"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"keyturn/internal/trust"
 )
 
-// An Sshd is the SSH server that serves our session: not what is installed where
-// servers usually are, but the process from which our shell descends.
+// Sshd is the SSH server that serves a session.
 type Sshd struct {
-	Binary string // path of the program
-	// Options are those of its arguments that decide its configuration: -f, -o,
-	// -h, -c and -p of sshd(8), each followed by its value; of other servers, all.
+	Family trust.ServerFamily
+	Binary string
+	// Replaced: the file at Binary is not the one that runs, as after an upgrade
+	// without a restart.
+	Replaced bool
+	// Options are those on its command line, in order and one by one, each "-x"
+	// followed by its argument if it takes one.
 	Options []string
-	Pid     int
-	// Kind is "openssh", "dropbear" or "tinyssh".
-	Kind string
-	// Found says how Binary and Options came to be known: "process" from the
-	// listener's own arguments, "unit" from the service manager's, or "default"
-	// where the host hides its processes from us.
+	PID     int    // of the listener; of the connection's own process where there is none
+	Unit    string // of systemd; may be empty
+	// Found says how its command line is known: "argv" (as it was given), "title"
+	// (from the listener's process title, where blanks within an argument are
+	// guessed), "unit" (from the systemd unit that starts one for each connection),
+	// or "default" where the host hides its processes from us: then Binary is the
+	// sshd that PATH leads to and is of the version that serves us, and nothing is
+	// known of its options.
 	Found string
 }
 
-// A process is one of our shell's ancestors.
-type process struct {
-	pid  int
-	name string
-	exe  string
-	args []string
-}
+// sshdOptions and dropbearOptions are what the programs give to getopt(3), over all
+// their versions.
+const (
+	sshdOptions     = "C:E:b:c:f:g:h:k:o:p:u:46DGQRTVdeiqrt"
+	dropbearOptions = "b:c:d:r:D:2:p:P:l:G:W:K:I:M:T:Q:A:RFEejkaimwsgBthuvVz"
+)
 
-// Sshd finds the server that serves this session, once per connection.
+// Sshd finds the server that serves this session, by the ancestry of the session's
+// own shell, and how it was started. It looks once on a connection. It is Denied
+// where the host hides it from this login, and NotFound where no server that Keyturn
+// knows is among the ancestors.
 func (h *Host) Sshd(ctx context.Context) (Sshd, error) {
 	h.mu.Lock()
 	known := h.sshd
@@ -45,476 +48,229 @@ func (h *Host) Sshd(ctx context.Context) (Sshd, error) {
 	if known != nil {
 		return *known, nil
 	}
-	lines, err := h.run(ctx, call{op: opSshd, as: h.strongest()})
+	s, err := h.findSshd(ctx)
 	if err != nil {
-		return Sshd{}, h.fail(err, "")
+		return Sshd{}, err
 	}
-	s := serving(lines)
 	h.mu.Lock()
 	h.sshd = &s
 	h.mu.Unlock()
 	return s, nil
 }
 
-// strongest is the account that sees most: root where we can be root.
-func (h *Host) strongest() actor {
-	if h.root {
-		return root
+func (h *Host) findSshd(ctx context.Context) (Sshd, error) {
+	lines, err := h.run(ctx, call{op: opSshd, as: h.strongest()})
+	if err != nil {
+		return Sshd{}, h.fail(err, "")
 	}
-	return self
-}
-
-// serving makes out the server in the answer of op sshd.
-func serving(lines []line) Sshd {
-	var processes []process
-	execStart := ""
+	var chain []process
+	var hidden bool
+	var unit, inPath string
+	show := map[string]string{}
 	for _, l := range lines {
-		last := len(processes) - 1
 		switch l.word {
 		case "proc":
 			f := strings.SplitN(l.rest, " ", 4)
-			if len(f) < 4 {
-				continue
+			if len(f) != 4 {
+				return Sshd{}, h.garbled(l)
 			}
 			pid, err := strconv.Atoi(f[0])
 			if err != nil {
-				continue
+				return Sshd{}, h.garbled(l)
 			}
-			processes = append(processes, process{pid: pid, name: f[3]})
-		case "exe":
-			if last >= 0 {
-				processes[last].exe = strings.TrimSuffix(l.rest, " (deleted)")
+			chain = append(chain, process{pid: pid, name: f[3]})
+		case "exe", "arg":
+			if len(chain) == 0 {
+				return Sshd{}, h.garbled(l)
 			}
-		case "arg":
-			if last >= 0 {
-				processes[last].args = append(processes[last].args, l.rest)
+			p := &chain[len(chain)-1]
+			if l.word == "exe" {
+				p.exe = l.rest
+			} else if l.rest != "" {
+				p.args = append(p.args, l.rest)
 			}
+		case "hidden":
+			hidden = true
+		case "default":
+			inPath = l.rest
+		case "unit":
+			unit = l.rest
 		case "show":
-			if v, ok := strings.CutPrefix(l.rest, "ExecStart="); ok && execStart == "" {
-				execStart = v
-			}
+			key, value, _ := strings.Cut(l.rest, "=")
+			show[key] = value
 		}
 	}
-	at := -1
-	for i, p := range processes {
-		if serverKind(p.name) != "" {
-			at = i // the oldest of them: the listener, if there is one
+	var servers []process
+	for _, p := range chain {
+		if p.family() != "" {
+			servers = append(servers, p)
 		}
 	}
-	if at < 0 {
-		return Sshd{Binary: "/usr/sbin/sshd", Kind: "openssh", Found: "default"}
-	}
-	p := processes[at]
-	s := Sshd{Pid: p.pid, Kind: serverKind(p.name), Binary: p.exe, Found: "process"}
-	args := p.args
-	if title, ok := listenerTitle(args); ok {
-		args = title
-	} else if s.Kind == "openssh" && (len(args) == 0 || strings.HasPrefix(args[0], "sshd: ")) {
-		// Our own session, of an sshd that a socket unit started for it: its
-		// arguments are overwritten, and those of the unit are what it had.
-		if args = unitArguments(execStart); len(args) > 0 {
-			s.Found = "unit"
-		} else {
-			s.Found = "default"
+	if len(servers) == 0 {
+		if hidden {
+			return h.unseenSshd(ctx, inPath)
 		}
+		return Sshd{}, trust.Errorf(trust.NotFound, "%s is served by none of the SSH servers that Keyturn knows: its processes are %s", h.name, names(chain))
 	}
-	if s.Kind == "openssh" {
-		s.Options = configOptions(args)
-		if len(args) > 0 && strings.HasPrefix(args[0], "/") && (s.Binary == "" || path.Base(s.Binary) != "sshd") {
-			s.Binary = args[0] // sshd-session is not who reads the configuration
+	s, known := identify(servers, unit, show)
+	if !known {
+		if hidden {
+			return h.unseenSshd(ctx, inPath)
 		}
-		if s.Binary == "" || path.Base(s.Binary) == "sshd-session" || path.Base(s.Binary) == "sshd-auth" {
-			s.Binary = "/usr/sbin/sshd"
-		}
-	} else if len(args) > 1 {
-		s.Options = args[1:]
+		return Sshd{}, trust.Errorf(trust.NotFound, "%s starts its sshd for each connection (process title %q), and no systemd unit says how", h.name, strings.Join(servers[len(servers)-1].args, " "))
 	}
-	return s
+	return s, nil
 }
 
-func serverKind(process string) string {
+// unseenSshd takes the sshd in PATH for the one that serves us, whose processes are
+// hidden, if it says that it is of the same version.
+func (h *Host) unseenSshd(ctx context.Context, binary string) (Sshd, error) {
+	denied := trust.Errorf(trust.Denied, "%s hides the processes of others from %q (hidepid), so that its sshd cannot be found", h.name, h.login).
+		WithHint("set become for that host to sudo or doas")
+	serving, err := trust.ParseServerVersion(h.banner)
+	if !strings.HasPrefix(binary, "/") || err != nil || serving.Family != trust.OpenSSH {
+		return Sshd{}, denied
+	}
+	s := Sshd{Family: trust.OpenSSH, Binary: binary, Found: "default"}
+	_, version, _, err := h.ask(ctx, s, h.connectionOf(h.login, netip.Addr{}))
+	if err != nil {
+		return Sshd{}, err
+	}
+	if version.Major != serving.Major || version.Minor != serving.Minor {
+		return Sshd{}, denied
+	}
+	return s, nil
+}
+
+// identify makes out of the servers of one session, its own process first, what
+// they were started with. known is false where nothing says that.
+func identify(servers []process, unit string, show map[string]string) (_ Sshd, known bool) {
+	top := servers[len(servers)-1]
+	s := Sshd{Family: top.family(), PID: top.pid, Unit: unit}
+	s.Binary, s.Replaced = strings.CutSuffix(top.exe, " (deleted)")
+	letters := sshdOptions
+	if s.Family != trust.OpenSSH {
+		letters = dropbearOptions
+	}
+	title, isTitle := strings.CutPrefix(strings.Join(top.args, " "), top.name+": ")
 	switch {
-	case strings.HasPrefix(process, "sshd"):
-		return "openssh"
-	case strings.HasPrefix(process, "dropbear"):
-		return "dropbear"
-	case strings.HasPrefix(process, "tinysshd"):
-		return "tinyssh"
+	case len(top.args) > 0 && !isTitle:
+		s.Found, s.Options = "argv", parseOptions(top.args[1:], letters, false)
+		if s.Binary == "" {
+			s.Binary = top.args[0]
+		}
+		return s, true
+	case strings.Contains(title, " [listener]"):
+		title, _, _ = strings.Cut(title, " [listener]")
+		words := strings.Fields(title)
+		if len(words) == 0 {
+			return Sshd{}, false
+		}
+		s.Found, s.Options = "title", parseOptions(words[1:], letters, true)
+		if s.Binary == "" {
+			s.Binary = words[0]
+		}
+		return s, true
+	}
+	// One server for each connection, started by systemd or inetd: its own title
+	// has taken the place of its arguments.
+	argv := unitArgv(show["ExecStart"])
+	if len(argv) == 0 {
+		return Sshd{}, false
+	}
+	s.Found, s.Binary, s.Replaced = "unit", argv[0], false
+	s.Options = parseOptions(expandUnit(argv[1:], show["Environment"]), letters, false)
+	return s, true
+}
+
+// A process is one ancestor of a session.
+type process struct {
+	pid  int
+	name string // as in /proc/PID/comm
+	exe  string
+	args []string
+}
+
+// family returns which server the process is of, or "".
+func (p process) family() trust.ServerFamily {
+	switch {
+	case strings.HasPrefix(p.name, "sshd"):
+		return trust.OpenSSH
+	case strings.HasPrefix(p.name, "dropbear"):
+		return trust.Dropbear
+	case strings.HasPrefix(p.name, "tinysshd"):
+		return trust.TinySSH
 	}
 	return ""
 }
 
-// listenerTitle reads the title that OpenSSH's listener gives itself, which is
-// "sshd: ARGUMENTS [listener] 0 of 10-100 startups" with its arguments joined by
-// blanks.
-func listenerTitle(args []string) ([]string, bool) {
-	if len(args) == 0 {
-		return nil, false
+func names(chain []process) string {
+	var list []string
+	for _, p := range chain {
+		list = append(list, p.name)
 	}
-	title, ok := strings.CutPrefix(args[0], "sshd: ")
-	if !ok {
-		return nil, false
-	}
-	title, _, ok = strings.Cut(title, " [listener]")
-	return strings.Fields(title), ok
+	return strings.Join(list, ", ")
 }
 
-// unitArguments reads the arguments out of what "systemctl show -p ExecStart"
-// prints: "{ path=/usr/sbin/sshd ; argv[]=/usr/sbin/sshd -i $SSHD_OPTS ; ... }".
-func unitArguments(show string) []string {
-	_, rest, ok := strings.Cut(show, "argv[]=")
-	if !ok {
-		return nil
-	}
-	rest, _, _ = strings.Cut(rest, " ; ")
-	return slices.DeleteFunc(strings.Fields(rest), func(a string) bool { return strings.HasPrefix(a, "$") })
-}
-
-// configOptions picks, out of an sshd's arguments, those that decide its
-// configuration, one option and one value after the other.
-func configOptions(args []string) []string {
-	const withValue, wanted = "CEbcfghkopu", "fohcp"
-	var options []string
-	for i := 1; i < len(args); i++ {
-		word := args[i]
-		if len(word) < 2 || word[0] != '-' {
-			continue
+// parseOptions reads a command line as getopt(3) does. joined says that blanks
+// within arguments cannot be told from those between them: an argument then goes on
+// to the next word that begins with "-".
+func parseOptions(words []string, letters string, joined bool) (options []string) {
+	for i := 0; i < len(words); i++ {
+		word := words[i]
+		if len(word) < 2 || word[0] != '-' || word == "--" {
+			break
 		}
 		for j := 1; j < len(word); j++ {
-			if !strings.ContainsRune(withValue, rune(word[j])) {
+			at := strings.IndexByte(letters, word[j])
+			if at < 0 || word[j] == ':' {
+				break
+			}
+			if at+1 >= len(letters) || letters[at+1] != ':' {
+				options = append(options, "-"+word[j:j+1])
 				continue
 			}
 			value := word[j+1:]
-			if value == "" && i+1 < len(args) {
+			if value == "" && i+1 < len(words) {
 				i++
-				value = args[i]
+				value = words[i]
 			}
-			if strings.ContainsRune(wanted, rune(word[j])) && value != "" {
-				options = append(options, "-"+string(word[j]), value)
+			for joined && i+1 < len(words) && !strings.HasPrefix(words[i+1], "-") {
+				i++
+				value += " " + words[i]
 			}
+			options = append(options, "-"+word[j:j+1], value)
 			break
 		}
 	}
 	return options
 }
 
-// An AccountConfig is where the server looks for an account's keys, and how.
-type AccountConfig struct {
-	// AuthorizedKeys are the absolute paths that are searched, in order. A file
-	// need not exist.
-	AuthorizedKeys []string
-	// Config is the configuration of a connection of ours for that account. It
-	// is zero for servers other than OpenSSH.
-	Config trust.SSHDConfig
-	// Unseen says of each source of trust that is in no such file what it is.
-	Unseen []string
-	// Evaluated says why the server did not tell its configuration itself, so
-	// that its files were read and evaluated by us; or is empty.
-	Evaluated string
-}
-
-// AccountConfig finds out where the server that serves us looks for the keys of
-// user: it asks that server's own program, with that server's own options, or,
-// where that is not allowed, reads its configuration. It asks once per
-// connection and account.
-func (h *Host) AccountConfig(ctx context.Context, user string) (AccountConfig, error) {
-	h.mu.Lock()
-	known, ok := h.configs[user]
-	h.mu.Unlock()
-	if ok {
-		return known, nil
-	}
-	account, err := h.account(ctx, user)
-	if err != nil {
-		return AccountConfig{}, err
-	}
-	s, err := h.Sshd(ctx)
-	if err != nil {
-		return AccountConfig{}, err
-	}
-	var c AccountConfig
-	if s.Kind != "openssh" {
-		c.AuthorizedKeys = []string{otherKeysFile(s, account)}
-	} else {
-		version, _ := trust.ParseServerVersion(h.banner)
-		if c.Config, version, err = h.askSshd(ctx, s, user, version); trust.KindOf(err) == trust.Conflict {
-			c.Evaluated = err.Error()
-			c.Config, err = h.evaluate(ctx, s, user, version)
-		}
-		if err != nil {
-			return AccountConfig{}, err
-		}
-		if c.AuthorizedKeys, err = h.keysFiles(ctx, c.Config, account, version); err != nil {
-			return AccountConfig{}, err
-		}
-		c.Unseen = unseen(c.Config)
-	}
-	h.mu.Lock()
-	h.configs[user] = c
-	h.mu.Unlock()
-	return c, nil
-}
-
-// otherKeysFile is where Dropbear and TinySSH look for an account's keys.
-func otherKeysFile(s Sshd, a Account) string {
-	dir := a.Home + "/.ssh"
-	if at := slices.Index(s.Options, "-D"); s.Kind == "dropbear" && at >= 0 && at+1 < len(s.Options) {
-		dir = s.Options[at+1]
-		if rest, ok := strings.CutPrefix(dir, "~"); ok {
-			dir = a.Home + rest
-		}
-	}
-	return dir + "/authorized_keys"
-}
-
-// askSshd has the server's own program print its configuration for our
-// connection. A Conflict means that it would not.
-func (h *Host) askSshd(ctx context.Context, s Sshd, user string, banner trust.ServerVersion) (trust.SSHDConfig, trust.ServerVersion, error) {
-	client, server, port := h.endpoints()
-	spec := fmt.Sprintf("user=%s,host=%s,addr=%s,laddr=%s,lport=%d", user, client, client, server, port)
-	lines, err := h.run(ctx, call{op: opConfig, as: h.strongest(), args: append([]string{s.Binary, spec}, s.Options...)})
-	if refused, ok := err.(*refusal); ok {
-		return trust.SSHDConfig{}, banner, trust.Errorf(trust.Conflict, "%s does not tell its configuration to this login: %s", s.Binary, firstLine([]byte(refused.detail)))
-	}
-	if err != nil {
-		return trust.SSHDConfig{}, banner, err
-	}
-	var text strings.Builder
-	for _, l := range lines {
-		switch l.word {
-		case "set":
-			text.WriteString(l.rest + "\n")
-		case "version":
-			// "OpenSSH_9.2p1 Debian-2, OpenSSL 3.0": the program on disk, which
-			// is who answered; the banner is of the one that is running.
-			program, _, _ := strings.Cut(l.rest, ",")
-			if v, err := trust.ParseServerVersion("SSH-2.0-" + program); err == nil {
-				banner = v
-			}
-		}
-	}
-	cfg, err := trust.ParseSSHDConfig([]byte(text.String()))
-	return cfg, banner, err
-}
-
-// endpoints returns the two ends of our connection as the host sees them, or
-// loopback where it does not say.
-func (h *Host) endpoints() (client, server string, port int) {
-	client, server, port = "127.0.0.1", "127.0.0.1", 22
-	if len(h.connection) == 4 {
-		client, server = h.connection[0], h.connection[2]
-		if n, err := strconv.Atoi(h.connection[3]); err == nil {
-			port = n
-		}
-	}
-	return client, server, port
-}
-
-// evaluate reads the server's configuration and what it includes, and evaluates
-// it for our connection.
-func (h *Host) evaluate(ctx context.Context, s Sshd, user string, v trust.ServerVersion) (trust.SSHDConfig, error) {
-	source := trust.SSHDSource{Main: trust.ConfigFile{Path: "/etc/ssh/sshd_config"}, Includes: map[string][]trust.ConfigFile{}}
-	for i := 0; i+1 < len(s.Options); i += 2 {
-		switch s.Options[i] {
-		case "-f":
-			source.Main.Path = s.Options[i+1]
-		case "-o":
-			source.Options = append(source.Options, s.Options[i+1])
-		}
-	}
-	main, err := h.configFile(ctx, source.Main.Path)
-	if err != nil {
-		return trust.SSHDConfig{}, err
-	}
-	source.Main = main
-	groups, _, err := h.lookup(ctx, user, nil)
-	if err != nil {
-		return trust.SSHDConfig{}, err
-	}
-	const maxRounds = 20 // deeper than sshd includes
-	for range maxRounds {
-		missing, err := source.Missing(v)
-		if err != nil {
-			return trust.SSHDConfig{}, err
-		}
-		if len(missing) == 0 {
-			break
-		}
-		_, found, err := h.lookup(ctx, user, missing)
-		if err != nil {
-			return trust.SSHDConfig{}, err
-		}
-		for i, pattern := range missing {
-			source.Includes[pattern] = []trust.ConfigFile{}
-			for _, p := range found[i] {
-				f, err := h.configFile(ctx, p)
-				if err != nil {
-					return trust.SSHDConfig{}, err
-				}
-				source.Includes[pattern] = append(source.Includes[pattern], f)
-			}
-		}
-	}
-	client, server, port := h.endpoints()
-	conn := trust.SSHDConnection{User: user, Groups: groups, Host: client, LocalPort: port}
-	if conn.Addr, err = netip.ParseAddr(client); err != nil {
-		return trust.SSHDConfig{}, trust.Errorf(trust.Conflict, "%s sees our address as %q", h.name, client)
-	}
-	if conn.LocalAddr, err = netip.ParseAddr(server); err != nil {
-		return trust.SSHDConfig{}, trust.Errorf(trust.Conflict, "%s sees its address as %q", h.name, server)
-	}
-	return source.Evaluate(v, conn)
-}
-
-// configFile reads one file of a server's configuration. What cannot be read may
-// say anything, so that nothing is known then.
-func (h *Host) configFile(ctx context.Context, path string) (trust.ConfigFile, error) {
-	files, err := h.Files(ctx, h.login, []string{path})
-	if err != nil {
-		return trust.ConfigFile{}, err
-	}
-	if f := files[0]; f.Unreadable || f.Absent {
-		return trust.ConfigFile{}, trust.Errorf(trust.Denied, "%s:%s cannot be read, and decides which keys the server takes", h.name, path).
-			WithHint("set become for that host to sudo or doas, or log in as root")
-	}
-	return trust.ConfigFile{Path: path, Content: files[0].Content}, nil
-}
-
-// lookup returns the groups of user, and the files that each pattern matches.
-func (h *Host) lookup(ctx context.Context, user string, patterns []string) (groups []string, found [][]string, err error) {
-	lines, err := h.run(ctx, call{op: opLookup, as: h.strongest(), args: append([]string{user}, patterns...)})
-	if err != nil {
-		return nil, nil, h.fail(err, "")
-	}
-	found = make([][]string, len(patterns))
-	at := -1
-	for _, l := range lines {
-		switch l.word {
-		case "groups":
-			groups = strings.Fields(l.rest)
-		case "pattern":
-			at++
-		case "path":
-			if at >= 0 && at < len(found) {
-				found[at] = append(found[at], l.rest)
-			}
-		}
-	}
-	return groups, found, nil
-}
-
-// keysFiles returns the files that are searched for an account's keys, in order
-// and each once.
-func (h *Host) keysFiles(ctx context.Context, cfg trust.SSHDConfig, a Account, v trust.ServerVersion) ([]string, error) {
-	paths, err := cfg.AuthorizedKeysPaths(trust.Account{User: a.User, UID: a.UID, Home: a.Home})
-	if err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, p := range paths {
-		names := []string{path.Clean(p.Path)}
-		if p.Glob && v.AtLeast(10, 0) {
-			_, found, err := h.lookup(ctx, a.User, []string{p.Path})
-			if err != nil {
-				return nil, err
-			}
-			names = found[0]
-		}
-		for _, n := range names {
-			if !slices.Contains(files, n) {
-				files = append(files, n)
-			}
-		}
-	}
-	return files, nil
-}
-
-// unseen says which trust a configuration has that lies in no file of keys.
-func unseen(c trust.SSHDConfig) []string {
-	var list []string
-	if c.AuthorizedKeysCommand != "" {
-		list = append(list, "keys come from AuthorizedKeysCommand "+c.AuthorizedKeysCommand+", too")
-	}
-	if c.TrustedUserCAKeys != "" {
-		list = append(list, "certificates of the authorities in "+c.TrustedUserCAKeys+" let people in, too")
-	}
-	if !c.PubkeyAuthentication {
-		list = append(list, "PubkeyAuthentication is off: no key lets anybody in")
-	}
-	return list
-}
-
-// A Use is a login with a key, as the host's log has it.
-type Use struct {
-	At     time.Time
-	User   string
-	Source string // the client's address
-}
-
-// Uses returns the logins with a key to user's account since a time, as far as
-// the host's log tells. known says whether it has a log that we may read.
-func (h *Host) Uses(ctx context.Context, user string, key trust.Fingerprint, since time.Time) (uses []Use, known bool, err error) {
-	// The host's clock says when, and it may be ahead of ours or behind.
-	since = since.Add(h.skew).Truncate(time.Second)
-	lines, err := h.run(ctx, call{op: opUses, as: h.strongest(), args: []string{string(key), strconv.FormatInt(since.Unix(), 10)}})
-	if err != nil {
-		return nil, false, h.fail(err, "")
-	}
-	zone := time.UTC
-	for _, l := range lines {
-		switch l.word {
-		case "zone":
-			if t, err := time.Parse("-0700", l.rest); err == nil {
-				zone = t.Location()
-			}
-		case "log":
-			known = true
-		case "use":
-			u, ok := parseUse(l.rest, since, zone)
-			if ok && u.User == user && !u.At.Before(since) {
-				uses = append(uses, u)
-			}
-		}
-	}
-	return uses, known, nil
-}
-
-// parseUse reads a log line of sshd, "... Accepted publickey for USER from ADDRESS
-// port N ssh2: TYPE SHA256:...", behind any of the three usual kinds of time.
-func parseUse(text string, since time.Time, zone *time.Location) (Use, bool) {
-	_, rest, ok := strings.Cut(text, "Accepted publickey for ")
+// unitArgv reads the value of ExecStart that systemctl show prints:
+// "{ path=/usr/sbin/sshd ; argv[]=/usr/sbin/sshd -i $SSHD_OPTS ; ...".
+func unitArgv(value string) []string {
+	_, rest, ok := strings.Cut(value, "argv[]=")
 	if !ok {
-		return Use{}, false
+		return nil
 	}
-	f := strings.Fields(rest)
-	if len(f) < 3 || f[1] != "from" {
-		return Use{}, false
-	}
-	at, ok := logTime(text, since, zone)
-	return Use{At: at, User: f[0], Source: f[2]}, ok
+	argv, _, _ := strings.Cut(rest, " ; ")
+	return strings.Fields(argv)
 }
 
-// logTime reads the time at the beginning of a log line: seconds since 1970
-// (journalctl), RFC 3339, or "Jan _2 15:04:05" without a year, which then is the
-// one closest to since.
-func logTime(text string, since time.Time, zone *time.Location) (time.Time, bool) {
-	first, _, _ := strings.Cut(text, " ")
-	if seconds, err := strconv.ParseFloat(first, 64); err == nil {
-		return time.UnixMicro(int64(seconds * 1e6)).UTC(), true
+// expandUnit replaces $NAME and ${NAME} by what Environment says; what it does not
+// know is dropped, as systemd drops variables that are not set.
+func expandUnit(words []string, environment string) (out []string) {
+	values := map[string]string{}
+	for _, pair := range strings.Fields(environment) {
+		name, value, _ := strings.Cut(pair, "=")
+		values[name] = value
 	}
-	if t, err := time.Parse(time.RFC3339Nano, first); err == nil {
-		return t.UTC(), true
+	for _, w := range words {
+		if name, ok := strings.CutPrefix(w, "$"); ok {
+			out = append(out, strings.Fields(values[strings.Trim(name, "{}")])...)
+			continue
+		}
+		out = append(out, w)
 	}
-	if len(text) < len(time.Stamp) {
-		return time.Time{}, false
-	}
-	t, err := time.ParseInLocation(time.Stamp, text[:len(time.Stamp)], zone)
-	if err != nil {
-		return time.Time{}, false
-	}
-	t = t.AddDate(since.Year(), 0, 0)
-	if t.Before(since.AddDate(0, -6, 0)) {
-		t = t.AddDate(1, 0, 0)
-	}
-	return t.UTC(), true
+	return out
 }

@@ -9,9 +9,15 @@ d=;
 if try -G -C "$spec" "$@"; then how=-G;
 elif try -T -C "$spec" "$@"; then how=-T;
 else
-  e=$($wait "$b" -T -C "$spec" "$@" 2>&1 >/dev/null </dev/null);
+  e=$($wait "$b" -T -ddd -C "$spec" "$@" 2>&1 >/dev/null </dev/null);
   scratch; ssh-keygen -q -t ed25519 -N "" -f "$d/key" </dev/null >/dev/null 2>&1;
-  try -T -h "$d/key" -C "$spec" "$@" || no failed "$e"; how=-h;
+  if try -T -h "$d/key" -C "$spec" "$@"; then how=-h;
+  else
+    printf "%s\n" "$e" | while read -r a b c f; do
+      case "$a $b $c" in "debug2: load_server_config: filename") printf "file %s\n" "$f"; break;; esac;
+    done;
+    no failed "$(printf "%s\n" "$e" | grep -v "^debug" | tail -n 1)";
+  fi;
 fi;
 echo "how $how";
 printf "%s\n" "$o" | while read -r l; do

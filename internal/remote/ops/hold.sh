@@ -17,13 +17,18 @@ if [ -e "$N" ]; then
 elif [ $make = - ]; then no absent "$path"; fi;
 L=.$N.keyturn;
 [ -h "$L" ] && no special "$(ls -ldin -- "$L")";
-e=$(mkdir -- "$L" 2>&1); cd -P -- "$L" 2>/dev/null || {
-  [ -d "$L" ] || no write "$e";
-  set -- $(ls -ldin -- "$L"); no owner "$4"; };
-held;
-e=$( (: >"own.$I.$E.$R.$T") 2>&1) || no write "$e";
+n=0;
+while :; do
+  e=$(mkdir -- "$L" 2>&1);
+  if cd -P -- "$L" 2>/dev/null; then
+    held;
+    e=$( (: >"own.$I.$E.$R.$T") 2>&1) && break;
+    cd -P -- "$D" || no absent "$D";
+  elif [ -d "$L" ]; then set -- $(ls -ldin -- "$L"); [ "$4" = "$me" ] || no owner "$4"; fi;
+  n=$((n+1)); [ $n -lt 5 ] || no write "$e";
+done;
 (held) | grep . && { rm -f "own.$I.$E.$R.$T"; exit 0; };
-for o in own.*; do [ "$o" = "own.$I.$E.$R.$T" ] || rm -f "$o"; done;
+settle;
 rm -f new.*;
 for o in prev.*; do [ "$o" -ef "../$N" ] && rm -f "$o"; done;
 prevs;

@@ -11,6 +11,15 @@ held() {
     [ "$3" -eq "$E" ] && own=$5;
   done;
 };
+# settle: the claims go that ours takes over from. One that is later than ours may have
+# come since we looked, and must stay: its holder has been told that we are fenced off.
+settle() {
+  for o in own.*; do
+    IFS=.; set -- $o; unset IFS;
+    [ "$3.$5" = "$E.$T" ] && continue;
+    [ "$2.$4" = "$I.$R" ] && [ "$3" -le "$E" ] && rm -f "$o";
+  done;
+};
 # ours LISTING: nobody else may be able to exchange what lies beneath our feet.
 # As root we act only in a directory that only root can write, as anybody else
 # in one that this user can write. LISTING is that of "." by ls -ldin.

@@ -1,4 +1,6 @@
-# sshd: who serves this session: our ancestors, from this shell to the first.
+# sshd: who serves this session: our ancestors, from this shell up to the last of the
+# first SSH servers in a row. One further up has nothing to do with us: it may be
+# where somebody started this one by hand.
 p=$$; n=0; top=;
 while [ "$p" -ge 1 ] && [ $n -lt 64 ]; do
   n=$((n+1)); pp=; name=; uid=;
@@ -6,19 +8,20 @@ while [ "$p" -ge 1 ] && [ $n -lt 64 ]; do
   while read -r k v w; do
     case $k in Name:) name=$v;; PPid:) pp=$v;; Uid:) uid=$v; break;; esac;
   done </proc/$p/status;
+  case $name in sshd*|dropbear*|tinysshd*) top=$p;; *) [ -z "$top" ] || break;; esac;
   echo "proc $p $pp $uid $name";
   printf "exe %s\n" "$(readlink /proc/$p/exe 2>/dev/null)";
-  tr "\000\n" "\n " </proc/$p/cmdline 2>/dev/null | head -n 200 | while read -r l; do printf "arg %s\n" "$l"; done;
-  case $name in sshd*|dropbear*|tinysshd*) top=$p;; esac;
+  tr "\000\n" "\n " </proc/$p/cmdline 2>/dev/null | head -n 200 | while IFS= read -r l; do printf "arg %s\n" "$l"; done;
   [ "${pp:-0}" -ge 1 ] || break;
   p=$pp;
 done;
+printf "default %s\n" "$(command -v sshd)";
 if [ -n "$top" ]; then
   u=;
   while IFS=: read -r a b c; do case $c in *.service) u=${c##*/};; esac; done </proc/$top/cgroup;
   if [ -n "$u" ]; then
     echo "unit $u";
-    command -v systemctl >/dev/null && systemctl show -p ExecStart -p ExecReload -p Environment -p TriggeredBy "$u" 2>/dev/null | while read -r l; do printf "show %s\n" "$l"; done;
+    command -v systemctl >/dev/null && systemctl show -p ExecStart -p Environment -p EnvironmentFiles "$u" 2>/dev/null | while read -r l; do printf "show %s\n" "$l"; done;
   fi;
 fi;
 echo ok;
