@@ -218,6 +218,11 @@ func completeMaps(r *repo) (problems []string) {
 			problems = append(problems, fmt.Sprintf("%s has no line for %s: add one, with the decision as a sentence", index, t.path))
 		}
 	}
+	for name := range mayImport {
+		if there := slices.ContainsFunc(r.packages, func(p *folder) bool { return short(p.dir) == name }); !there && content["go.mod"] != "" {
+			problems = append(problems, fmt.Sprintf("arch_test.go: mayImport has a line for %s, which is not there: packages appear when they have something to hide", name))
+		}
+	}
 	for _, p := range r.packages {
 		name := short(p.dir)
 		if _, listed := mayImport[name]; listed && len(p.source()) > 0 && !strings.Contains(content[overview], "`"+name+"`") {

@@ -19,7 +19,7 @@ var rules = []rule{
 		},
 		keeps: map[string]string{
 			"internal/rotation/a.go":      "package rotation\nimport _ \"keyturn/internal/remote\"",
-			"internal/rotation/a_test.go": "package rotation\nimport (\n_ \"keyturn/internal/dial\"\n_ \"keyturn/internal/lab/sim\"\n)",
+			"internal/rotation/a_test.go": "package rotation\nimport (\n_ \"keyturn/internal/dial\"\n_ \"keyturn/internal/lab\"\n)",
 			"internal/store/a.go":         "package store\nimport _ \"github.com/jackc/pgx/v5\"",
 			"cmd/keyturn/a.go":            "package main\nimport _ \"keyturn/internal/api/v1\"",
 			"test/crash/a_test.go":        "package crash\nimport _ \"keyturn/internal/control\"",
@@ -260,6 +260,7 @@ func f(cache map[string]int) { names := map[string]int{}; names["a"] = 2; params
 		breaks: []map[string]string{
 			{"docs/design/README.md": "| [0000](0000-template.md) |", "docs/design/0004-a.md": ""},
 			{"ARCHITECTURE.md": "`trust` and `audit`", "internal/store/a.go": "package store"},
+			{"ARCHITECTURE.md": "`store`", "internal/store/a.go": "package store", "go.mod": "module keyturn"},
 		},
 		keeps: map[string]string{
 			"docs/design/README.md": "| [0004](0004-a.md) |",
@@ -268,4 +269,21 @@ func f(cache map[string]int) { names := map[string]int{}; names["a"] = 2; params
 			"internal/store/a.go":   "package store",
 		},
 	},
+	{
+		name:  "named commands exist",
+		check: namedCommands,
+		breaks: []map[string]string{
+			{"cmd/keyturn/main.go": program, "README.md": "run `keyturn dance`"},
+			{"cmd/keyturn/main.go": program, "README.md": "```\nbin/keyturn host dance\n```"},
+			{"cmd/keyturn/main.go": program, "internal/dial/a.go": "package dial\nvar err = e.WithHint(\"keyturn run dance %s\", id)"},
+		},
+		keeps: map[string]string{
+			"cmd/keyturn/main.go": program,
+			"README.md":           "Since keyturn dances: `keyturn host list web1`, `keyturn --help`, `KEYTURN_X=1 keyturn run back RUN`",
+			"internal/dial/a.go":  "package dial\nvar err = e.WithHint(\"keyturn host list, then again\")",
+		},
+	},
 }
+
+// program is a command line with the commands host, run, back and list.
+const program = "package main\nvar _ = []any{parent(\"host\", \"\"), parent(\"run\", \"\"), ask(\"back\"), cobra.Command{Use: \"list NAME\" + more}}\nfunc parent(use, short string) {}\nfunc ask(verb string) {}"

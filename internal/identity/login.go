@@ -29,7 +29,7 @@ const (
 // whatever the reason.
 func unauthenticated() *trust.Error {
 	return trust.Errorf(trust.Unauthenticated, "the user name, password or token is not valid, or not any longer").
-		WithHint("log in again: keyturn login")
+		WithHint("see what KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD, are set to")
 }
 
 // Password checks a user's password. User is a name in the tenant "default", or

@@ -45,7 +45,7 @@ func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
 		return User{}, err
 	}
 	if _, err := selectUserByLogin(tx, strings.ToLower(u.Name)); err == nil {
-		return User{}, trust.Errorf(trust.Conflict, "a user called %q is there already", u.Name).WithHint("choose another name, or see keyturn user list")
+		return User{}, trust.Errorf(trust.Conflict, "a user called %q is there already", u.Name).WithHint("choose another name")
 	} else if !errors.Is(err, sql.ErrNoRows) {
 		return User{}, err
 	}
@@ -54,7 +54,7 @@ func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
 }
 
 func noUser(idOrName string) error {
-	return trust.Errorf(trust.NotFound, "there is no user %.80q", idOrName).WithHint("keyturn user list")
+	return trust.Errorf(trust.NotFound, "there is no user %.80q", idOrName)
 }
 
 // Users returns every user of the tenant of tx, by name.

@@ -104,7 +104,7 @@ func BringBack(tx *store.Tx, run trust.RunID, key trust.KeyID) error {
 	case Active:
 		return nil
 	case Deleted:
-		return trust.Errorf(trust.Conflict, "key %s is deleted", key).WithHint("keyturn key restore %s", key)
+		return trust.Errorf(trust.Conflict, "key %s is deleted", key)
 	}
 	standing, _, err := Rotations(tx, RotationFilter{Key: key, Standing: true}, Page{Desc: true})
 	if err != nil {
