@@ -411,6 +411,11 @@ func (d *demo) follow(ctx context.Context, run string, until func(runJSON) bool)
 		if until(r) {
 			return r, nil
 		}
+		for _, t := range r.Troubled {
+			if t.State == "waiting" && t.Row != "Soak" { // all of the demo's servers are meant to be up
+				return r, fmt.Errorf("%s: %s", t.Place, t.Error)
+			}
+		}
 		since = r.Revision
 	}
 }
