@@ -49,6 +49,9 @@ const maxRounds = 10
 // The directory and the file are made where they do not exist: 0700 and 0600, or
 // 0755 and 0644 where root makes them for another account.
 func (h *Host) Edit(ctx context.Context, l Lock, user, path string, edit Edit) (Change, error) {
+	if change, done, err := h.editRecent(ctx, l, user, path, edit); done || err != nil {
+		return change, err
+	}
 	for round := 1; ; round++ {
 		got, err := h.hold(ctx, l, user, path, true, "content")
 		if err != nil {
@@ -93,8 +96,12 @@ func (h *Host) editHeld(ctx context.Context, l Lock, user, path string, got held
 	var r *refusal
 	switch {
 	case err == nil:
+		if !changed && got.listing != nil {
+			got.content, got.pending = c.After, nil
+			h.remember(l, user, path, got)
+		}
 		return c, changed, nil
-	case errors.As(err, &r) && (r.word == "changed" || r.word == "lost"):
+	case errors.As(err, &r) && (r.word == "changed" || r.word == "lost" || r.word == "pending"):
 		return Change{}, true, nil
 	}
 	return Change{}, false, h.lockFailure(err, l, path)

@@ -53,6 +53,7 @@ type Host struct {
 	accounts map[string]Account
 	sshd     *Sshd
 	configs  map[string]AccountConfig // by user
+	recent   map[recentName]recent    // files that are held
 }
 
 // Open finds out who and what is at the other end of a connection. become is how

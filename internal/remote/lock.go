@@ -67,6 +67,17 @@ func (h *Host) Hold(ctx context.Context, l Lock, user, path string) error {
 	return err
 }
 
+// HoldText does as Hold, and returns what the file holds under the lock. Private
+// keys are not for this: their bytes would come here.
+func (h *Host) HoldText(ctx context.Context, l Lock, user, path string) ([]byte, error) {
+	got, err := h.hold(ctx, l, user, path, false, "content")
+	if err != nil {
+		return nil, err
+	}
+	h.remember(l, user, path, got)
+	return got.content, nil
+}
+
 // hold takes the lock and reads the file under it: "content" or "sum". With create,
 // the file may be absent and its directory is made.
 func (h *Host) hold(ctx context.Context, l Lock, user, path string, create bool, want string) (held, error) {

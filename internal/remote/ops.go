@@ -89,7 +89,7 @@ import (
 //	links N             the file has N names, and the others would keep the old content
 //	write DETAIL        writing failed: full, read-only, immutable, quota
 //	sync DETAIL         done, but the disk did not confirm it
-//	pending             release: a prev was written to; merge it first
+//	pending             release, or swap without MERGED: a prev was written to; merge it first
 //	tool NAME           a program that is needed is missing
 //	failed DETAIL       config: the sshd says why
 //	many                identities: too many files

@@ -78,10 +78,13 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 		f.Why = why
 		return nil, c.run.Save(f)
 	}
-	if err := h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+	// What counts is what the file holds under the lock.
+	content, err := h.HoldText(ctx, c.lock(), c.spec.User, c.spec.Path)
+	if err != nil {
 		return nil, err
 	}
 	at := slices.IndexFunc(files, func(x remote.File) bool { return x.Path == c.spec.Path })
+	files[at].Content, files[at].SHA256 = content, sum(content)
 	f.SHA = files[at].SHA256
 	f.OldLines = textsOf(files[at].Content, c.pair.OldKey)
 	f.NewLines = textsOf(files[at].Content, c.pair.NewKey)

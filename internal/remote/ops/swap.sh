@@ -1,9 +1,11 @@
 # swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE
 # [MERGED BECOMES]... <BYTES: the file holds OLD now and holds BYTES afterwards.
+# Where nothing was merged, nothing may be there to merge.
 I=$3; E=$4; R=$5; T=$6; old=$7; new=$8; mode=$9; enter "$1" "$2";
 shift 9; uid=$1; gid=$2; limit=$3; nonce=$4; shift 4;
 held; [ "$own" = "$T" ] || no lost;
 f=new.$T; q=-;
+[ $# -gt 0 ] || { prevs; [ -z "$pending" ] || no pending; };
 if [ "$old" = "$new" ]; then
   sum "../$N"; [ "$s" = "${old%.*}" ] || no changed;
   while [ $# -ge 2 ]; do mv -f -- "$1" "$2"; shift 2; done;
