@@ -32,7 +32,7 @@ func buildBinary(t *testing.T) string {
 // server of its own is killed. It leaves nothing behind.
 func TestDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("the demo takes most of a minute")
+		need.Optional(t, "the demo takes most of a minute: not with -short")
 	}
 	need.Program(t, "sshd", "openssh-server")
 	binary := buildBinary(t)
