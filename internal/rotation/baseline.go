@@ -107,6 +107,11 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 			break
 		}
 	}
+	if f.untouched() != "" {
+		if err := h.Release(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+			return nil, err
+		}
+	}
 	return nil, c.run.Save(f)
 }
 
