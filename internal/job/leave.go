@@ -14,7 +14,7 @@ import (
 type Which struct {
 	Name        string       // exactly the target's name, in whatever list
 	Host        trust.HostID // on that host
-	Unreachable bool         // that wait in the present row because they did not answer
+	Unreachable bool         // by the name of one that waits in the present row because it did not answer
 }
 
 // MaxLeave is how many targets one Leave takes; the next one takes the rest.

@@ -543,10 +543,11 @@ func selectMatching(tx *store.Tx, r record, w Which, limit int) ([]Target, error
 		return nil, nil
 	case w.Unreachable:
 		lo, hi := r.table.span(r.at)
-		query = strings.Replace(query, ` FROM job_targets t`, ` `+dueCells+` CROSS JOIN job_targets t`, 1) +
+		// A place is in several lists under one name, and is left in all of them.
+		query += ` AND t.name IN (SELECT t.name ` + dueCells + ` CROSS JOIN job_targets t WHERE t.tenant = $1 AND t.run = $2` +
 			` AND ` + sameCell + ` AND d.tenant = t.tenant AND d.run = t.run AND t.n = d.n` +
 			` AND t.list = ` + param(r.table.Rows[r.at.row].On) + ` AND d.direction = ` + param(r.direction) +
-			` AND d.pos = ` + param(r.at.row) + ` AND d.n >= ` + param(lo) + ` AND d.n < ` + param(hi) + ` AND j.tries > 0`
+			` AND d.pos = ` + param(r.at.row) + ` AND d.n >= ` + param(lo) + ` AND d.n < ` + param(hi) + ` AND j.tries > 0)`
 	}
 	if w.Name != "" {
 		query += ` AND t.name = ` + param(w.Name)
