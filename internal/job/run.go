@@ -95,6 +95,21 @@ func (r Run) Targets(ctx context.Context, list List) iter.Seq2[Target, error] {
 	}, func(t Target) int { return t.N })
 }
 
+// Over reports whether another run does nothing any more: it has ended, or this
+// one takes it back. What it still holds on hosts may be released in its name. A
+// run that is not known is not over.
+func (r Run) Over(ctx context.Context, other trust.RunID) (over bool, err error) {
+	err = r.store.View(ctx, r.Tenant, func(tx *store.Tx) error {
+		o, err := selectRun(tx, other)
+		if trust.KindOf(err) == trust.NotFound {
+			return nil
+		}
+		over = err == nil && (!o.state.Open() || o.backBy == r.ID)
+		return err
+	})
+	return over, err
+}
+
 // In returns the journal of the run as tx sees it.
 func (r Run) In(tx *store.Tx) Journal { return Journal{tx, r} }
 

@@ -79,7 +79,11 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 		return nil, c.run.Save(f)
 	}
 	// What counts is what the file holds under the lock.
-	content, err := h.HoldText(ctx, c.lock(), c.spec.User, c.spec.Path)
+	var content []byte
+	err = c.hold(ctx, h, func() (err error) {
+		content, err = h.HoldText(ctx, c.lock(), c.spec.User, c.spec.Path)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +234,7 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s is in the format of another program (%s), which no new key can be written in", c.spec.Path, c.spec.Name, info.Format).
 			WithHint("keyturn run leave %s %s", c.run.ID, c.spec.name())
 	}
-	if err := h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+	if err := c.hold(ctx, h, func() error { return h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path) }); err != nil {
 		return nil, err
 	}
 	f := found{Works: Written, Snapshot: fmt.Sprintf("%s/%d", c.run.ID, c.spec.Place), Format: info.Format, SHA: files.SHA256()}

@@ -216,7 +216,7 @@ func (ro *Rotator) restoreLines(ctx context.Context, r job.Run, t job.Target) (j
 		return nil, err
 	}
 	defer h.Close()
-	if err := h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+	if err := c.hold(ctx, h, func() error { return h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path) }); err != nil {
 		return nil, err
 	}
 	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {

@@ -1,8 +1,10 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"keyturn/internal/inventory"
@@ -93,6 +95,26 @@ func decode(r job.Run, t job.Target) (cell, error) {
 // lock is what the run writes into the lock of each file that it changes.
 func (c cell) lock() remote.Lock {
 	return remote.Lock{Installation: c.run.Installation, Epoch: c.run.Epoch, Run: c.run.ID}
+}
+
+// hold has take take the lock of c's file, by which every row that changes it
+// works. A lock of a run that is over, such as the one that this run takes back, goes
+// first: it is that run's own Release that was not reached.
+func (c cell) hold(ctx context.Context, h *reach.Hands, take func() error) error {
+	for {
+		err := take()
+		var locked *remote.LockedError
+		if !errors.As(err, &locked) || locked.By.Installation != c.run.Installation || locked.By.Run == c.run.ID {
+			return err
+		}
+		over, lookErr := c.run.Over(ctx, locked.By.Run)
+		if lookErr != nil || !over {
+			return cmp.Or(lookErr, err)
+		}
+		if err := h.Release(ctx, locked.By, c.spec.User, c.spec.Path); err != nil {
+			return err
+		}
+	}
 }
 
 // baseline returns what row Baseline found at c's place.
