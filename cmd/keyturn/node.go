@@ -41,6 +41,9 @@ type config struct {
 	// crash is called around every commit of the engine and every effect on a
 	// host. Tests of crashes set it; nil otherwise.
 	crash func(context.Context, string) error
+	// alter changes the tables of procedures. Tests set it that show what a
+	// wrong table would do; nil otherwise.
+	alter func([]job.Procedure)
 }
 
 // A node is one running server: everything that is wired together, in the
@@ -105,6 +108,9 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	n.reach = reach.New(n.store, keys, c.crash, c.log)
 	procedures := rotation.New(n.store, keys, n.reach).Procedures()
 	procedures = append(procedures, discovery.New(n.store, n.reach).Procedures()...)
+	if c.alter != nil {
+		c.alter(procedures)
+	}
 	n.engine, err = job.New(n.store, procedures, job.Options{
 		Workers: c.workers, Installation: installation, Sole: c.database == "", Log: c.log, Hook: c.crash,
 		Planners: map[string]job.Planner{

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -30,9 +31,10 @@ type world struct {
 	node    *node
 	servers []*lab.Server
 	stop    func()
-	token   string // an API token that may do everything
-	ops     string // private key file of Keyturn's own login
-	workers int    // of the node
+	token   string        // an API token that may do everything
+	ops     string        // private key file of Keyturn's own login
+	workers int           // of the node
+	tune    func(*config) // changes what the node is started with; may be nil
 }
 
 const testPassword = "correct horse battery staple"
@@ -83,10 +85,14 @@ func (w *world) opsKey() trust.PublicKey {
 func (w *world) start() {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
-	n, err := openNode(ctx, config{
+	c := config{
 		data: filepath.Join(w.dir, "data"), kekFile: filepath.Join(w.dir, "etc", "kek"), http: "127.0.0.1:0",
 		password: testPassword, workers: w.workers, log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	}
+	if w.tune != nil {
+		w.tune(&c)
+	}
+	n, err := openNode(ctx, c)
 	if err != nil {
 		cancel()
 		w.t.Fatal(err)
@@ -101,7 +107,7 @@ func (w *world) start() {
 		}
 		stopped = true
 		cancel()
-		if err := <-done; err != nil {
+		if err := <-done; err != nil && !errors.Is(err, errCrash) {
 			w.t.Errorf("the node ended: %v", err)
 		}
 		n.close()

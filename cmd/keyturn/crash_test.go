@@ -1,0 +1,520 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/dial"
+	"keyturn/internal/job"
+	"keyturn/internal/rotation"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// This file crashes the whole program, on real servers, at the instants before
+// and after every commit of the engine, every step and every effect on a host,
+// and starts it again, to go on or to go back. At every instant, with a crash
+// or without, whoever reads the identity file gets into both accounts.
+//
+// One run has some two hundred instants. Of these, a test takes a share that
+// is drawn by a seed; KEYTURN_CRASH_SEED repeats a draw, and with
+// KEYTURN_SOAK=1 all of them are taken.
+
+var errCrash = errors.New("crash of the test")
+
+// A ward is a world with one key that opens an account on each of two servers,
+// and whose private half lies on the first.
+type ward struct {
+	*world
+	identity string          // the private key file
+	key      trust.PublicKey // that it holds
+	uuid     string
+
+	mu      sync.Mutex
+	open    chan struct{} // closed: the engine may pass its instants
+	left    int           // instants to pass before a crash; below 0: no crash
+	until   string        // crash at the first instant that begins so; "": at none
+	passed  []string
+	crashed string            // the instant of the crash
+	at      string            // the instant of the last crash
+	works   map[[32]byte]bool // states of all files in which logins were seen
+	lost    []string          // instants at which somebody was locked out
+	logins  int
+}
+
+// newWard makes a ward whose node has scanned both servers.
+func newWard(t *testing.T, alter func([]job.Procedure)) *ward {
+	t.Helper()
+	w := &ward{world: newWorld(t, 2), works: map[[32]byte]bool{}, left: -1, open: make(chan struct{})}
+	close(w.open)
+	w.stop()
+	w.tune = func(c *config) { c.crash, c.alter, c.workers = w.instant, alter, 4 }
+	w.identity = filepath.Join(w.servers[0].Home(), ".ssh", "id_ed25519")
+	w.key = w.keyFile(w.identity, "deploy@ci")
+	stranger := w.keyFile(filepath.Join(w.dir, "stranger"), "stranger@elsewhere")
+	for i, text := range []string{
+		"# kept\n%[2]s  two  blanks\nno-pty,command=\"echo \\\"hi\\\"\"  %[1]s deploy@ci\r\n%[2]s last",
+		"from=\"127.0.0.0/8\",no-agent-forwarding %[1]s deploy@ci\n\n%[2]s\ncommand=\"date\" %[1]s the same again\n",
+	} {
+		f, err := os.OpenFile(w.authorized(i), os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = fmt.Fprintf(f, text, w.key, stranger)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start()
+	w.ok("scan", "--wait")
+	k := w.world.key(w.key)
+	if len(k.Authorized) != 3 || len(k.Identities) != 1 || k.Custody == "held" {
+		t.Fatalf("the scan found %+v", k)
+	}
+	w.uuid = k.UUID
+	return w
+}
+
+// instant is the hook of the node.
+func (w *ward) instant(ctx context.Context, point string) error {
+	w.mu.Lock()
+	gate := w.open
+	w.mu.Unlock()
+	select {
+	case <-gate:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.crashed != "" {
+		return errCrash // a program that has crashed does nothing more
+	}
+	now := w.left == 0 || w.until != "" && strings.HasPrefix(point, w.until)
+	w.check(point, now)
+	w.passed = append(w.passed, point)
+	if now {
+		w.crashed, w.at = point, point
+		return errCrash
+	}
+	w.left--
+	return nil
+}
+
+// check notes it if the identity file does not open both accounts now. A state
+// of the files in which it did is not tried twice, but where sure is set.
+func (w *ward) check(point string, sure bool) {
+	state, private, err := w.state()
+	if err == nil && w.works[state] && !sure {
+		return
+	}
+	if err == nil {
+		err = w.login(private)
+	}
+	if err != nil {
+		w.lost = append(w.lost, fmt.Sprintf("%s: %v", point, err))
+		return
+	}
+	if after, _, err := w.state(); err == nil && after == state {
+		w.works[state] = true
+	}
+}
+
+// state reads what decides about a login: first, once, the identity file, and
+// then what the servers read.
+func (w *ward) state() (sum [32]byte, private []byte, err error) {
+	h := sha256.New()
+	for _, path := range []string{w.identity, w.authorized(0), w.authorized(1)} {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return sum, nil, err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return sum, nil, err
+		}
+		if private == nil {
+			private = data
+		}
+		fmt.Fprintf(h, "%s %d\n%s", info.Mode(), len(data), data)
+	}
+	return [32]byte(h.Sum(nil)), private, nil
+}
+
+// login logs in to both accounts.
+func (w *ward) login(private []byte) error {
+	signer, err := ssh.ParsePrivateKey(private)
+	if err != nil {
+		return err
+	}
+	for _, s := range w.servers {
+		w.logins++
+		target := dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}
+		switch outcome, err := dial.Prove(w.t.Context(), target, signer); {
+		case err != nil:
+			return fmt.Errorf("%s: %w", s.Name(), err)
+		case outcome != dial.Accepted:
+			return fmt.Errorf("%s: %s", s.Name(), outcome)
+		}
+	}
+	return nil
+}
+
+// arm has the node crash after it has passed n more instants; never where n is
+// negative.
+func (w *ward) arm(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left, w.until, w.passed, w.crashed = n, "", nil, ""
+}
+
+// hold keeps the engine before its next instant until release is called.
+func (w *ward) hold() (release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	gate := make(chan struct{})
+	w.open = gate
+	return func() { close(gate) }
+}
+
+// await waits until a run has ended or is held, or the node has crashed.
+func (w *ward) await(run string) (state job.State, reason string, crashed bool) {
+	w.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		w.mu.Lock()
+		crashed = w.crashed != ""
+		w.mu.Unlock()
+		if crashed {
+			return "", "", true
+		}
+		err := w.node.store.View(w.t.Context(), w.node.beginning.Tenant, func(tx *store.Tx) error {
+			d, err := w.node.engine.Show(tx, trust.RunID(run))
+			state, reason = d.State, d.Reason
+			return err
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if slices.Contains([]job.State{job.Done, job.WentBack, job.Partial, job.Held, job.Paused}, state) {
+			return state, reason, false
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("run %s is %s after a minute: %s\n%s", run, state, reason, w.ok("run", "show", run))
+		}
+		time.Sleep(5 * time.Millisecond) // the next look, not a wait for something
+	}
+}
+
+// rotate begins a rotation of the key and returns its run.
+func (w *ward) rotate() string {
+	w.t.Helper()
+	var started startedJSON
+	w.json(&started, "rotate", w.uuid, "--share", "--soak", "0s")
+	return started.Run
+}
+
+// back asks for the way back of a run and returns the run that goes it.
+func (w *ward) back(run string) string {
+	w.t.Helper()
+	var started startedJSON
+	w.json(&started, "run", "back", run)
+	return started.Run
+}
+
+// mustEnd waits for a run that nothing is to stop any more.
+func (w *ward) mustEnd(run string, want job.State) {
+	w.t.Helper()
+	if state, reason, crashed := w.await(run); crashed || state != want {
+		w.t.Fatalf("after the crash at %q the run ended %q, want %q: %s\n%s", w.at, state, want, reason, w.ok("run", "show", run))
+	}
+}
+
+// mustGoBack waits until run is back, which by brings it.
+func (w *ward) mustGoBack(run, by string) {
+	w.t.Helper()
+	if by != run {
+		w.mustEnd(by, job.Done)
+	}
+	w.mustEnd(run, job.WentBack)
+}
+
+// files returns everything that lies beside the keys of both servers.
+func (w *ward) files() map[string]string {
+	w.t.Helper()
+	all := map[string]string{}
+	for _, s := range w.servers {
+		dir := filepath.Join(s.Home(), ".ssh")
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			data := []byte{}
+			if info.Mode().IsRegular() {
+				if data, err = os.ReadFile(path); err != nil {
+					return err
+				}
+			}
+			all[path] = fmt.Sprintf("%s %s", info.Mode(), data)
+			return nil
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return all
+}
+
+// same compares all files with what they are to be.
+func (w *ward) same(want map[string]string) {
+	w.t.Helper()
+	now := w.files()
+	for path, text := range want {
+		if now[path] != text {
+			w.t.Errorf("%s is\n%q\nwant\n%q", path, now[path], text)
+		}
+	}
+	for path := range now {
+		if _, ok := want[path]; !ok {
+			w.t.Errorf("%s was left behind", path)
+		}
+	}
+}
+
+// wentForward checks that a run put a new key where the old one was, and nothing else:
+// before is what all files were.
+func (w *ward) wentForward(run string, before map[string]string) {
+	w.t.Helper()
+	var r runJSON
+	w.json(&r, "run", "show", run)
+	if len(r.Keys) != 1 || len(r.Keys[0].New) != 1 {
+		w.t.Fatalf("run %s is of the keys %+v", run, r.Keys)
+	}
+	var next keyJSON
+	w.json(&next, "key", "show", r.Keys[0].New[0])
+	public, _, err := trust.ParsePublicKey(next.PublicKey)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, private, err := w.state()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	signer, err := ssh.ParsePrivateKey(private)
+	if err != nil || trust.PublicKeyOf(signer.PublicKey()) != public {
+		w.t.Errorf("the identity file does not hold the new key: %v", err)
+	}
+	want := map[string]string{}
+	for path, text := range before {
+		want[path] = strings.ReplaceAll(text, w.key.String(), public.String())
+	}
+	want[w.identity] = fmt.Sprintf("-rw------- %s", private)
+	w.same(want)
+	if len(next.Authorized) != 3 || len(next.Identities) != 1 || next.State != "active" {
+		w.t.Errorf("the new key is %+v", next)
+	}
+	if k := w.world.key(w.key); k.State != "rotated" || len(k.Authorized) != 0 || len(k.Identities) != 0 {
+		w.t.Errorf("the old key is %+v", k)
+	}
+	w.key, w.uuid = public, next.UUID
+}
+
+// wentBack checks that everything is as it was before.
+func (w *ward) wentBack(before map[string]string) {
+	w.t.Helper()
+	w.same(before)
+	if k := w.world.key(w.key); k.State != "active" || len(k.Authorized) != 3 || len(k.Identities) != 1 {
+		w.t.Errorf("the key that came back is %+v", k)
+	}
+}
+
+// nobodyLost fails if somebody was locked out since it was last asked.
+func (w *ward) nobodyLost() {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.lost {
+		w.t.Errorf("locked out at %s", l)
+	}
+	w.lost = nil
+}
+
+// each calls play with a share of the instants of a way, 0 and above, until
+// play reports that the way has ended before its crash.
+func (w *ward) each(share int, play func(at int) (ended bool)) {
+	w.t.Helper()
+	seed := rand.Uint64()
+	if text := os.Getenv("KEYTURN_CRASH_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.t.Logf("KEYTURN_CRASH_SEED=%d", seed)
+	if os.Getenv("KEYTURN_SOAK") == "1" {
+		share = 1
+	}
+	draw := rand.New(rand.NewPCG(seed, 0))
+	begun, crashes := time.Now(), 0
+	for at := draw.IntN(share); ; at += 1 + draw.IntN(2*share-1) { // share on average
+		since := time.Now()
+		ended := play(at)
+		w.t.Logf("%6.2fs %4d passed, then %q", time.Since(since).Seconds(), at, w.at)
+		w.nobodyLost()
+		if w.t.Failed() {
+			w.t.Fatalf("crashed as number %d at %q", at, w.at)
+		}
+		if ended {
+			w.t.Logf("%d crashes, %d instants, %d logins in %s", crashes, len(w.passed), w.logins, time.Since(begun).Round(time.Second))
+			if crashes < 3 {
+				w.t.Errorf("there were only %d crashes", crashes)
+			}
+			return
+		}
+		crashes++
+	}
+}
+
+// Crashed anywhere on the way forward, a rotation goes on and ends.
+func TestCrashForward(t *testing.T) {
+	w := newWard(t, nil)
+	w.each(16, func(at int) bool {
+		before := w.files()
+		w.arm(at)
+		run := w.rotate()
+		_, _, crashed := w.await(run)
+		if crashed {
+			w.stop()
+			w.arm(-1)
+			w.start()
+		}
+		w.mustEnd(run, job.Done)
+		w.wentForward(run, before)
+		return !crashed
+	})
+}
+
+// Crashed anywhere on the way forward, a rotation goes back: by Undo, or, once
+// it has begun to install, by its reverse.
+func TestCrashForwardThenBack(t *testing.T) {
+	w := newWard(t, nil)
+	w.each(16, func(at int) bool {
+		before := w.files()
+		w.arm(at)
+		run := w.rotate()
+		_, _, crashed := w.await(run)
+		release := w.hold()
+		w.stop()
+		w.arm(-1)
+		w.start()
+		by := w.back(run)
+		release()
+		w.mustGoBack(run, by)
+		w.wentBack(before)
+		return !crashed
+	})
+}
+
+// Crashed anywhere on the way back, by Undo or by its reverse, a rotation still
+// goes back.
+func TestCrashOnTheWayBack(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		until string // instant at which the rotation turns back
+		share int
+	}{
+		{"undo", "after do Recheck", 10},
+		{"reverse of a half rotation", "after do Confirm", 16},
+		{"reverse of a rotation", "", 16},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWard(t, nil)
+			w.each(c.share, func(at int) bool {
+				before := w.files()
+				w.arm(-1)
+				w.until = c.until
+				run := w.rotate()
+				if _, _, crashed := w.await(run); crashed != (c.until != "") {
+					t.Fatalf("the rotation did not come to %q", c.until)
+				}
+				release := w.hold()
+				w.stop()
+				w.arm(at)
+				w.start()
+				by := w.back(run)
+				release()
+				_, _, crashed := w.await(by)
+				if crashed {
+					w.stop()
+					w.arm(-1)
+					w.start()
+				}
+				w.mustGoBack(run, by)
+				w.wentBack(before)
+				return !crashed
+			})
+		})
+	}
+}
+
+// TestWrongTablesLockOut checks that the tests above would notice a table that
+// locks somebody out, and that where a row itself refuses to, the run is held.
+func TestWrongTablesLockOut(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		row        string // that is moved
+		before     string // the row that it then comes before
+		lost, held bool
+	}{
+		{"withdraw before install", "Withdraw", "Recheck", true, false},
+		{"install before authorize", "Install", "Authorize", true, false},
+		{"withdraw before authorize", "Withdraw", "Authorize", false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWard(t, func(procedures []job.Procedure) {
+				for i, p := range procedures {
+					if p.Name == rotation.RotateProcedure {
+						procedures[i].Steps = move(p.Steps, c.row, c.before)
+					}
+				}
+			})
+			state, reason, _ := w.await(w.rotate())
+			if lost := len(w.lost) > 0; lost != c.lost {
+				t.Errorf("locked out: %v, want %v: %q", lost, c.lost, w.lost)
+			}
+			if held := state == job.Held; held != c.held {
+				t.Errorf("the run is %s: %s", state, reason)
+			}
+			t.Logf("%s: %s; locked out at %d instants", state, reason, len(w.lost))
+		})
+	}
+}
+
+// move returns a table in which a row comes before another one.
+func move(steps []job.Step, row, before string) []job.Step {
+	named := func(name string) func(job.Step) bool { return func(s job.Step) bool { return s.Name == name } }
+	steps = slices.Clone(steps)
+	at := slices.IndexFunc(steps, named(row))
+	s := steps[at]
+	s.Group = ""
+	steps = slices.Delete(steps, at, at+1)
+	return slices.Insert(steps, slices.IndexFunc(steps, named(before)), s)
+}
