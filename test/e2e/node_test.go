@@ -120,7 +120,7 @@ func (s *said) String() string {
 // try runs a command and returns its exit code and what it printed.
 func (n *node) try(args ...string) (code int, stdout, stderr string) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(n.t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.bin, args...)
 	cmd.Env = append(os.Environ(), "KEYTURN_SERVER="+n.url, "KEYTURN_TOKEN="+n.token, "KEYTURN_USER=admin", "KEYTURN_PASSWORD="+password)
@@ -128,7 +128,9 @@ func (n *node) try(args ...string) (code int, stdout, stderr string) {
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	begun := time.Now()
 	err := cmd.Run()
-	n.t.Logf("%6.2fs keyturn %s", time.Since(begun).Seconds(), strings.Join(args, " "))
+	if len(args) > 1 && args[1] != "show" && args[1] != "list" {
+		n.t.Logf("%6.2fs keyturn %s", time.Since(begun).Seconds(), strings.Join(args, " "))
+	}
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		n.t.Fatal(err)
 	}
@@ -176,14 +178,42 @@ func (n *node) json(v any, args ...string) {
 	}
 }
 
-// add takes a host in, enforced.
+// add starts to take a host in, enforced; see scan.
 func (n *node) add(h *lab.Host, login, become string) {
 	n.t.Helper()
-	args := []string{"host", "add", h.Name(), "--address", h.Address(), "--login", login, "--identity", n.ops.path, "--host-key", h.HostKeys()[0].String(), "--enforce"}
+	args := []string{"host", "add", h.Name(), "--address", h.Address(), "--login", login, "--identity", n.ops.path, "--host-key", h.HostKeys()[0].String(), "--enforce", "--wait=false"}
 	if become != "" {
 		args = append(args, "--become", become)
 	}
 	n.ok(args...)
+}
+
+// scan waits until every host is taken in, and reads them all.
+func (n *node) scan() {
+	n.t.Helper()
+	for patience := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		var hosts []struct {
+			Name, State, Reason string
+		}
+		n.json(&hosts, "host", "list")
+		waiting := false
+		for _, h := range hosts {
+			switch h.State {
+			case "ready":
+			case "enrolling":
+				waiting = true
+			default:
+				n.t.Fatalf("host %s is %s: %s", h.Name, h.State, h.Reason)
+			}
+		}
+		if !waiting {
+			break
+		}
+		if time.Now().After(patience) {
+			n.t.Fatalf("hosts are not taken in: %+v\n%s", hosts, n.open())
+		}
+	}
+	n.ok("scan", "--wait")
 }
 
 // A key is what the command line says of a key.
@@ -252,7 +282,7 @@ func (n *node) rotate(old key) key {
 // await follows a run until it is as the condition says.
 func (n *node) await(id string, what string, condition func(run) bool) run {
 	n.t.Helper()
-	for patience := time.Now().Add(45 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for patience := time.Now().Add(2 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
 		var r run
 		n.json(&r, "run", "show", id)
 		if condition(r) {

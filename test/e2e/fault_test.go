@@ -1,0 +1,185 @@
+//go:build linux
+
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"keyturn/internal/need"
+	"keyturn/test/lab"
+)
+
+const aliceKeys = "/home/alice/.ssh/authorized_keys"
+
+// two boots two hosts that a node enters as root, and whose alice accepts a key
+// that it holds.
+func two(t *testing.T) (n *node, hosts []*lab.Host, deploy keyFile, old key) {
+	t.Helper()
+	w := lab.NewWorld(t)
+	n, deploy = newNode(t, w), newKeyFile(t, "deploy")
+	users := []lab.User{
+		{Name: "root", AuthorizedKeys: []string{n.ops.line()}},
+		{Name: "alice", AuthorizedKeys: []string{deploy.line() + " deploy@ci"}},
+	}
+	hosts = w.BootAll(t, lab.Spec{Name: "web1", Users: users}, lab.Spec{Name: "web2", Users: users})
+	for _, h := range hosts {
+		n.add(h, "root", "")
+	}
+	n.ok("key", "import", deploy.path)
+	n.scan()
+	return n, hosts, deploy, n.key(string(deploy.public.Fingerprint()))
+}
+
+// begin starts a rotation that soaks for a while and returns when it does.
+func (n *node) begin(old key, soak string) (id string) {
+	n.t.Helper()
+	var started run
+	n.json(&started, "rotate", old.UUID, "--soak", soak)
+	n.await(started.Run, "soaking", func(r run) bool { return r.Row == "Soak" })
+	return started.Run
+}
+
+func waits(host string) func(run) bool {
+	return func(r run) bool {
+		return len(r.Troubled) == 1 && r.Troubled[0].State == "waiting" && strings.HasPrefix(r.Troubled[0].Place, host+":")
+	}
+}
+
+func isState(state string) func(run) bool { return func(r run) bool { return r.State == state } }
+
+// The power goes while both keys are accepted; the run waits and goes on.
+func TestPowerCut(t *testing.T) {
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	id := n.begin(old, "2s")
+	hosts[1].PowerCut()
+	n.await(id, "waiting for web2", waits("web2"))
+	if err := hosts[1].PowerOn(); err != nil {
+		t.Fatal(err)
+	}
+	n.await(id, "done", isState("done"))
+	for _, h := range hosts {
+		want(t, h, "alice", "", deploy.path)
+		nothingLeft(t, h)
+	}
+}
+
+// A host that cannot be reached is left: there, both keys stay accepted.
+func TestLeaveCutOffHost(t *testing.T) {
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	id := n.begin(old, "2s")
+	hosts[1].CutNetwork(t)
+	n.await(id, "waiting for web2", waits("web2"))
+	n.ok("run", "leave", id, "--unreachable")
+	r := n.await(id, "partial", isState("partial"))
+	if !slices.Equal(slices.Compact(r.Left), []string{"web2:alice:" + aliceKeys}) {
+		t.Errorf("left are %q", r.Left)
+	}
+	hosts[1].Heal(t)
+	want(t, hosts[0], "alice", "", deploy.path)
+	want(t, hosts[1], "alice", deploy.path, "")
+	next := n.key(r.Keys[0].New[0])
+	if got := files(t, hosts[1], aliceKeys)[aliceKeys]; !strings.Contains(got, next.PublicKey) {
+		t.Errorf("web2 lost the new key:\n%s", got)
+	}
+}
+
+// A full disk holds the run with a sentence and leaves the file as it was, before
+// the run adds and before it withdraws; with room again, the run goes on.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	full := func(id string) {
+		t.Helper()
+		before := files(t, hosts[1], aliceKeys)[aliceKeys]
+		r := n.await(id, "held", isState("held"))
+		if !strings.Contains(r.Reason, aliceKeys) || !strings.Contains(r.Reason, " left") && !strings.Contains(r.Reason, "No space") {
+			t.Errorf("the run says %q", r.Reason)
+		}
+		if got := files(t, hosts[1], aliceKeys)[aliceKeys]; got != before {
+			t.Errorf("on the full disk, the file became\n%q\nfrom\n%q", got, before)
+		}
+		want(t, hosts[1], "alice", deploy.path, "")
+		hosts[1].FreeDisk(t)
+		n.ok("run", "resume", id)
+	}
+	hosts[1].FillDisk(t)
+	var started run
+	n.json(&started, "rotate", old.UUID, "--soak", "2s")
+	full(started.Run)
+	n.await(started.Run, "soaking", func(r run) bool { return r.Row == "Soak" })
+	hosts[1].FillDisk(t)
+	full(started.Run)
+	n.await(started.Run, "done", isState("done"))
+	for _, h := range hosts {
+		want(t, h, "alice", "", deploy.path)
+		nothingLeft(t, h)
+	}
+}
+
+// What cannot be changed is refused before anything is, with the reason, and the
+// run can be taken back.
+func TestImmutable(t *testing.T) {
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	hosts[1].Sh(t, `mount --bind /home/alice/.ssh /home/alice/.ssh && mount -o remount,bind,ro /home/alice/.ssh`)
+	before := files(t, hosts[0], aliceKeys)[aliceKeys]
+	n.refused([]string{"web2", aliceKeys, "read-only"}, "rotate", old.UUID, "--wait", "--soak", "0s")
+	var open []run
+	n.json(&open, "run", "list", "--open")
+	for _, r := range open {
+		n.ok("run", "back", r.Run, "--wait=false")
+		n.await(r.Run, "back", isState("back"))
+	}
+	if got := files(t, hosts[0], aliceKeys)[aliceKeys]; got != before {
+		t.Errorf("web1 holds\n%q\nwant as before\n%q", got, before)
+	}
+	nothingLeft(t, hosts[0])
+	// Known from a scan, it is refused at once.
+	n.scan()
+	n.refused([]string{"web2", aliceKeys, "read-only"}, "rotate", old.UUID, "--soak", "0s")
+	hosts[1].Sh(t, `umount /home/alice/.ssh`)
+	need.Program(t, "chattr", "e2fsprogs")
+	if _, err := hosts[1].Run(t.Context(), `chattr +i `+aliceKeys); err != nil {
+		t.Logf("this kernel's memory disks have no attributes: %v", err)
+		return
+	}
+	n.scan()
+	n.refused([]string{"web2", aliceKeys, "immutable"}, "rotate", old.UUID, "--soak", "0s")
+	hosts[1].Sh(t, `chattr -i `+aliceKeys)
+	n.scan()
+	n.rotate(old)
+	want(t, hosts[1], "alice", "", deploy.path)
+}
+
+// Two installations that look after the same host do not both change a file: the
+// second is told of the first, and leaves its work alone.
+func TestSecondInstallation(t *testing.T) {
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	second := newNode(t, n.w)
+	second.ops = n.ops
+	second.add(hosts[0], "root", "")
+	second.ok("key", "import", deploy.path)
+	second.scan()
+	id := n.begin(old, "1h")
+	during := files(t, hosts[0], aliceKeys)[aliceKeys]
+	second.refused([]string{"web1", aliceKeys, "is being changed by run " + id, "of installation"}, "rotate", second.key(string(deploy.public.Fingerprint())).UUID, "--wait", "--soak", "0s")
+	var open []run
+	second.json(&open, "run", "list", "--open")
+	for _, r := range open {
+		second.ok("run", "back", r.Run)
+		second.await(r.Run, "back", isState("back"))
+	}
+	if got := files(t, hosts[0], aliceKeys)[aliceKeys]; got != during {
+		t.Errorf("the second installation changed the file to\n%q\nfrom\n%q", got, during)
+	}
+	n.ok("run", "back", id, "--wait")
+	for _, h := range hosts {
+		want(t, h, "alice", deploy.path, "")
+		nothingLeft(t, h)
+	}
+}
