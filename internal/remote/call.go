@@ -133,8 +133,22 @@ func (h *Host) command(ctx context.Context, c call) (string, error) {
 	return strings.Join(words, " "), nil
 }
 
-// quote returns s as one word for a shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+// quote returns s as one word for any shell: what a backslash or a quote means within
+// quotes is not the same in all of them, so both stand outside.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('\'')
+	for _, c := range []byte(s) {
+		if c == '\'' || c == '\\' {
+			b.WriteString(`'\`)
+			b.WriteByte(c)
+			c = '\''
+		}
+		b.WriteByte(c)
+	}
+	b.WriteByte('\'')
+	return b.String()
+}
 
 // errCutOff says that an answer has no end.
 var errCutOff = trust.Errorf(trust.Unavailable, "the answer was cut off")

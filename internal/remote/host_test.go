@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"keyturn/internal/dial"
 	"keyturn/internal/need"
@@ -20,9 +21,10 @@ import (
 // A variant is a shell with its tools, as hosts have them.
 type variant struct {
 	name  string
-	shell string // program that "sh" is
-	sh    string // the same, as "sh"
-	tools string // directories that come first in PATH
+	shell string         // program that "sh" is
+	sh    string         // the same, as "sh"
+	tools string         // directories that come first in PATH
+	spent *time.Duration // processor time of all that it ran, if not nil
 }
 
 // variants returns dash and bash with GNU's tools, and busybox with its own.
@@ -45,7 +47,7 @@ func variants(t testing.TB) []variant {
 				t.Fatal(err)
 			}
 		}
-		out = append(out, variant{name, program, filepath.Join(dir, "sh"), dir})
+		out = append(out, variant{name, program, filepath.Join(dir, "sh"), dir, nil})
 	}
 	return out
 }
@@ -60,6 +62,9 @@ func (v variant) exec(env ...string) func(context.Context, string, []byte, int) 
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 		cmd.Env = append([]string{"PATH=" + v.tools + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/nonexistent", "LANG=C"}, env...)
 		err := cmd.Run()
+		if v.spent != nil {
+			*v.spent += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		}
 		result := dial.Result{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Exit: cmd.ProcessState.ExitCode()}
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {

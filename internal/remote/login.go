@@ -44,7 +44,7 @@ func (h *Host) LoginFrom(ctx context.Context, user, path, toUser, toAddress stri
 		case "accepted":
 			ok = true
 		case "log":
-			log = append(log, l.rest)
+			log = append(log, strings.TrimRight(l.rest, "\r"))
 		}
 	}
 	detail, err = explainLogin(h.name, toUser, toAddress, log)

@@ -22,10 +22,14 @@ import (
 //	su -s /bin/sh USER -c 'SCRIPT' keyturn.OP ARG...      (in the place of "sh -c")
 //
 // so that the last word that begins with "keyturn." names the op whatever stands
-// before it. Every ARG is in single quotes, with ' written as '\”. A script has
-// no newline, no single quote and no exclamation mark in it, so that csh and fish
-// may be the login shell too; it stays below 8,000 bytes, because Dropbear takes
-// no command longer than 9,000.
+// before it. SCRIPT and every ARG are in single quotes, but for these two:
+//
+//	'  is written  '\''
+//	\  is written  '\\'
+//
+// A script has no newline, no single quote and no exclamation mark in it, so that csh
+// and fish may be the login shell too; a command stays below the 9,000 bytes that
+// Dropbear takes.
 //
 // AS makes the op act as the account whose file is concerned: a program that acts
 // as root in a directory that somebody else can write can be led anywhere. An op

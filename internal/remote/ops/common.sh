@@ -4,8 +4,10 @@ LC_ALL=C; export LC_ALL;
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin; export PATH;
 ulimit -t 120 2>/dev/null;
 echo "keyturn ${0#keyturn.} 1";
-# no WORD DETAIL...: the op's refusal, always its last line.
+# no WORD DETAIL...: the op's refusal, always its last line. What undo names goes.
+undo=;
 no() {
+  [ -z "$undo" ] || rm -f -- "$undo";
   printf "no %s" "$1"; shift;
   [ $# -eq 0 ] || printf " %s" "$*" | tr "\n\r" "  ";
   echo; exit 0;

@@ -27,9 +27,9 @@ while :; do
   elif [ -d "$L" ]; then set -- $(ls -ldin -- "$L"); [ "$4" = "$me" ] || no owner "$4"; fi;
   n=$((n+1)); [ $n -lt 5 ] || no write "$e";
 done;
-(held) | grep . && { rm -f "own.$I.$E.$R.$T"; exit 0; };
+undo=own.$I.$E.$R.$T; held; undo=;
 settle;
-rm -f new.*;
+for o in new.*; do [ -e "$o" ] && rm -f new.*; break; done;
 for o in prev.*; do [ "$o" -ef "../$N" ] && rm -f "$o"; done;
 prevs;
 if [ -e "../$N" ]; then

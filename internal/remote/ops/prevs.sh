@@ -2,9 +2,8 @@
 # content was that. Gives those that somebody has written to since.
 prevs() {
   pending=;
-  for o in prev.*; do
-    [ -e "$o" ] || continue;
-    sum "$o"; case $o in prev.$s.*) continue;; esac;
+  set -- prev.*; [ -e "$1" ] || return 0;
+  for o in $($hash "$@" | while read -r s o; do o=${o#[*]}; case $o in prev.$s.*) :;; *) echo "$o";; esac; done); do
     pending=$o; echo "prev $o"; give "$o";
   done;
 };
