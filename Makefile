@@ -13,12 +13,6 @@ TODAY     := $(shell date -u +%F)
 # The stages of check, in the order in which they are cheapest to fail.
 STAGES := fmt-check vet lint arrows test race fuzz
 
-# Packages that start goroutines, in their code or in their tests. The race
-# detector is run on these alone: elsewhere it costs minutes and finds nothing.
-RACEPKGS = $(shell grep -rlE --include='*.go' --exclude-dir=testdata \
-	'(^|[^[:alnum:]_."])go (func\(|[[:alpha:]_][[:alnum:]_.]*\()|\.Go\(|synctest\.' \
-	cmd internal test 2>/dev/null | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -44,8 +38,13 @@ check: $(STAGES) ## all that CI checks: format, vet, linters, arrows, test, race
 stages: # the stages of check, for .ci/run
 	@echo $(STAGES)
 
+# The race detector is run on packages that start goroutines, in their code or in
+# their tests. Elsewhere it costs minutes and finds nothing.
 race: ## the tests again under the race detector, where goroutines are ours, but for the longest (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(RACEPKGS)
+	@packages=$$(grep -rlE --include='*.go' --exclude-dir=testdata \
+		'(^|[^[:alnum:]_."])go (func\(|[[:alpha:]_][[:alnum:]_.]*\()|\.Go\(|synctest\.' \
+		cmd internal test | xargs -n1 dirname | sort -u | sed 's,^,./,') && \
+	set -x && CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $$packages
 
 fuzz: ## every fuzz target for FUZZTIME=10s
 	@grep -rHoE --include='*_test.go' '^func Fuzz[[:alnum:]_]+' . | sed 's,^\(.*\)/[^/]*:func ,\1 ,' | sort | \

@@ -95,10 +95,7 @@ func TestBadRequests(t *testing.T) {
 		if e.body == nil {
 			continue
 		}
-		var bad []string
-		for _, text := range []string{"", "{", "null", "[]", "7", `"x"`, `{"a":}`, `{"no_such_field":1}`, "\x00", strings.Repeat("[", 10_000), "{} {}"} {
-			bad = append(bad, text)
-		}
+		bad := []string{"", "{", "null", "[]", "7", `"x"`, `{"a":}`, `{"no_such_field":1}`, "\x00", strings.Repeat("[", 10_000), "{} {}"}
 		for name := range e.body {
 			for _, wrong := range []any{map[string]any{"x": 1}, []any{[]any{}}, 1e300, strings.Repeat("x", 2<<20)} {
 				body := map[string]any{}
