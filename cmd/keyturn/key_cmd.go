@@ -309,7 +309,7 @@ taken back from where it is.`,
 				return err
 			}
 			for _, run := range out.Runs {
-				if err := c.follow(cmd, run, wait); err != nil {
+				if err := c.followTo(cmd, run, wait, "back"); err != nil {
 					return err
 				}
 			}

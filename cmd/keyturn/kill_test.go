@@ -208,9 +208,9 @@ func (f *fleet) start() {
 	log, err := f.daemon.StderrPipe()
 	f.must(err)
 	f.must(f.daemon.Start())
-	f.since = time.Now()
 	address, err := serving(log)
 	f.must(err)
+	f.since = time.Now()
 	if f.client != nil {
 		f.client.server = address
 		return

@@ -231,7 +231,7 @@ func runWatchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return verdict(cmd, r)
+			return verdict(cmd, r, "done")
 		},
 	}
 }
@@ -304,7 +304,7 @@ func runBackCommand() *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(args[0])+"/back", nil, &out); err != nil {
 				return err
 			}
-			return c.follow(cmd, out.Run, wait)
+			return c.followTo(cmd, out.Run, wait, "back")
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until everything is as it was")
@@ -351,6 +351,11 @@ back. It ends as "partial".`,
 
 // follow waits for a run, where that was asked for, and says how it went.
 func (c *client) follow(cmd *cobra.Command, id string, wait bool) error {
+	return c.followTo(cmd, id, wait, "done")
+}
+
+// followTo is follow, where wanted is an end that is as good as done.
+func (c *client) followTo(cmd *cobra.Command, id string, wait bool, wanted string) error {
 	if !wait {
 		return show(cmd, startedJSON{id}, func(w io.Writer) error {
 			_, err := fmt.Fprintf(w, "run %s has started; follow it with: keyturn run watch %s\n", id, id)
@@ -379,14 +384,15 @@ func (c *client) follow(cmd *cobra.Command, id string, wait bool) error {
 	}); err != nil {
 		return err
 	}
-	return verdict(cmd, r)
+	return verdict(cmd, r, wanted)
 }
 
-// verdict fails the command unless the run is done, and says what can be done
-// about one that is held.
-func verdict(cmd *cobra.Command, r runJSON) error {
+// verdict fails the command unless the run came to what was asked for: to be
+// done, or, of a run that was asked to go back, to be back. It says what can be
+// done about one that is held.
+func verdict(cmd *cobra.Command, r runJSON, wanted string) error {
 	switch r.State {
-	case "done":
+	case "done", wanted:
 		return nil
 	case "held":
 		w := cmd.ErrOrStderr()
@@ -513,7 +519,7 @@ func (c *client) printPreview(cmd *cobra.Command, id string) error {
 	}); err != nil {
 		return err
 	}
-	return verdict(cmd, r)
+	return verdict(cmd, r, "done")
 }
 
 func printDiff(w io.Writer, diff string, colour bool) {

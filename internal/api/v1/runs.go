@@ -3,6 +3,7 @@ package v1
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -209,7 +210,9 @@ func detail(r control.Run) run {
 		out.Troubled = append(out.Troubled, trouble{Place: c.Target.Name, Row: c.Step, State: string(c.State), Error: c.Error, Next: at(c.Next)})
 	}
 	for _, t := range r.Without {
-		out.Left = append(out.Left, t.Name)
+		if !slices.Contains(out.Left, t.Name) { // a place is in several lists of its run
+			out.Left = append(out.Left, t.Name)
+		}
 	}
 	return out
 }
