@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,12 +99,7 @@ func TestMutations(t *testing.T) {
 			}
 		}},
 		{"Undo of what was there", crashes{begin: refused, there: "s2", asked: true, want: WentBack, key: "old"}, func(p *Procedure) {
-			undo := p.Steps[1].Undo
-			p.Steps[1].Undo = func(ctx context.Context, r Run, t Target) (Record, error) {
-				r.table.Rows = slices.Clone(r.table.Rows) // as if it had saved nothing
-				r.table.Rows[0].Name, r.table.Rows[1].Name = "Authorize", "Baseline"
-				return undo(ctx, r, t)
-			}
+			p.Steps[0].Do = nothing // it saves nothing
 		}},
 	} {
 		t.Run(m.name, func(t *testing.T) {
@@ -167,6 +165,87 @@ func crashEverywhere(t *testing.T, url string, c crashes, mutate func(*Procedure
 	return points, failures
 }
 
+// TestCrashesAndVerbs crashes engines of several workers one after another at
+// random points, with random verbs between, hosts that are away and proofs that
+// fail once. Whatever happens, nobody is locked out at any instant, and in the
+// end everybody holds the new key, or the old one if somebody asked for that.
+func TestCrashesAndVerbs(t *testing.T) {
+	plays := 15
+	if os.Getenv("KEYTURN_SOAK") != "" {
+		plays = 1000
+	}
+	url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.OpenURL(t, url, Schema)
+		for seed := range plays {
+			if failures := randomPlay(t, s, uint64(seed)); len(failures) > 0 {
+				t.Fatalf("seed %d: %s", seed, strings.Join(failures, "\n"))
+			}
+		}
+	})
+}
+
+func randomPlay(t *testing.T, s *store.Store, seed uint64) []string {
+	random := rand.New(rand.NewPCG(seed, 0))
+	p := &play{t: t, store: s, world: newWorld(3, 2), workers: 3}
+	p.world.soak = time.Duration(random.IntN(2)) * 10 * time.Millisecond
+	for _, what := range []string{"do Authorize s1", "do Prove s2", "do Install c1", "do Install c2", "do Reprove s3", "do Withdraw s2", "undo Authorize s3"} {
+		switch random.IntN(6) {
+		case 0:
+			p.world.faults[what] = fault{err: trust.Errorf(trust.Unavailable, "connection refused"), once: true}
+		case 1:
+			p.world.faults[what] = fault{err: trust.Errorf(trust.Denied, "refused"), once: true}
+		case 2:
+			p.world.faults[what] = fault{once: true} // panics
+		}
+	}
+	p.create()
+	c := crashes{want: Done, key: "new"}
+	for range random.IntN(6) {
+		p.run(random.IntN(60))
+		// What is refused is refused: only what it leaves behind is judged.
+		_ = verb(p.store, func(tx *store.Tx) error {
+			switch random.IntN(4) {
+			case 0:
+				return p.engine.Pause(tx, alice(), p.id)
+			case 1:
+				return p.engine.Resume(tx, alice(), p.id)
+			case 2:
+				if random.IntN(2) > 0 {
+					return nil
+				}
+				_, err := p.engine.Back(tx, alice(), p.id)
+				if err == nil {
+					c = crashes{back: true, want: WentBack, key: "old"}
+				}
+				return err
+			}
+			return nil
+		})
+	}
+	// Everything that went wrong did so once: somebody resumes until it is over.
+	for range 20 {
+		var open []Summary
+		p.verb(func(tx *store.Tx) (err error) {
+			open, err = p.engine.List(tx, Filter{Open: true}, "", 0)
+			for _, r := range open {
+				if r.BackBy == "" && err == nil {
+					err = p.engine.Resume(tx, alice(), r.ID)
+				}
+			}
+			return err
+		})
+		if len(open) == 0 {
+			break
+		}
+		p.run(-1)
+		time.Sleep(time.Hour)
+	}
+	c.back = true // some steps were called more than once
+	p.check(c)
+	return p.failures
+}
+
 // A play is one run of the model procedure, worked on by one engine after
 // another.
 type play struct {
@@ -177,6 +256,7 @@ type play struct {
 	id     trust.RunID
 	last   string // the point of the crash
 
+	workers  int
 	mutate   func(*Procedure)
 	failures []string
 }
@@ -228,7 +308,7 @@ func (p *play) make(hook func(context.Context, string) error) *Engine {
 	if p.mutate != nil {
 		p.mutate(&proc)
 	}
-	e, err := New(p.store, []Procedure{proc}, Options{Workers: 1, Sole: true, Log: quiet(), Hook: hook})
+	e, err := New(p.store, []Procedure{proc}, Options{Workers: max(p.workers, 1), Sole: true, Log: quiet(), Hook: hook})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -244,8 +324,11 @@ func (p *play) verb(fn func(*store.Tx) error) {
 // run lets an engine work until there is nothing to do, or it crashes at the
 // point of that number (-1: none), and returns how many it has passed.
 func (p *play) run(at int) (passed int) {
+	var mu sync.Mutex
 	hook := func(_ context.Context, point string) error {
 		p.world.look(point)
+		mu.Lock()
+		defer mu.Unlock()
 		p.barrier(point)
 		passed++
 		if passed-1 == at {
@@ -262,9 +345,14 @@ func (p *play) run(at int) (passed int) {
 	synctest.Wait()
 	time.Sleep(50 * time.Millisecond)
 	synctest.Wait()
+	mu.Lock()
 	n := passed
+	mu.Unlock()
 	cancel()
 	err := <-done
+	if p.workers > 1 {
+		return n // which may be fewer than it was to crash at
+	}
 	if (err != nil) != (at >= 0) {
 		p.fail("engine that was to crash at point %d of %d: %v", at, n, err)
 	}
@@ -283,9 +371,10 @@ func (p *play) barrier(point string) {
 		d = Backward
 	}
 	err := p.store.View(context.Background(), storetest.Tenant, func(tx *store.Tx) error {
-		list, err := p.engine.List(tx, Filter{States: []State{Running}}, "", 1)
+		list, err := p.engine.List(tx, Filter{Open: true}, "", 0)
+		list = slices.DeleteFunc(list, func(s Summary) bool { return s.BackBy != "" })
 		if err != nil || len(list) != 1 {
-			return fmt.Errorf("%d running runs, %w", len(list), err)
+			return fmt.Errorf("%d runs at work, %w", len(list), err)
 		}
 		r, err := selectRun(tx, list[0].ID)
 		if err != nil {
@@ -301,7 +390,7 @@ func (p *play) barrier(point string) {
 			}
 		}
 		here := stage{pos, r.table.wave(n)}
-		if counts, err := countStage(tx, r, here, d); err != nil || counts[CellIntended] != 1 {
+		if counts, err := countStage(tx, r, here, d); err != nil || counts[CellIntended] < 1 || counts[CellIntended] > max(p.workers, 1) {
 			return fmt.Errorf("%d intended in the stage, %w", counts[CellIntended], err)
 		}
 		start := top

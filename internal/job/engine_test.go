@@ -324,16 +324,28 @@ func TestHands(t *testing.T) {
 // recorded, the target has failed and nothing is written.
 func TestRecord(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *store.Store) {
+		var mu sync.Mutex // guards fail and calls
 		var fail error
 		calls := 0
+		set := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			fail, calls = err, 0
+		}
+		called := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return calls
+		}
 		p := one("p", func(_ context.Context, r Run, _ Target) (Record, error) {
+			mu.Lock()
 			calls++
-			if err := r.Save(calls); err != nil {
-				return nil, err
-			}
+			mu.Unlock()
 			return func(tx *store.Tx) error {
-				tx.Note("recorded", fmt.Sprint(calls))
-				_, err := tx.Exec(`UPDATE job_runs SET reason = reason || 'recorded' WHERE id = $1`, r.ID)
+				mu.Lock()
+				fail := fail
+				mu.Unlock()
+				err := setExclusive(tx, "recorded", r.ID+" has")
 				if err == nil {
 					err = fail
 				}
@@ -349,31 +361,41 @@ func TestRecord(t *testing.T) {
 			calls int
 			want  string
 		}{
-			{nil, 1, "recorded"},
+			{nil, 1, ""},
 			{errors.New("no such row"), 1, "Do a: recording it: no such row"},
 			{errors.New("panic"), 1, "Do a: recording it: panicked: out of cheese"},
 		} {
-			fail, calls = c.fail, 0
+			set(c.fail)
 			id := e.create("p", "a")
 			settle()
 			d := e.show(id)
 			if c.fail == nil && d.State != Done || c.fail != nil && (d.State != Held || d.Reason != c.want) {
 				t.Errorf("%v: run is %s: %s", c.fail, d.State, d.Reason)
 			}
-			if calls != c.calls {
-				t.Errorf("%v: %d calls", c.fail, calls)
+			if n := called(); n != c.calls {
+				t.Errorf("%v: %d calls", c.fail, n)
+			}
+			var by trust.RunID
+			e.verb(func(tx *store.Tx) (err error) {
+				if by, err = e.Holder(tx, "recorded"); err == nil {
+					err = passExclusive(tx, by, "")
+				}
+				return err
+			})
+			if (by == id+" has") != (c.fail == nil) {
+				t.Errorf("%v: recorded by %q", c.fail, by)
 			}
 		}
 		// A database that is away is not the step's fault: the same again.
-		fail, calls = trust.Errorf(trust.Unavailable, "the database is away"), 0
+		set(trust.Errorf(trust.Unavailable, "the database is away"))
 		id := e.create("p", "a")
 		settle()
-		fail = nil
+		set(nil)
 		time.Sleep(time.Minute)
 		settle()
 		e.must(id, Done)
-		if calls != 2 {
-			t.Errorf("%d calls", calls)
+		if n := called(); n != 1 {
+			t.Errorf("called %d times after the database was back", n)
 		}
 	})
 }

@@ -33,6 +33,11 @@ const Once List = "once"
 // Undo takes away what Do, by the journal, has done or may have done. It is
 // called only for targets whose Do was at least intended, under the same rules.
 // A row without Undo is passed over on the way back.
+//
+// What Undo has to know of how things were before, such as whether a line was
+// there already, is for a row above to find out and Save. What an attempt saves
+// that is cut off is lost, although its effect may be there, and the next
+// attempt would take that for how things were.
 type Step struct {
 	Name string
 	On   List

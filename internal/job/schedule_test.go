@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,15 +52,27 @@ func TestAfter(t *testing.T) {
 // planner that fails or panics, and one that has nothing to do cost that time.
 func TestSchedules(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *store.Store) {
+		var mu sync.Mutex // guards fail and slow
 		var fail error
 		slow := time.Duration(0)
+		set := func(err error, d time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			fail, slow = err, d
+		}
 		p := one("p", func(_ context.Context, r Run, _ Target) (Record, error) {
+			mu.Lock()
+			slow := slow
+			mu.Unlock()
 			if time.Since(r.Created) < slow {
 				return nil, Until(r.Created.Add(slow))
 			}
 			return nil, nil
 		})
 		options := Options{Sole: true, Lease: time.Hour, Planners: map[string]Planner{"scan": func(_ *store.Tx, sch Schedule) (Plan, error) {
+			mu.Lock()
+			fail := fail
+			mu.Unlock()
 			if fail != nil && fail.Error() == "panic" {
 				panic("out of cheese")
 			}
@@ -121,21 +134,21 @@ func TestSchedules(t *testing.T) {
 		expect(0, 4, "")
 		expect(50*time.Minute, 5, "")
 
-		slow = 90 * time.Minute
+		set(nil, 90*time.Minute)
 		expect(time.Hour, 6, "")
 		last := get().LastRun
 		expect(time.Hour, 6, `scan is in run "`+string(last)+`" (p, waiting); keyturn run show `+string(last))
 		expect(time.Hour, 7, "")
-		slow = 0
+		set(nil, 0)
 		expect(2*time.Hour, 8, "") // the slow one took one of these
 
-		fail = errors.New("no such policy")
+		set(errors.New("no such policy"), 0)
 		expect(time.Hour, 8, "no such policy")
-		fail = errors.New("panic")
+		set(errors.New("panic"), 0)
 		expect(time.Hour, 8, "panicked: out of cheese")
-		fail = ErrNothing
+		set(ErrNothing, 0)
 		expect(time.Hour, 8, "nothing to do")
-		fail = nil
+		set(nil, 0)
 		expect(time.Hour, 9, "")
 
 		e.verb(func(tx *store.Tx) error {

@@ -155,16 +155,22 @@ type args struct {
 
 // procedure is the table of a rotation, on the model.
 func (w *world) procedure() Procedure {
-	added := func(w *world, r Run, a args, name string) error {
-		was := w.servers[name][a.New]
-		// The step may be run twice: what was there before is what the first
-		// attempt saw.
-		var seen bool
-		if ok, err := r.ResultOf(context.Background(), "Authorize", Target{List: "authorized", N: number(name)}, &seen); err != nil || ok {
-			was = seen
-		}
+	// Whether the line was there before is for the row above to save: what an
+	// attempt at Authorize saves that is cut off is lost, and its effect is not.
+	baseline := func(w *world, r Run, a args, name string) error {
+		return r.Save(w.servers[name][a.New])
+	}
+	added := func(w *world, _ Run, a args, name string) error {
 		w.servers[name][a.New] = true
-		return r.Save(was)
+		return nil
+	}
+	removed := func(w *world, r Run, a args, name string) error {
+		var was bool
+		_, err := r.ResultOf(context.Background(), "Baseline", Target{List: "authorized", N: number(name)}, &was)
+		if !was {
+			delete(w.servers[name], a.New)
+		}
+		return err
 	}
 	proves := func(w *world, _ Run, a args, name string) error {
 		if !w.servers[name][a.New] {
@@ -175,15 +181,8 @@ func (w *world) procedure() Procedure {
 	return Procedure{
 		Name: "rotate",
 		Steps: []Step{
-			{Name: "Baseline", On: "authorized", Do: w.step("do", nil)},
-			{Name: "Authorize", On: "authorized", Group: "1", Do: w.step("do", added), Undo: w.step("undo", func(w *world, r Run, a args, name string) error {
-				var was bool
-				_, err := r.ResultOf(context.Background(), "Authorize", Target{List: "authorized", N: number(name)}, &was)
-				if !was {
-					delete(w.servers[name], a.New)
-				}
-				return err
-			})},
+			{Name: "Baseline", On: "authorized", Do: w.step("do", baseline)},
+			{Name: "Authorize", On: "authorized", Group: "1", Do: w.step("do", added), Undo: w.step("undo", removed)},
 			{Name: "Prove", On: "authorized", Group: "1", Do: w.step("do", proves)},
 			{Name: "Install", On: "identities", Do: w.step("do", func(w *world, _ Run, a args, name string) error {
 				w.clients[name] = a.New
@@ -264,9 +263,6 @@ func (w *world) plan(a args) Plan {
 	defer w.mu.Unlock()
 	b, _ := json.Marshal(a)
 	p := Plan{Procedure: "rotate", Subject: "key:1", Args: b, Exclusive: []string{"key:1"}, Targets: map[List][]Target{}}
-	for i := range w.servers {
-		_ = i
-	}
 	byNumber := func(a, b string) int { return number(a) - number(b) }
 	for _, s := range slices.SortedFunc(maps.Keys(w.servers), byNumber) {
 		p.Targets["authorized"] = append(p.Targets["authorized"], Target{Host: trust.HostID(s), Name: s})
