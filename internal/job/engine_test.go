@@ -205,6 +205,30 @@ func TestPausedNodeIsFenced(t *testing.T) {
 	})
 }
 
+// What a verb of another node asks, of which nobody tells this one, is heeded by
+// the next intent at the latest: nothing begins after the verb has returned.
+func TestVerbWithoutWake(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		goOn := make(chan struct{})
+		p := one("p", func(context.Context, Run, Target) (Record, error) {
+			<-goOn
+			return nil, nil
+		})
+		e := start(t, s, Options{Workers: 1, Sole: true, Lease: time.Hour}, p)
+		id := e.create("p", "a", "b", "c")
+		settle()
+		if err := verb(s, func(tx *store.Tx) error { return e.Pause(tx, alice(), id) }); err != nil {
+			t.Fatal(err)
+		}
+		close(goOn)
+		settle()
+		d := e.must(id, Paused)
+		if d.Rows[0].Done != 1 || d.Rows[0].InFlight != 0 {
+			t.Errorf("after the pause: %+v", d.Rows[0])
+		}
+	})
+}
+
 // A step that takes longer than the lease keeps its run, because its node shows
 // that it is alive.
 func TestLeaseIsRenewed(t *testing.T) {
@@ -302,7 +326,7 @@ func TestHands(t *testing.T) {
 		e := start(t, s, Options{Workers: 8, Sole: true}, p)
 		var large []string
 		for i := range 400 {
-			large = append(large, fmt.Sprintf("h%d", i%40))
+			large = append(large, fmt.Sprintf("h%d", i/2%40)) // neighbours are on one host
 		}
 		big := e.create("p", large...)
 		time.Sleep(3 * time.Second)
