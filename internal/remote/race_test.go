@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"keyturn/internal/dial"
+	"keyturn/internal/need"
 	"keyturn/internal/trust"
 )
 
@@ -324,4 +325,36 @@ func TestShortUpload(t *testing.T) {
 			t.Errorf("%q", content(t, path))
 		}
 	})
+}
+
+// The new content is on the disk before it has the name, and the name is before the
+// edit is called done.
+func TestEditIsDurable(t *testing.T) {
+	need.Root(t)
+	strace := need.Program(t, "strace", "strace")
+	v := variants(t)[0]
+	dir := publicDir(t)
+	trace := filepath.Join(dir, "trace")
+	run := v.exec()
+	h, err := open(t.Context(), "here", "root", None, nil, func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
+		return run(ctx, strace+" -f -qq -y -e trace=fsync,rename,renameat,renameat2 -o "+trace+" sh -c "+quote(command), stdin, limit)
+	})
+	must(t, err)
+	_, path := home(t, "nobody", "one\n")
+	_, err = h.Edit(t.Context(), mine, "nobody", path, add("two"))
+	must(t, err)
+	var order []string
+	for line := range strings.Lines(content(t, trace)) { // of the last op: the swap
+		switch {
+		case strings.Contains(line, "fsync(") && strings.Contains(line, "/new."):
+			order = append(order, "content")
+		case strings.Contains(line, "rename") && strings.Contains(line, "new.") && strings.HasSuffix(line, "= 0\n"):
+			order = append(order, "rename")
+		case strings.Contains(line, "fsync(") && strings.Contains(line, filepath.Dir(path)+">"):
+			order = append(order, "directory")
+		}
+	}
+	if got := strings.Join(order, " "); got != "content rename directory" {
+		t.Errorf("order on the disk: %q\n%s", got, content(t, trace))
+	}
 }
