@@ -7,11 +7,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"keyturn/internal/need"
 )
 
 // What others do to hosts while a run works on them. Each part leaves the hosts
 // as it found them.
 func TestAdverse(t *testing.T) {
+	need.Long(t)
 	w := newWorld(t, 2)
 	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
 	for _, s := range w.servers {

@@ -20,6 +20,7 @@ import (
 
 	"keyturn/internal/dial"
 	"keyturn/internal/job"
+	"keyturn/internal/need"
 	"keyturn/internal/rotation"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -395,8 +396,9 @@ func (w *ward) each(share int, play func(at int) (ended bool)) {
 
 // Crashed anywhere on the way forward, a rotation goes on and ends.
 func TestCrashForward(t *testing.T) {
+	need.Long(t)
 	w := newWard(t, nil)
-	w.each(16, func(at int) bool {
+	w.each(40, func(at int) bool {
 		before := w.files()
 		w.arm(at)
 		run := w.rotate()
@@ -415,8 +417,9 @@ func TestCrashForward(t *testing.T) {
 // Crashed anywhere on the way forward, a rotation goes back: by Undo, or, once
 // it has begun to install, by its reverse.
 func TestCrashForwardThenBack(t *testing.T) {
+	need.Long(t)
 	w := newWard(t, nil)
-	w.each(16, func(at int) bool {
+	w.each(40, func(at int) bool {
 		before := w.files()
 		w.arm(at)
 		run := w.rotate()
@@ -436,6 +439,7 @@ func TestCrashForwardThenBack(t *testing.T) {
 // Crashed anywhere on the way back, by Undo or by its reverse, a rotation still
 // goes back.
 func TestCrashOnTheWayBack(t *testing.T) {
+	need.Long(t)
 	for _, c := range []struct {
 		name  string
 		until string // instant at which the rotation turns back
@@ -478,6 +482,7 @@ func TestCrashOnTheWayBack(t *testing.T) {
 // TestWrongTablesLockOut checks that the tests above would notice a table that
 // locks somebody out, and that where a row itself refuses to, the run is held.
 func TestWrongTablesLockOut(t *testing.T) {
+	need.Long(t)
 	for _, c := range []struct {
 		name       string
 		row        string // that is moved

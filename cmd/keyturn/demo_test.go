@@ -31,9 +31,7 @@ func buildBinary(t *testing.T) string {
 // The demo is what a newcomer runs first. It tells the truth: it fails where a
 // server of its own is killed. It leaves nothing behind.
 func TestDemo(t *testing.T) {
-	if testing.Short() {
-		need.Optional(t, "the demo takes most of a minute: not with -short")
-	}
+	need.Long(t)
 	need.Program(t, "sshd", "openssh-server")
 	binary := buildBinary(t)
 	temp := t.TempDir()

@@ -22,7 +22,10 @@ import (
 // The proof that a crash harms nobody: the real binary, killed at random
 // instants of rotations over six real servers, while a client logs in all the
 // time and everything that lies in the files is looked at all the time.
-func TestKill(t *testing.T) { killAtRandom(t, 20) }
+func TestKill(t *testing.T) {
+	need.Long(t)
+	killAtRandom(t, 20)
+}
 
 func TestSoakKill(t *testing.T) {
 	need.Soak(t)

@@ -34,6 +34,15 @@ func Optional(t testing.TB, format string, args ...any) {
 	t.Skipf("optional: "+format, args...)
 }
 
+// Long skips the test with -short, as the race detector's stage runs the tests:
+// for what takes minutes, and is proven without it in the stage before.
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("long: not with -short")
+	}
+}
+
 // Root skips the test unless it runs as uid 0.
 func Root(t testing.TB) {
 	t.Helper()

@@ -51,6 +51,7 @@ func isState(state string) func(run) bool { return func(r run) bool { return r.S
 
 // The power goes while both keys are accepted; the run waits and goes on.
 func TestPowerCut(t *testing.T) {
+	need.Long(t)
 	t.Parallel()
 	n, hosts, deploy, old := two(t)
 	id := n.begin(old, "2s")
@@ -68,6 +69,7 @@ func TestPowerCut(t *testing.T) {
 
 // A host that cannot be reached is left: there, both keys stay accepted.
 func TestLeaveCutOffHost(t *testing.T) {
+	need.Long(t)
 	t.Parallel()
 	n, hosts, deploy, old := two(t)
 	id := n.begin(old, "2s")
@@ -90,6 +92,7 @@ func TestLeaveCutOffHost(t *testing.T) {
 // A full disk holds the run with a sentence and leaves the file as it was, before
 // the run adds and before it withdraws; with room again, the run goes on.
 func TestDiskFull(t *testing.T) {
+	need.Long(t)
 	t.Parallel()
 	n, hosts, deploy, old := two(t)
 	full := func(id string) {
@@ -123,6 +126,7 @@ func TestDiskFull(t *testing.T) {
 // What cannot be changed is refused before anything is, with the reason, and the
 // run can be taken back.
 func TestImmutable(t *testing.T) {
+	need.Long(t)
 	t.Parallel()
 	n, hosts, deploy, old := two(t)
 	hosts[1].Sh(t, `mount --bind /home/alice/.ssh /home/alice/.ssh && mount -o remount,bind,ro /home/alice/.ssh`)
@@ -158,6 +162,7 @@ func TestImmutable(t *testing.T) {
 // Two installations that look after the same host do not both change a file: the
 // second is told of the first, and leaves its work alone.
 func TestSecondInstallation(t *testing.T) {
+	need.Long(t)
 	t.Parallel()
 	n, hosts, deploy, old := two(t)
 	second := newNode(t, n.w)

@@ -10,11 +10,14 @@ import (
 	"testing"
 
 	"keyturn/test/lab"
+
+	"keyturn/internal/need"
 )
 
 // A held key that two accounts accept is rotated by a root login, and taken back,
 // on the releases that every installation meets.
 func TestRootLogin(t *testing.T) {
+	need.Long(t)
 	t.Parallel()
 	for _, root := range []lab.Root{lab.OpenSSH92, lab.OpenSSH100, lab.OpenSSH84, lab.Newest, lab.Systemd, lab.Dropbear} {
 		t.Run(string(root), func(t *testing.T) {
@@ -59,6 +62,7 @@ func TestRootLogin(t *testing.T) {
 // that only those hosts' servers know of; its private half lies with Keyturn and
 // on a fifth host. All of it is found, rotated and taken back.
 func TestFleet(t *testing.T) {
+	need.Long(t)
 	t.Parallel()
 	w := lab.NewWorld(t)
 	n := newNode(t, w)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"keyturn/internal/dial"
+	"keyturn/internal/need"
 	"keyturn/internal/remote"
 	"keyturn/internal/trust"
 	"keyturn/test/lab"
@@ -68,6 +69,7 @@ var lock = remote.Lock{Installation: "here", Epoch: 1, Run: "run"}
 
 // A whole rotation of bob's key by alice, who is not root, on each kind of host.
 func TestEveryKindOfHost(t *testing.T) {
+	need.Long(t)
 	w := lab.NewWorld(t)
 	type c struct {
 		name   string
