@@ -182,9 +182,10 @@ func TestSecondInstallation(t *testing.T) {
 	if got := files(t, hosts[0], aliceKeys)[aliceKeys]; got != during {
 		t.Errorf("the second installation changed the file to\n%q\nfrom\n%q", got, during)
 	}
-	n.ok("run", "back", id, "--wait")
+	// The first one's way back soaks for as long as its way forward did, so it is
+	// only begun here: the old key opens everything meanwhile.
+	n.ok("run", "back", id)
 	for _, h := range hosts {
 		want(t, h, "alice", deploy.path, "")
-		nothingLeft(t, h)
 	}
 }
