@@ -174,7 +174,10 @@ func TestPausedNodeIsFenced(t *testing.T) {
 		second := start(t, s, Options{Lease: 30 * time.Second}, proc("two"))
 		time.Sleep(25 * time.Second)
 		settle()
-		if len(epochs["two"]) > 0 {
+		mu.Lock()
+		early := len(epochs["two"])
+		mu.Unlock()
+		if early > 0 {
 			t.Fatal("the second node acted before the lease was over")
 		}
 		time.Sleep(20 * time.Second)
@@ -185,12 +188,14 @@ func TestPausedNodeIsFenced(t *testing.T) {
 		if after := second.show(id); after.Revision != d.Revision || after.State != Done {
 			t.Errorf("the paused node has changed the run: %+v, before %+v", after.Summary, d.Summary)
 		}
+		mu.Lock()
 		if len(causes) != 2 || !strings.Contains(causes[0], "lost its claim") {
 			t.Errorf("its steps were told %q", causes)
 		}
 		if a, b := epochs["one"], epochs["two"]; len(a) != 2 || len(b) != 2 || a[0] >= b[0] {
 			t.Errorf("epochs %v, then %v", a, b)
 		}
+		mu.Unlock()
 		records, err := s.Events(context.Background(), storetest.Tenant, "run:"+string(id), "", 1000)
 		if err != nil {
 			t.Fatal(err)
