@@ -375,7 +375,8 @@ func (w *ward) each(share int, play func(at int) (ended bool)) {
 	}
 	draw := rand.New(rand.NewPCG(seed, 0))
 	begun, crashes := time.Now(), 0
-	for at := draw.IntN(share); ; at += 1 + draw.IntN(2*share-1) { // share on average
+	for nth := 0; ; nth++ {
+		at := nth*share + draw.IntN(share) // one of every so many
 		since := time.Now()
 		ended := play(at)
 		w.t.Logf("%6.2fs %4d passed, then %q", time.Since(since).Seconds(), at, w.at)
