@@ -57,11 +57,7 @@ func (e *Engine) back(tx *store.Tx, p Procedure, r record) (trust.RunID, error) 
 	if err != nil {
 		return "", err
 	}
-	busy, err := inFlight(tx, r)
-	if err != nil {
-		return "", err
-	}
-	if past && !busy {
+	if past && !r.inFlight() {
 		return e.reverse(tx, p, r)
 	}
 	if !r.state.Open() {
@@ -102,11 +98,8 @@ func (e *Engine) takeOver(tx *store.Tx, r record) error {
 	if old.backBy != "" {
 		return trust.Errorf(trust.Conflict, "run %q is taken back by run %q already", old.id, old.backBy)
 	}
-	if busy, err := inFlight(tx, old); err != nil || busy && old.state.Open() {
-		if err == nil {
-			err = trust.Errorf(trust.Conflict, "run %q has steps in flight", old.id).WithHint("keyturn run back %s", old.id)
-		}
-		return err
+	if old.inFlight() && old.state.Open() {
+		return trust.Errorf(trust.Conflict, "run %q has steps in flight", old.id).WithHint("keyturn run back %s", old.id)
 	}
 	old.ask(r.actor)
 	old.backBy = r.id
@@ -140,9 +133,6 @@ func (e *Engine) settle(tx *store.Tx, r record, outcome State) error {
 		r.ended = tx.Now()
 	}
 	if err := updateRun(tx, r); err != nil {
-		return err
-	}
-	if err := clearDue(tx, r.id); err != nil {
 		return err
 	}
 	tx.Note("outcome", string(outcome))

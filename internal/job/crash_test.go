@@ -330,6 +330,9 @@ func (p *play) run(at int) (passed int) {
 		mu.Lock()
 		defer mu.Unlock()
 		p.barrier(point)
+		if p.workers <= 1 && (passed+at)%7 == 0 { // each point in some play
+			p.counted(point)
+		}
 		passed++
 		if passed-1 == at {
 			p.last = point
@@ -414,6 +417,60 @@ func (p *play) barrier(point string) {
 			counts, err := countStage(tx, r, s, d)
 			if err != nil || counts[CellDone] != want {
 				return fmt.Errorf("row %s, wave %d: %d done of %d, %w", r.table.Rows[s.row].Name, s.wave, counts[CellDone], want, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		p.fail("%s: %v", point, err)
+	}
+}
+
+// countStage counts the cells of a stage by state, one by one.
+func countStage(tx *store.Tx, r record, s stage, d Direction) (map[CellState]int, error) {
+	lo, hi := r.table.span(s)
+	rows, err := tx.Query(`SELECT state, COUNT(*) FROM job_journal WHERE tenant = $1 AND run = $2 AND direction = $3
+		AND pos = $4 AND n >= $5 AND n < $6 GROUP BY state`, r.tenant, r.id, d, s.row, lo, hi)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	counts := map[CellState]int{}
+	for rows.Next() {
+		var state CellState
+		var n int
+		if err := rows.Scan(&state, &n); err != nil {
+			return nil, err
+		}
+		counts[state] = n
+	}
+	return counts, rows.Err()
+}
+
+// counted checks that what Show derives is what counting every cell gives.
+func (p *play) counted(point string) {
+	err := p.store.View(context.Background(), storetest.Tenant, func(tx *store.Tx) error {
+		d, err := p.engine.Show(tx, p.id)
+		if err != nil {
+			return err
+		}
+		r, err := selectRun(tx, p.id)
+		if err != nil || r.direction == Backward && point == "before claim" {
+			return err // where what a crash cut off may still be of the way forward
+		}
+		for i, c := range d.Rows {
+			all := map[CellState]int{}
+			for wave := range r.table.waves(c.On) {
+				counts, err := countStage(tx, r, stage{i, wave}, r.direction)
+				if err != nil {
+					return err
+				}
+				for state, n := range counts {
+					all[state] += n
+				}
+			}
+			if c.Done != all[CellDone] || c.InFlight != all[CellIntended] || c.Waiting != all[CellWaiting] || c.Failed != all[CellFailed] {
+				return fmt.Errorf("row %s shows %+v, and there are %v", c.Step, c, all)
 			}
 		}
 		return nil

@@ -283,7 +283,7 @@ func (d *dispatcher) claim(c claimable) (*runner, error) {
 				return err
 			}
 		}
-		r.owner, r.state, r.reason = d.owner, Running, ""
+		r.owner, r.state, r.reason, r.flying = d.owner, Running, "", 0
 		r.epoch++
 		r.beat++
 		if p, err = d.procedure(r); err != nil {

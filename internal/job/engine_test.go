@@ -560,6 +560,36 @@ func TestList(t *testing.T) {
 }
 
 // What a plan or a table has wrong is said when it is made.
+// A watcher that compares revisions learns of every outcome, also while nothing
+// more can begin.
+func TestOutcomeRaisesRevision(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		ends := map[string]chan struct{}{"a": make(chan struct{}), "b": make(chan struct{})}
+		e := start(t, s, Options{Sole: true}, one("p", func(_ context.Context, _ Run, t Target) (Record, error) {
+			<-ends[t.Name]
+			return nil, nil
+		}))
+		id := e.create("p", "a", "b")
+		settle()
+		before := e.must(id, Running)
+		if row := before.Rows[0]; row.InFlight != 2 || row.Done != 0 {
+			t.Fatalf("before the first outcome: %+v", row)
+		}
+		close(ends["a"])
+		settle()
+		after := e.must(id, Running)
+		if row := after.Rows[0]; row.InFlight != 1 || row.Done != 1 {
+			t.Errorf("after the first outcome: %+v", row)
+		}
+		if after.Revision <= before.Revision {
+			t.Errorf("revision is %d, and was %d before the outcome", after.Revision, before.Revision)
+		}
+		close(ends["b"])
+		settle()
+		e.must(id, Done)
+	})
+}
+
 func TestRefused(t *testing.T) {
 	for _, c := range []struct {
 		name string

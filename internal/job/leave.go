@@ -135,11 +135,11 @@ func (r *record) skip(tx *store.Tx, names []string) error {
 func (r *record) goOn(tx *store.Tx) error {
 	failed := 0
 	if r.state == Held && r.at != top {
-		counts, err := countStage(tx, *r, r.at, r.direction)
-		if err != nil {
+		lo, hi := r.table.span(r.at)
+		var err error
+		if _, failed, err = countDue(tx, *r, r.at.row, r.direction, lo, hi); err != nil {
 			return err
 		}
-		failed = counts[CellFailed]
 	}
 	if r.state == Waiting || r.state == Held && failed == 0 {
 		r.state, r.reason, r.wake = Running, "", store.Micros(tx.Now())

@@ -29,8 +29,8 @@ type Summary struct {
 	BackOf    trust.RunID // the run that it takes back
 	BackBy    trust.RunID // the run that takes it back
 	Skipped   []string    // rows that it does without
-	// Revision is greater after every change of the above: a watcher compares
-	// it. What targets come to shows in it when the next are begun.
+	// Revision is greater after every change of the above, and whenever a target
+	// is begun or has an outcome: a watcher compares it.
 	Revision int64
 }
 
@@ -97,9 +97,9 @@ func (e *Engine) List(tx *store.Tx, f Filter, after trust.RunID, limit int) ([]S
 	return list, nil
 }
 
-// Show returns a run and how far each of its rows is. It counts the targets of
-// the wave that is under way, and of other rows only those that were left; on
-// the way back it counts those of every row that was begun.
+// Show returns a run and how far each of its rows is. It counts a range of keys
+// for the wave that is under way, and looks at those targets only that wait, have
+// failed or were left; on the way back it counts one range for each row.
 func (e *Engine) Show(tx *store.Tx, id trust.RunID) (Detail, error) {
 	r, err := selectRun(tx, id)
 	if err != nil {
@@ -123,17 +123,8 @@ func (e *Engine) Show(tx *store.Tx, id trust.RunID) (Detail, error) {
 	if r.at == top || !r.state.Open() {
 		return d, nil
 	}
-	for _, state := range []CellState{CellFailed, CellWaiting} {
-		if now := d.Rows[r.at.row]; state == CellFailed && now.Failed == 0 || state == CellWaiting && now.Waiting == 0 {
-			continue
-		}
-		cells, err := selectTroubled(tx, run, r.at.row, r.direction, state, MaxTroubled-len(d.Troubled))
-		if err != nil {
-			return Detail{}, err
-		}
-		d.Troubled = append(d.Troubled, cells...)
-	}
-	return d, nil
+	d.Troubled, err = selectTroubled(tx, run, r.at.row, r.direction, MaxTroubled)
+	return d, err
 }
 
 // Get returns a run as its procedure's own functions see it, to read its
@@ -198,14 +189,36 @@ func (r record) count(tx *store.Tx, i int) (RowCount, error) {
 	if i != at.row {
 		return c, nil
 	}
-	_, hi := r.table.span(at)
+	lo, hi := r.table.span(at)
 	if c.Left, err = countMissed(tx, r, Forward, i, hi); err != nil {
 		return c, err
 	}
-	counts, err := countStage(tx, r, at, Forward)
-	c.Done += counts[CellDone]
-	c.InFlight, c.Waiting, c.Failed = counts[CellIntended], counts[CellWaiting], counts[CellFailed]
+	err = r.tally(tx, &c, i, lo, hi)
 	return c, err
+}
+
+// tally adds the targets of a row from number lo up to, not including, hi. What
+// is done is what has a cell and is nothing else, so that no cell is looked at
+// but those few.
+func (r record) tally(tx *store.Tx, c *RowCount, i, lo, hi int) error {
+	cells, err := countCells(tx, r, i, r.direction, lo, hi)
+	if err != nil {
+		return err
+	}
+	left, err := countLeftCells(tx, r, i, r.direction, lo, hi)
+	if err != nil {
+		return err
+	}
+	if c.Waiting, c.Failed, err = countDue(tx, r, i, r.direction, lo, hi); err != nil {
+		return err
+	}
+	if i == r.at.row {
+		c.InFlight = r.flying
+	}
+	// Where the run has just turned back, what is in flight is still of the way
+	// forward, and has no cell on the way back.
+	c.Done += max(cells-left-c.Waiting-c.Failed-c.InFlight, 0)
+	return nil
 }
 
 func (r record) countBack(tx *store.Tx, i int, c RowCount) (RowCount, error) {
@@ -214,14 +227,13 @@ func (r record) countBack(tx *store.Tx, i int, c RowCount) (RowCount, error) {
 	if c.Skipped {
 		return c, nil
 	}
-	forward, back, err := countRow(tx, r, i)
-	if err != nil {
+	var err error
+	if c.Targets, err = countCells(tx, r, i, Forward, 0, all); err != nil {
 		return c, err
 	}
-	for _, n := range forward {
-		c.Targets += n
+	if c.Left, err = countMissed(tx, r, Backward, i, all); err != nil {
+		return c, err
 	}
-	c.Done, c.InFlight, c.Waiting, c.Failed = back[CellDone], back[CellIntended], back[CellWaiting], back[CellFailed]
-	c.Left, err = countMissed(tx, r, Backward, i, all)
+	err = r.tally(tx, &c, i, 0, all)
 	return c, err
 }

@@ -330,13 +330,14 @@ func (r *runner) fly(taken, rest []work) error {
 			low = min(low, w.N)
 		}
 	}
+	flying := r.flying - min(len(r.down), batch) + len(taken)
 	name := r.run.table.Rows[r.stage.row].Name
 	ev := event(r.run.tenant, r.run.id, "run.intend",
 		audit.Field{Name: "step", Value: name}, audit.Field{Name: "direction", Value: string(r.run.direction)},
 		audit.Field{Name: "wave", Value: fmt.Sprint(r.stage.wave)}, audit.Field{Name: "first", Value: clip(taken[0].Name, 1000)},
 		audit.Field{Name: "targets", Value: fmt.Sprint(len(taken))})
 	err := r.commit("intend "+name+" "+taken[0].Name, ev, func(tx *store.Tx) error {
-		ok, err := advanceRun(tx, r.run.id, r.run.epoch, r.run.asked, r.stage, low)
+		ok, err := advanceRun(tx, r.run.id, r.run.epoch, r.run.asked, r.stage, low, flying)
 		if err := r.refused(tx, ok, err); err != nil {
 			return err
 		}
@@ -424,10 +425,14 @@ func (r *runner) commitTogether(some []*landed, what string, ev audit.Event, mor
 				}
 			}
 		}
-		if more == nil {
-			return nil
+		if more != nil {
+			return more(tx)
 		}
-		return more(tx)
+		ok, err := landRun(tx, r.run.id, r.run.epoch, r.flying-len(some))
+		if err == nil && !ok {
+			err = errFenced
+		}
+		return err
 	})
 	if err != nil {
 		return err

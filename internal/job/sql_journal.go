@@ -195,8 +195,8 @@ func nextRetry(tx *store.Tx, r record, s stage) (time.Time, error) {
 	lo, hi := r.table.span(s)
 	var next int64
 	err := tx.QueryRow(`SELECT next_at FROM job_due WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4
-		AND next_at > $7 AND n >= $5 AND n < $6 ORDER BY next_at LIMIT 1`,
-		r.tenant, r.id, r.direction, s.row, lo, hi, store.Micros(tx.Now())).Scan(&next)
+		AND next_at > $7 AND next_at < $8 AND n >= $5 AND n < $6 ORDER BY next_at LIMIT 1`,
+		r.tenant, r.id, r.direction, s.row, lo, hi, store.Micros(tx.Now()), never).Scan(&next)
 	if errors.Is(err, sql.ErrNoRows) {
 		return time.Time{}, nil
 	}
@@ -256,8 +256,13 @@ func updateOutcome(tx *store.Tx, r record, s stage, n int, state CellState, o ou
 		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n = $5 AND epoch = $6 AND state = 'intended'`,
 		r.tenant, r.id, r.direction, s.row, n, r.epoch,
 		state, o.tries, o.reason, store.Micros(tx.Now()), string(o.result))
-	if err != nil || rows != 1 || state != CellWaiting {
-		return rows == 1, err
+	switch {
+	case err != nil, rows != 1:
+		return false, err
+	case state == CellFailed:
+		o.next = never
+	case state != CellWaiting:
+		return true, nil
 	}
 	_, err = tx.Exec(`INSERT INTO job_due (tenant, run, direction, pos, n, next_at) VALUES ($1, $2, $3, $4, $5, $6)`,
 		r.tenant, r.id, r.direction, s.row, n, o.next)
@@ -290,7 +295,7 @@ func requeue(tx *store.Tx, r record) (int64, error) {
 		}
 		again += rows
 		r.direction = d
-		if err := insertDue(tx, r, `DO NOTHING`); err != nil {
+		if err := requeueDue(tx, r); err != nil {
 			return 0, err
 		}
 	}
@@ -304,39 +309,26 @@ func retryNow(tx *store.Tx, r record) error {
 		return nil
 	}
 	lo, hi := r.table.span(r.at)
-	_, err := tx.Exec(`UPDATE job_journal SET state = 'waiting', tries = 0
-		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6
-		AND state IN ('failed', 'waiting')`, r.tenant, r.id, r.direction, r.at.row, lo, hi)
+	stage := `tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6`
+	key := []any{r.tenant, r.id, r.direction, r.at.row, lo, hi}
+	_, err := tx.Exec(`UPDATE job_journal SET state = 'waiting', tries = 0 WHERE `+stage+`
+		AND n IN (SELECT n FROM job_due WHERE `+stage+`)`, key...)
 	if err != nil {
 		return err
 	}
-	return insertDue(tx, r, `DO UPDATE SET next_at = excluded.next_at`)
+	_, err = tx.Exec(`UPDATE job_due SET next_at = $7 WHERE `+stage, append(key, store.Micros(tx.Now()))...)
+	return err
 }
 
-// insertDue makes every waiting target of the row that a run has reached due
-// now; conflict says what becomes of those that are due already.
-func insertDue(tx *store.Tx, r record, conflict string) error {
+// requeueDue makes every waiting target of the row that a run has reached due,
+// those that were not.
+func requeueDue(tx *store.Tx, r record) error {
 	_, err := tx.Exec(`INSERT INTO job_due (tenant, run, direction, pos, n, next_at)
 		SELECT tenant, run, direction, pos, n, $5 FROM job_journal
 		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND state = 'waiting'
-		ON CONFLICT (tenant, run, direction, pos, n) `+conflict,
+		ON CONFLICT (tenant, run, direction, pos, n) DO NOTHING`,
 		r.tenant, r.id, r.direction, r.at.row, store.Micros(tx.Now()))
 	return err
-}
-
-// clearDue forgets everything that waits in a run that has ended.
-func clearDue(tx *store.Tx, run trust.RunID) error {
-	_, err := tx.Exec(`DELETE FROM job_due WHERE tenant = $1 AND run = $2`, tx.Tenant(), run)
-	return err
-}
-
-// inFlight reports whether something of a run may be in flight.
-func inFlight(tx *store.Tx, r record) (bool, error) {
-	if r.owner == "" || r.at == top {
-		return false, nil
-	}
-	return exists(tx, `SELECT 1 FROM job_journal WHERE tenant = $1 AND run = $2 AND direction IN ('forward', 'back')
-		AND pos = $3 AND state = 'intended' LIMIT 1`, r.tenant, r.id, r.at.row)
 }
 
 // A standing is what is not done of a stage.
@@ -354,9 +346,11 @@ func selectStanding(tx *store.Tx, r record, s stage) (st standing, err error) {
 	lo, hi := r.table.span(s)
 	var next, unavailable sql.NullInt64
 	key := []any{r.tenant, r.id, r.direction, s.row, lo, hi}
+	key = key[:len(key):len(key)]
 	err = tx.QueryRow(`SELECT COUNT(*), MIN(d.next_at), SUM(CASE WHEN j.tries > 0 THEN 1 ELSE 0 END) `+dueCells+`
-		WHERE `+sameCell+` AND d.tenant = $1 AND d.run = $2 AND d.direction = $3 AND d.pos = $4 AND d.n >= $5 AND d.n < $6`,
-		key...).Scan(&st.waiting, &next, &unavailable)
+		WHERE `+sameCell+` AND d.tenant = $1 AND d.run = $2 AND d.direction = $3 AND d.pos = $4 AND d.n >= $5 AND d.n < $6
+		AND d.next_at < $7`,
+		append(key, never)...).Scan(&st.waiting, &next, &unavailable)
 	if err != nil {
 		return st, err
 	}
@@ -399,133 +393,6 @@ func exists(tx *store.Tx, query string, args ...any) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// selectCells returns up to limit cells of a row in one direction, from number
-// from on.
-func selectCells(tx *store.Tx, r Run, pos int, d Direction, from, limit int) ([]Cell, error) {
-	return queryCells(tx, r, pos, d, `j.n >= $6`, from, limit)
-}
-
-// selectTroubled returns up to limit cells of a row in one direction that are
-// in the given state.
-func selectTroubled(tx *store.Tx, r Run, pos int, d Direction, state CellState, limit int) ([]Cell, error) {
-	return queryCells(tx, r, pos, d, `j.state = $6`, state, limit)
-}
-
-func queryCells(tx *store.Tx, r Run, pos int, d Direction, where string, arg any, limit int) ([]Cell, error) {
-	list := r.table.Rows[pos].On
-	rows, err := tx.Query(`SELECT `+targetColumns+`, j.state, j.attempt, j.intended_at, j.done_at, d.next_at, j.error, j.result
-		FROM job_journal j CROSS JOIN job_targets t LEFT JOIN job_due d ON `+sameCell+`
-		WHERE t.tenant = j.tenant AND t.run = j.run AND t.list = $3 AND t.n = j.n AND j.tenant = $1 AND j.run = $2 AND j.direction = $4 AND j.pos = $5 AND `+where+`
-		ORDER BY j.n LIMIT $7`, r.Tenant, r.ID, list, d, pos, arg, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var all []Cell
-	for rows.Next() {
-		c := Cell{Step: r.table.Rows[pos].Name, Direction: d}
-		var intended, ended int64
-		var next sql.NullInt64
-		var result string
-		if c.Target, err = scanTarget(rows, r.table, list, &c.State, &c.Attempt, &intended, &ended, &next, &c.Error, &result); err != nil {
-			return nil, err
-		}
-		c.Intended, c.Ended, c.Next = store.Time(intended), store.Time(ended), store.Time(next.Int64)
-		if result != "" {
-			c.Result = json.RawMessage(result)
-		}
-		all = append(all, c)
-	}
-	return all, rows.Err()
-}
-
-// countStage counts the cells of a stage by state.
-func countStage(tx *store.Tx, r record, s stage, d Direction) (map[CellState]int, error) {
-	lo, hi := r.table.span(s)
-	counts, err := countCells(tx, `SELECT direction, state, COUNT(*) FROM job_journal WHERE tenant = $1 AND run = $2
-		AND direction = $3 AND pos = $4 AND n >= $5 AND n < $6 GROUP BY direction, state`, r.tenant, r.id, d, s.row, lo, hi)
-	return counts[d], err
-}
-
-// countRow counts the cells of a row by direction and state.
-func countRow(tx *store.Tx, r record, pos int) (forward, back map[CellState]int, err error) {
-	counts, err := countCells(tx, `SELECT direction, state, COUNT(*) FROM job_journal WHERE tenant = $1 AND run = $2
-		AND direction IN ('forward', 'back') AND pos = $3 GROUP BY direction, state`, r.tenant, r.id, pos)
-	return counts[Forward], counts[Backward], err
-}
-
-func countCells(tx *store.Tx, query string, args ...any) (map[Direction]map[CellState]int, error) {
-	rows, err := tx.Query(query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	counts := map[Direction]map[CellState]int{Forward: {}, Backward: {}}
-	for rows.Next() {
-		var d Direction
-		var state CellState
-		var n int
-		if err := rows.Scan(&d, &state, &n); err != nil {
-			return nil, err
-		}
-		counts[d][state] = n
-	}
-	return counts, rows.Err()
-}
-
-// selectLeft returns up to limit targets that were left, of every list.
-func selectLeft(tx *store.Tx, r Run, limit int) ([]Target, error) {
-	rows, err := tx.Query(`SELECT t.list, `+targetColumns+` FROM job_targets t
-		WHERE t.tenant = $1 AND t.run = $2 AND t.left_at > 0 ORDER BY t.list, t.n LIMIT $3`, r.Tenant, r.ID, limit)
-	if err != nil {
-		return nil, err
-	}
-	return scanTargets(rows, r.table)
-}
-
-// scanTargets reads rows of a list's name and targetColumns.
-func scanTargets(rows *sql.Rows, tb table) (all []Target, err error) {
-	defer rows.Close()
-	for rows.Next() {
-		var t Target
-		var spec string
-		var left int64
-		if err := rows.Scan(&t.List, &t.N, &t.Host, &t.Name, &spec, &left); err != nil {
-			return nil, err
-		}
-		t.Wave, t.Left = tb.wave(t.N), left > 0
-		if spec != "" {
-			t.Spec = json.RawMessage(spec)
-		}
-		all = append(all, t)
-	}
-	return all, rows.Err()
-}
-
-// countLeft counts the targets that were left, by name: what is in several
-// lists is one.
-func countLeft(tx *store.Tx, run trust.RunID) (n int, err error) {
-	err = tx.QueryRow(`SELECT COUNT(DISTINCT name) FROM job_targets WHERE tenant = $1 AND run = $2 AND left_at > 0`,
-		tx.Tenant(), run).Scan(&n)
-	return n, err
-}
-
-// countMissed counts the targets of a row, below number hi, that were left
-// before they were done in it: on the way back, of those that were begun on the
-// way forward.
-func countMissed(tx *store.Tx, r record, d Direction, pos, hi int) (n int, err error) {
-	query := `SELECT COUNT(*) FROM job_targets t
-		WHERE t.tenant = $1 AND t.run = $2 AND t.left_at > 0 AND t.list = $3 AND t.n < $4
-		AND NOT EXISTS (SELECT 1 FROM job_journal j WHERE j.tenant = t.tenant AND j.run = t.run
-			AND j.direction = $6 AND j.pos = $5 AND j.n = t.n AND j.state = 'done')`
-	if d == Backward {
-		query += ` AND EXISTS (SELECT 1 FROM job_journal f WHERE f.tenant = t.tenant AND f.run = t.run
-			AND f.direction = 'forward' AND f.pos = $5 AND f.n = t.n)`
-	}
-	err = tx.QueryRow(query, r.tenant, r.id, r.table.Rows[pos].On, hi, pos, d).Scan(&n)
-	return n, err
 }
 
 // selectMatching returns up to limit targets of a run that match w.

@@ -20,7 +20,8 @@ import (
 //go:embed migrations/*.sql
 var Schema embed.FS
 
-// never is when a run wakes that waits for another run.
+// never is when a run wakes that waits for another run, and when a target is due
+// that has failed.
 const never = 1<<63 - 1
 
 // A record is a row of job_runs.
@@ -36,6 +37,7 @@ type record struct {
 	direction Direction
 	at        stage // the last one of which a target was begun, or top
 	begun     int   // targets of that stage below this number have all been begun
+	flying    int   // targets whose intent is written, and no outcome
 	skipped   []string
 	reason    string
 	backOf    trust.RunID
@@ -52,15 +54,18 @@ type record struct {
 	ended     time.Time
 }
 
-const runColumns = `tenant, id, procedure, subject, args, plan, actor, state, direction, pos, wave, begun, skipped,
+const runColumns = `tenant, id, procedure, subject, args, plan, actor, state, direction, pos, wave, begun, flying, skipped,
 	reason, back_of, back_by, asked, asked_by, owner, epoch, beat, revision, wake_at, created_at, started_at, ended_at`
+
+// inFlight reports whether something of a run may be in flight.
+func (r record) inFlight() bool { return r.owner != "" && r.flying > 0 }
 
 // scan reads the columns runColumns.
 func (r *record) scan(scan func(...any) error) error {
 	var args, plan, actor, skipped, askedBy string
 	var created, started, ended int64
 	err := scan(&r.tenant, &r.id, &r.procedure, &r.subject, &args, &plan, &actor, &r.state, &r.direction,
-		&r.at.row, &r.at.wave, &r.begun, &skipped, &r.reason, &r.backOf, &r.backBy, &r.asked, &askedBy,
+		&r.at.row, &r.at.wave, &r.begun, &r.flying, &skipped, &r.reason, &r.backOf, &r.backBy, &r.asked, &askedBy,
 		&r.owner, &r.epoch, &r.beat, &r.revision, &r.wake, &created, &started, &ended)
 	if err != nil {
 		return err
@@ -138,9 +143,9 @@ func insertRun(tx *store.Tx, r record) error {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO job_runs (`+runColumns+`) VALUES
-		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)`,
+		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)`,
 		r.tenant, r.id, r.procedure, r.subject, string(r.args), plan, formatActor(r.actor), r.state, r.direction,
-		r.at.row, r.at.wave, r.begun, skipped, r.reason, r.backOf, r.backBy, r.asked, formatActor(r.askedBy),
+		r.at.row, r.at.wave, r.begun, r.flying, skipped, r.reason, r.backOf, r.backBy, r.asked, formatActor(r.askedBy),
 		r.owner, r.epoch, r.beat, r.revision, r.wake, store.Micros(r.created), store.Micros(r.started), store.Micros(r.ended))
 	return err
 }
@@ -154,11 +159,11 @@ func updateRun(tx *store.Tx, r record) error {
 	}
 	rows, err := tx.Exec(`UPDATE job_runs SET state = $3, direction = $4, pos = $5, wave = $6, begun = $7, skipped = $8,
 		reason = $9, back_by = $10, asked = $11, asked_by = $12, owner = $13, epoch = $14, beat = $15,
-		wake_at = $16, started_at = $17, ended_at = $18, revision = revision + 1
-		WHERE tenant = $1 AND id = $2 AND revision = $19`,
+		wake_at = $16, started_at = $17, ended_at = $18, flying = $19, revision = revision + 1
+		WHERE tenant = $1 AND id = $2 AND revision = $20`,
 		r.tenant, r.id, r.state, r.direction, r.at.row, r.at.wave, r.begun, skipped,
 		r.reason, r.backBy, r.asked, formatActor(r.askedBy), r.owner, r.epoch, r.beat,
-		r.wake, store.Micros(r.started), store.Micros(r.ended), r.revision)
+		r.wake, store.Micros(r.started), store.Micros(r.ended), r.flying, r.revision)
 	if err == nil && rows != 1 {
 		err = fmt.Errorf("run %q is not as it was read in the same transaction", r.id)
 	}
@@ -229,11 +234,19 @@ func beatRun(tx *store.Tx, id trust.RunID, epoch, asked int64) (bool, error) {
 
 // advanceRun is beatRun for a running run that has come to a stage, of which
 // all targets below number begun are begun.
-func advanceRun(tx *store.Tx, id trust.RunID, epoch, asked int64, s stage, begun int) (bool, error) {
-	rows, err := tx.Exec(`UPDATE job_runs SET beat = beat + 1, revision = revision + 1, pos = $5, wave = $6, begun = $7,
-		started_at = CASE WHEN started_at = 0 THEN $8 ELSE started_at END
+func advanceRun(tx *store.Tx, id trust.RunID, epoch, asked int64, s stage, begun, flying int) (bool, error) {
+	rows, err := tx.Exec(`UPDATE job_runs SET beat = beat + 1, revision = revision + 1, pos = $5, wave = $6, begun = $7, flying = $8,
+		started_at = CASE WHEN started_at = 0 THEN $9 ELSE started_at END
 		WHERE tenant = $1 AND id = $2 AND epoch = $3 AND asked = $4 AND state = 'running'`,
-		tx.Tenant(), id, epoch, asked, s.row, s.wave, begun, store.Micros(tx.Now()))
+		tx.Tenant(), id, epoch, asked, s.row, s.wave, begun, flying, store.Micros(tx.Now()))
+	return rows == 1, err
+}
+
+// landRun writes how many targets of a run are in flight after outcomes were
+// written, and reports whether the claim stands.
+func landRun(tx *store.Tx, id trust.RunID, epoch int64, flying int) (bool, error) {
+	rows, err := tx.Exec(`UPDATE job_runs SET beat = beat + 1, revision = revision + 1, flying = $4
+		WHERE tenant = $1 AND id = $2 AND epoch = $3`, tx.Tenant(), id, epoch, flying)
 	return rows == 1, err
 }
 
@@ -245,7 +258,7 @@ func claimOf(tx *store.Tx, id trust.RunID) (epoch, asked int64, err error) {
 
 // releaseRun gives a claim back, and reports whether it stood.
 func releaseRun(tx *store.Tx, id trust.RunID, epoch int64) (bool, error) {
-	rows, err := tx.Exec(`UPDATE job_runs SET owner = '', revision = revision + 1 WHERE tenant = $1 AND id = $2 AND epoch = $3`,
+	rows, err := tx.Exec(`UPDATE job_runs SET owner = '', flying = 0, revision = revision + 1 WHERE tenant = $1 AND id = $2 AND epoch = $3`,
 		tx.Tenant(), id, epoch)
 	return rows == 1, err
 }

@@ -12,6 +12,7 @@ CREATE TABLE job_runs (
     pos        BIGINT NOT NULL, -- the last row of which a target was begun; -1: none
     wave       BIGINT NOT NULL, -- and its wave
     begun      BIGINT NOT NULL, -- targets of that stage below this number have all been begun
+    flying     BIGINT NOT NULL, -- targets whose intent is written, and no outcome
     skipped    TEXT   NOT NULL, -- JSON: names of rows that the run does without
     reason     TEXT   NOT NULL, -- the sentence that a user reads
     back_of    TEXT   NOT NULL, -- the run that this one takes back, or ''
@@ -47,7 +48,7 @@ CREATE TABLE job_targets (
     PRIMARY KEY (tenant, run, list, n)
 );
 
-CREATE INDEX job_targets_left ON job_targets (tenant, run) WHERE left_at > 0;
+CREATE INDEX job_targets_left ON job_targets (tenant, run, list, n) WHERE left_at > 0;
 
 -- One target in one row in one direction, from the moment it was intended.
 CREATE TABLE job_journal (
@@ -67,9 +68,10 @@ CREATE TABLE job_journal (
     PRIMARY KEY (tenant, run, direction, pos, n)
 );
 
--- Which targets wait, and until when. The journal itself has no index but its
--- key: PostgreSQL then writes outcomes without touching an index, of which a
--- page would be shared, and so contended for, by many concurrent outcomes.
+-- Which targets wait, and until when, and which have failed: these until the
+-- greatest integer. The journal itself has no index but its key: PostgreSQL then
+-- writes outcomes without touching an index, of which a page would be shared,
+-- and so contended for, by many concurrent outcomes.
 CREATE TABLE job_due (
     tenant    TEXT   NOT NULL,
     run       TEXT   NOT NULL,
