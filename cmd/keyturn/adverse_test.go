@@ -141,7 +141,7 @@ func twoInstallations(w *world, uuid string) {
 	theirs := second.key(other).UUID
 	var later startedJSON
 	second.json(&later, "rotate", theirs, "--soak", "0s")
-	second.held(later.Run, "Baseline", "is being changed by run "+first.Run)
+	second.held(later.Run, "Baseline", s.Name()+":"+w.authorized(0)+" is being changed by run "+first.Run)
 	if now := w.read(w.authorized(0)); now != during {
 		w.t.Errorf("the refused installation has written\n%s\nover\n%s", now, during)
 	}

@@ -287,14 +287,18 @@ func (c *client) confirmCompromised(cmd *cobra.Command, ids []string) error {
 
 func rollbackCommand() *cobra.Command {
 	var wait, force, current bool
+	var soak string
 	cmd := &cobra.Command{
 		Use:   "rollback UUID ...",
 		Short: "Bring rotated or retired keys back, as safely as they went",
 		Long: `Bring keys of the rotated inventory back. What is put back is proven before what
 is there now is touched; files that nobody wrote to since are as they were, byte
 for byte, and others keep what was added. A rotation that is still running is
-taken back from where it is.`,
-		Example: "  keyturn key list --state rotated\n  keyturn rollback 7f1c... --wait",
+taken back from where it is.
+
+A way back that installs old private keys soaks as long as the way there did,
+for whoever has read the new one; --soak says otherwise.`,
+		Example: "  keyturn key list --state rotated\n  keyturn rollback 7f1c... --wait\n  keyturn rollback 7f1c... --soak 0s --wait",
 		Args:    atLeast(1), ValidArgsFunction: completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := newClient()
@@ -305,6 +309,9 @@ taken back from where it is.`,
 				Runs []string `json:"runs"`
 			}
 			in := map[string]any{"keys": args, "force": force, "current": current}
+			if soak != "" {
+				in["soak"] = soak
+			}
 			if err := c.call(cmd.Context(), http.MethodPost, "/rollbacks", in, &out); err != nil {
 				return err
 			}
@@ -319,6 +326,7 @@ taken back from where it is.`,
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until they are back")
 	cmd.Flags().BoolVar(&current, "current", false, "the keys are those in use: bring back the one that each replaced")
 	cmd.Flags().BoolVar(&force, "force", false, "also a key that is marked as compromised")
+	cmd.Flags().StringVar(&soak, "soak", "", "how long both keys are accepted on the way back, such as 0s or 24h (default as long as on the way there)")
 	return cmd
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The main job, on real servers: a key that several accounts accept, with
@@ -225,4 +226,40 @@ func TestWaitLeaveAndGoBack(t *testing.T) {
 	if k := w.key(deploy); k.State != "active" || len(k.ReplacedBy) != 0 {
 		t.Errorf("after the way back the key is %+v", k)
 	}
+}
+
+// The way back of a run that has installed soaks as long as the way there did,
+// or as long as whoever asks for it says.
+func TestSoakOfTheWayBack(t *testing.T) {
+	w := newWorld(t, 1)
+	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
+	if err := w.servers[0].Authorize(deploy, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("key", "import", w.dir+"/deploy")
+	w.ok("scan", "--wait")
+	uuid := w.key(deploy).UUID
+	before := w.read(w.authorized(0))
+	soaking := func(r runJSON) bool {
+		return r.Row == "Soak" && r.Until != nil && time.Until(*r.Until) > 50*time.Minute
+	}
+
+	var there startedJSON
+	w.json(&there, "rotate", uuid, "--soak", "1h")
+	w.await(there.Run, soaking)
+	if code, _, errs := w.try("run", "back", there.Run, "--soak", "a while"); code == 0 || !strings.Contains(errs, "is not a duration") {
+		t.Errorf("--soak 'a while': exit %d, %s", code, errs)
+	}
+	w.ok("run", "back", there.Run, "--soak", "0s", "--wait")
+	if now := w.read(w.authorized(0)); now != before {
+		t.Errorf("back, the file holds\n%s\nwant\n%s", now, before)
+	}
+
+	w.json(&there, "rotate", uuid, "--soak", "1h")
+	w.await(there.Run, soaking)
+	var back startedJSON
+	w.json(&back, "run", "back", there.Run)
+	w.await(back.Run, soaking)
+
+	w.ok("run", "back", back.Run, "--soak", "0s", "--wait")
 }

@@ -293,21 +293,33 @@ func (c *client) ask(cmd *cobra.Command, id, verb string) error {
 
 func runBackCommand() *cobra.Command {
 	var wait bool
+	var soak string
 	cmd := &cobra.Command{
-		Use: "back RUN", Short: "Take a run back: undo it, or, if it has begun to install, prove its way back", Args: exactly(1), ValidArgsFunction: completeRuns,
+		Use:   "back RUN",
+		Short: "Take a run back: undo it, or, if it has begun to install, prove its way back",
+		Long: `Take a run back. One that has installed nothing yet is undone, at once. From
+there on the way back is a run of its own: it proves the old key before it
+touches the new one, and soaks as long as the way there did; --soak says
+otherwise.`,
+		Args: exactly(1), ValidArgsFunction: completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := newClient()
 			if err != nil {
 				return err
 			}
 			var out startedJSON
-			if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(args[0])+"/back", nil, &out); err != nil {
+			in := map[string]string{}
+			if soak != "" {
+				in["soak"] = soak
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(args[0])+"/back", in, &out); err != nil {
 				return err
 			}
 			return c.followTo(cmd, out.Run, wait, "back")
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until everything is as it was")
+	cmd.Flags().StringVar(&soak, "soak", "", "how long both keys are accepted on the way back, such as 0s or 24h (default as long as on the way there)")
 	return cmd
 }
 

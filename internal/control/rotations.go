@@ -183,6 +183,9 @@ type Rollback struct {
 	Current bool
 	// Force brings back a key that is marked as compromised.
 	Force bool
+	// Soak is how long both keys are accepted on the way back; nil for as long
+	// as on the way there.
+	Soak *time.Duration
 }
 
 // Rollback takes back the runs that took keys out of use, open or finished, and
@@ -191,6 +194,10 @@ type Rollback struct {
 func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) (runs []trust.RunID, err error) {
 	if len(r.Keys) == 0 || len(r.Keys) > rotation.MaxKeys {
 		return nil, trust.Errorf(trust.Invalid, "%d keys are named; a rollback takes 1 to %d", len(r.Keys), rotation.MaxKeys).WithField("keys")
+	}
+	args, err := rotation.BackArgs(r.Soak)
+	if err != nil {
+		return nil, err
 	}
 	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.rollback", firstKey(r.Keys), func(tx *store.Tx) error {
 		runs = nil
@@ -221,7 +228,7 @@ func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) 
 			if err := refuseCompromised(tx, changes, r.Force); err != nil {
 				return err
 			}
-			by, err := p.engine.Back(tx, actor.Audit(), id)
+			by, err := p.engine.Back(tx, actor.Audit(), id, args)
 			if err != nil {
 				return err
 			}

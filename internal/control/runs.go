@@ -113,10 +113,15 @@ func (p *Plane) ResumeRun(ctx context.Context, actor identity.Actor, id trust.Ru
 	})
 }
 
-// BackRun takes a run back, and returns the run that does so. A run that has
-// begun to withdraw a key that is marked as compromised goes back by Rollback,
-// with force, only.
-func (p *Plane) BackRun(ctx context.Context, actor identity.Actor, id trust.RunID) (by trust.RunID, err error) {
+// BackRun takes a run back, and returns the run that does so. soak is how long
+// both keys are accepted on the way; nil for as long as on the way there. A run
+// that has begun to withdraw a key that is marked as compromised goes back by
+// Rollback, with force, only.
+func (p *Plane) BackRun(ctx context.Context, actor identity.Actor, id trust.RunID, soak *time.Duration) (by trust.RunID, err error) {
+	args, err := rotation.BackArgs(soak)
+	if err != nil {
+		return "", err
+	}
 	err = p.ask(ctx, actor, "run.back", id, func(tx *store.Tx) error {
 		r, err := p.engine.Get(tx, id)
 		if err != nil {
@@ -131,7 +136,7 @@ func (p *Plane) BackRun(ctx context.Context, actor identity.Actor, id trust.RunI
 				return err
 			}
 		}
-		by, err = p.engine.Back(tx, actor.Audit(), id)
+		by, err = p.engine.Back(tx, actor.Audit(), id, args)
 		return err
 	})
 	return by, err

@@ -109,7 +109,7 @@ func TestJudgeLine(t *testing.T) {
 		{"root", "nonsense " + key, false}, // no server honors it
 		{"alice", key, false},
 	} {
-		keys := inventory.AuthorizedKeysOf([]byte(test.raw + "\n"))
+		keys := inventory.AuthorizedKeysOf([]byte(test.raw+"\n"), trust.OpenSSHVersion(9, 2))
 		if len(keys) != 1 {
 			t.Fatalf("%q holds %d keys", test.raw, len(keys))
 		}

@@ -119,7 +119,7 @@ func (s *scanner) account(ctx context.Context, user string) error {
 		default:
 			s.bytes += len(f.Content)
 			s.add(inventory.FoundFile{
-				File: s.file(user, f, i, inventory.AuthorizedFile), Authorized: inventory.AuthorizedKeysOf(f.Content),
+				File: s.file(user, f, i, inventory.AuthorizedFile), Authorized: inventory.AuthorizedKeysOf(f.Content, s.hands.Server()),
 			})
 		}
 	}

@@ -60,13 +60,14 @@ type AuthorizedKey struct {
 	// Authority marks a line with the option cert-authority: its key lets in
 	// nobody itself, but everyone whom it certifies.
 	Authority bool
-	// Refused is why no server honors the line, such as an unknown option.
+	// Refused is why the host's server does not honor the line, such as an option
+	// that it does not know.
 	Refused string
 }
 
 // AuthorizedKeysOf returns the lines of an authorized_keys file that hold a
-// key, honored or not, in order.
-func AuthorizedKeysOf(content []byte) []AuthorizedKey {
+// key, in order, and which of them the server that reads it honors.
+func AuthorizedKeysOf(content []byte, server trust.ServerVersion) []AuthorizedKey {
 	var keys []AuthorizedKey
 	for i, line := range trust.ParseAuthorizedKeys(content).Lines() {
 		if line.Kind() != trust.KeyLine || len(line.Key().Blob()) > MaxKeyBlob {
@@ -76,11 +77,12 @@ func AuthorizedKeysOf(content []byte) []AuthorizedKey {
 			Key: line.Key(), Line: i + 1, Options: line.OptionsText(),
 			Raw: []byte(line.Text()), Comment: plainText(line.Comment(), maxComment),
 		}
-		grant, err := line.Grant()
-		if err != nil {
+		if err := line.HonoredBy(server); err != nil {
 			k.Refused = plainText(err.Error(), maxComment)
 		}
-		k.Authority = grant.CertAuthority
+		if grant, err := line.Grant(); err == nil {
+			k.Authority = grant.CertAuthority
+		}
 		keys = append(keys, k)
 	}
 	return keys

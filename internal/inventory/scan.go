@@ -105,7 +105,7 @@ func RecordScan(tx *store.Tx, s Scan) (Delta, error) {
 		name := fileName{f.Place, f.Kind}
 		old, ok := known[name]
 		delete(known, name)
-		some, err := putFile(tx, f, old, ok)
+		some, err := putFile(tx, f, old, ok, s.Facts.Banner == h.Facts.Banner)
 		if err != nil {
 			return Delta{}, err
 		}
@@ -168,7 +168,7 @@ func PutFile(tx *store.Tx, f FoundFile) (Delta, error) {
 	if err != nil {
 		return Delta{}, err
 	}
-	return putFile(tx, f, old, ok)
+	return putFile(tx, f, old, ok, true)
 }
 
 // DropFile forgets a file that a run found gone, or removed. Forgetting what
@@ -181,8 +181,9 @@ func DropFile(tx *store.Tx, place trust.Place, kind FileKind) (Delta, error) {
 	return dropFile(tx, old)
 }
 
-// putFile writes f over old, which is what is known of it if known is true.
-func putFile(tx *store.Tx, f FoundFile, old File, known bool) (Delta, error) {
+// putFile writes f over old, which is what is known of it if known is true. What
+// equal bytes mean is as it was, unless another server reads them now.
+func putFile(tx *store.Tx, f FoundFile, old File, known, sameServer bool) (Delta, error) {
 	if err := CheckPlace(f.Place); err != nil {
 		return Delta{}, err
 	}
@@ -201,7 +202,7 @@ func putFile(tx *store.Tx, f FoundFile, old File, known bool) (Delta, error) {
 		// What is known of a private key may come from the .pub beside it, so
 		// that equal bytes do not say that nothing changed.
 		d, err = putIdentity(tx, f)
-	case f.Kind == AuthorizedFile && !same:
+	case f.Kind == AuthorizedFile && !(same && sameServer):
 		d, err = putAuthorized(tx, f)
 	case f.Kind != AuthorizedFile:
 		err = trust.Errorf(trust.Invalid, "file kind %q is neither authorized nor identity", abbreviate(string(f.Kind)))

@@ -36,7 +36,7 @@ func authorizedOf(host trust.HostID, user string, content []byte) inventory.Foun
 			Place: trust.Place{Host: host, User: user, Path: "/home/" + user + "/.ssh/authorized_keys"}, Kind: inventory.AuthorizedFile,
 			SHA256: hex.EncodeToString(sum[:]), Size: int64(len(content)), Mode: 0o600, Owner: user + ":" + user, Inode: "8:" + user,
 		},
-		Authorized: inventory.AuthorizedKeysOf(content),
+		Authorized: inventory.AuthorizedKeysOf(content, trust.OpenSSHVersion(9, 2)),
 	}
 }
 
@@ -639,4 +639,31 @@ func TestHearsayIsAsOldAsItsLastScan(t *testing.T) {
 	if read.After(time.Now()) {
 		t.Error("the scan is in the future")
 	}
+}
+
+// What a line grants is as the host's server reads it, also where that changes
+// and the file does not.
+func TestRefusedByTheServer(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		h := addHost(t, s, "web1", 1)
+		text := []byte(`expiry-time="20990101Z" ` + publicKey(1).String() + "\n")
+		refused := func(server trust.ServerVersion) (refused bool) {
+			t.Helper()
+			f := authorizedOf(h.ID, "alice", text)
+			f.Authorized = inventory.AuthorizedKeysOf(text, server)
+			record(t, s, inventory.Scan{
+				Host: h.ID, Complete: true, Users: []string{"alice"}, Files: []inventory.FoundFile{f},
+				Facts: inventory.Facts{Banner: "SSH-2.0-" + server.Software},
+			})
+			view(t, s, func(tx *store.Tx) error {
+				places, err := inventory.Authorized(tx, inventory.PlaceFilter{Host: h.ID}, nil, 10)
+				refused = len(places) == 1 && strings.Contains(places[0].Refused, "expiry times in UTC")
+				return err
+			})
+			return refused
+		}
+		if !refused(trust.OpenSSHVersion(8, 4)) || refused(trust.OpenSSHVersion(9, 2)) || !refused(trust.OpenSSHVersion(8, 4)) {
+			t.Error("expiry-time=\"20990101Z\" is refused by OpenSSH 8.4, and by no later one")
+		}
+	})
 }

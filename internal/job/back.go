@@ -1,6 +1,7 @@
 package job
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"keyturn/internal/audit"
@@ -19,9 +20,12 @@ import (
 // if another run is going to be planned; Show names that one as soon as it is.
 // Whoever waits for the end of id has waited for the right thing in each case.
 //
+// args are JSON for the procedure's Reverse, which reads them as Run.BackArgs; nil
+// for none. Undo needs none: it goes back at once.
+//
 // On a run that is on its way back already nothing changes. One that went back,
 // or has begun a Final row, is a Conflict.
-func (e *Engine) Back(tx *store.Tx, actor audit.Actor, id trust.RunID) (trust.RunID, error) {
+func (e *Engine) Back(tx *store.Tx, actor audit.Actor, id trust.RunID, args json.RawMessage) (trust.RunID, error) {
 	r, err := selectRun(tx, id)
 	switch {
 	case err != nil:
@@ -44,6 +48,7 @@ func (e *Engine) Back(tx *store.Tx, actor audit.Actor, id trust.RunID) (trust.Ru
 		return "", err
 	}
 	r.ask(actor)
+	r.backArgs = json.RawMessage(orNull(args))
 	return e.back(tx, p, r)
 }
 

@@ -214,7 +214,7 @@ func randomPlay(t *testing.T, s *store.Store, seed uint64) []string {
 				if random.IntN(2) > 0 {
 					return nil
 				}
-				_, err := p.engine.Back(tx, alice(), p.id)
+				_, err := p.engine.Back(tx, alice(), p.id, nil)
 				if err == nil {
 					c = crashes{back: true, want: WentBack, key: "old"}
 				}
@@ -298,7 +298,7 @@ func (p *play) create() {
 
 func (p *play) back() {
 	p.verb(func(tx *store.Tx) error {
-		_, err := p.engine.Back(tx, alice(), p.id)
+		_, err := p.engine.Back(tx, alice(), p.id, nil)
 		return err
 	})
 }

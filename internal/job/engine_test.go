@@ -470,7 +470,7 @@ func TestFinal(t *testing.T) {
 		settle()
 		e.must(id, Held)
 		back := func(tx *store.Tx) error {
-			_, err := e.Back(tx, alice(), id)
+			_, err := e.Back(tx, alice(), id, nil)
 			return err
 		}
 		leave := func(tx *store.Tx) error {

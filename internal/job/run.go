@@ -30,7 +30,9 @@ type Run struct {
 	Skipped   []string    // rows that the run does without
 	BackOf    trust.RunID // the run that this one takes back
 	BackBy    trust.RunID // the run that takes this one back
-	Created   time.Time
+	// BackArgs are what Back was called with, for Reverse; JSON null if nothing.
+	BackArgs json.RawMessage
+	Created  time.Time
 	// Epoch is the fence of the claim under which the step runs: a step with a
 	// lower one must not act any more.
 	Epoch int64

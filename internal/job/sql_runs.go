@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"database/sql"
 	"embed"
 	"encoding/json"
@@ -42,6 +43,7 @@ type record struct {
 	reason    string
 	backOf    trust.RunID
 	backBy    trust.RunID
+	backArgs  json.RawMessage // for Reverse
 	asked     int64
 	askedBy   audit.Actor
 	owner     string
@@ -55,22 +57,22 @@ type record struct {
 }
 
 const runColumns = `tenant, id, procedure, subject, args, plan, actor, state, direction, pos, wave, begun, flying, skipped,
-	reason, back_of, back_by, asked, asked_by, owner, epoch, beat, revision, wake_at, created_at, started_at, ended_at`
+	reason, back_of, back_by, asked, asked_by, owner, epoch, beat, revision, wake_at, created_at, started_at, ended_at, back_args`
 
 // inFlight reports whether something of a run may be in flight.
 func (r record) inFlight() bool { return r.owner != "" && r.flying > 0 }
 
 // scan reads the columns runColumns.
 func (r *record) scan(scan func(...any) error) error {
-	var args, plan, actor, skipped, askedBy string
+	var args, plan, actor, skipped, askedBy, backArgs string
 	var created, started, ended int64
 	err := scan(&r.tenant, &r.id, &r.procedure, &r.subject, &args, &plan, &actor, &r.state, &r.direction,
 		&r.at.row, &r.at.wave, &r.begun, &r.flying, &skipped, &r.reason, &r.backOf, &r.backBy, &r.asked, &askedBy,
-		&r.owner, &r.epoch, &r.beat, &r.revision, &r.wake, &created, &started, &ended)
+		&r.owner, &r.epoch, &r.beat, &r.revision, &r.wake, &created, &started, &ended, &backArgs)
 	if err != nil {
 		return err
 	}
-	r.args, r.actor, r.askedBy = json.RawMessage(args), parseActor(actor), parseActor(askedBy)
+	r.args, r.actor, r.askedBy, r.backArgs = json.RawMessage(args), parseActor(actor), parseActor(askedBy), json.RawMessage(backArgs)
 	r.created, r.started, r.ended = store.Time(created), store.Time(started), store.Time(ended)
 	if err := json.Unmarshal([]byte(plan), &r.table); err != nil {
 		return fmt.Errorf("plan of run %q: %w", r.id, err)
@@ -143,10 +145,10 @@ func insertRun(tx *store.Tx, r record) error {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO job_runs (`+runColumns+`) VALUES
-		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)`,
+		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)`,
 		r.tenant, r.id, r.procedure, r.subject, string(r.args), plan, formatActor(r.actor), r.state, r.direction,
 		r.at.row, r.at.wave, r.begun, r.flying, skipped, r.reason, r.backOf, r.backBy, r.asked, formatActor(r.askedBy),
-		r.owner, r.epoch, r.beat, r.revision, r.wake, store.Micros(r.created), store.Micros(r.started), store.Micros(r.ended))
+		r.owner, r.epoch, r.beat, r.revision, r.wake, store.Micros(r.created), store.Micros(r.started), store.Micros(r.ended), orNull(r.backArgs))
 	return err
 }
 
@@ -159,11 +161,11 @@ func updateRun(tx *store.Tx, r record) error {
 	}
 	rows, err := tx.Exec(`UPDATE job_runs SET state = $3, direction = $4, pos = $5, wave = $6, begun = $7, skipped = $8,
 		reason = $9, back_by = $10, asked = $11, asked_by = $12, owner = $13, epoch = $14, beat = $15,
-		wake_at = $16, started_at = $17, ended_at = $18, flying = $19, revision = revision + 1
-		WHERE tenant = $1 AND id = $2 AND revision = $20`,
+		wake_at = $16, started_at = $17, ended_at = $18, flying = $19, back_args = $20, revision = revision + 1
+		WHERE tenant = $1 AND id = $2 AND revision = $21`,
 		r.tenant, r.id, r.state, r.direction, r.at.row, r.at.wave, r.begun, skipped,
 		r.reason, r.backBy, r.asked, formatActor(r.askedBy), r.owner, r.epoch, r.beat,
-		r.wake, store.Micros(r.started), store.Micros(r.ended), r.flying, r.revision)
+		r.wake, store.Micros(r.started), store.Micros(r.ended), r.flying, orNull(r.backArgs), r.revision)
 	if err == nil && rows != 1 {
 		err = fmt.Errorf("run %q is not as it was read in the same transaction", r.id)
 	}
@@ -181,6 +183,9 @@ func (r record) encode() (plan, skipped string, err error) {
 	s, err := json.Marshal(r.skipped)
 	return string(p), string(s), err
 }
+
+// orNull returns JSON as a column holds it.
+func orNull(v json.RawMessage) string { return cmp.Or(string(v), "null") }
 
 // formatActor returns an actor as a column holds it: without personal data.
 func formatActor(a audit.Actor) string { return a.Kind + ":" + a.ID }

@@ -197,7 +197,7 @@ func (th *theater) do(command string, words []string) error {
 		return th.verb(func(tx *store.Tx) error { return th.engine.Resume(tx, alice(), run()) })
 	case "back":
 		return th.verb(func(tx *store.Tx) error {
-			id, err := th.engine.Back(tx, alice(), run())
+			id, err := th.engine.Back(tx, alice(), run(), nil)
 			if err == nil && !slices.Contains(th.runs, id) {
 				th.runs = append(th.runs, id)
 			}

@@ -34,6 +34,7 @@ func (e *Engine) Create(tx *store.Tx, actor audit.Actor, p Plan) (trust.RunID, e
 	if len(r.args) == 0 {
 		r.args = json.RawMessage("null")
 	}
+	r.backArgs = json.RawMessage("null")
 	lists, err := r.table.plan(p)
 	if err != nil {
 		return "", err
@@ -193,7 +194,7 @@ func selectOpen(tx *store.Tx, id trust.RunID) (record, error) {
 func (e *Engine) view(r record) Run {
 	return Run{
 		ID: r.id, Tenant: r.tenant, Procedure: r.procedure, Subject: r.subject, Args: r.args, Actor: r.actor,
-		State: r.state, Direction: r.direction, Skipped: r.skipped, BackOf: r.backOf, BackBy: r.backBy,
+		State: r.state, Direction: r.direction, Skipped: r.skipped, BackOf: r.backOf, BackBy: r.backBy, BackArgs: r.backArgs,
 		Created: r.created, Epoch: r.epoch, Installation: e.options.Installation, table: r.table, store: e.store,
 	}
 }

@@ -136,10 +136,10 @@ func (r *Reach) Open(ctx context.Context, tenant trust.TenantID, host trust.Host
 	if err != nil {
 		return nil, describe(row, err)
 	}
-	hands, err := remote.Open(ctx, conn, remote.Become(row.Become), r.hook)
+	hands, err := remote.Open(ctx, conn, row.Name, remote.Become(row.Become), r.hook)
 	if err != nil {
 		_ = conn.Close()
-		return nil, describe(row, err)
+		return nil, err // it names the host
 	}
 	return &Hands{Host: hands, Row: row, OpenedBy: trust.KeyID(conn.OpenedBy()), reach: r, tenant: tenant, conn: conn}, nil
 }
@@ -172,6 +172,14 @@ func (r *Reach) kept(tenant trust.TenantID, row inventory.Host, except []trust.K
 
 // Banner returns how the host's server introduced itself.
 func (h *Hands) Banner() string { return h.conn.Version() }
+
+// Server returns what the host's server says it is: what a line of a file means
+// depends on who reads it.
+func (h *Hands) Server() trust.ServerVersion {
+	// What is no identification string would not have come this far.
+	v, _ := trust.ParseServerVersion(h.conn.Version())
+	return v
+}
 
 // Learn returns the host key that a host presents now. Nothing vouches for it.
 func (r *Reach) Learn(ctx context.Context, row inventory.Host) (trust.PublicKey, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -83,13 +84,25 @@ func (h *Host) exchange(ctx context.Context, c call) ([]line, error) {
 	defer cancel()
 	result, err := h.exec(ctx, command, c.stdin, maxReply)
 	if err != nil {
-		return nil, err
+		return nil, h.named(err)
 	}
 	lines, err := parseReply(result.Stdout, c.op.name, c.nonce)
 	if err != nil {
 		return nil, h.explain(c, result, err)
 	}
 	return lines, nil
+}
+
+// named says which host an error of its connection is about: that knows only the
+// address.
+func (h *Host) named(err error) error {
+	var e *trust.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	named := *e
+	named.Message, named.Err = h.name+": "+e.Message, err
+	return &named
 }
 
 // command returns the text of the exec request, as ops.go describes it.

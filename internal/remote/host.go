@@ -56,11 +56,13 @@ type Host struct {
 	recent   map[recentName]recent    // files that are held
 }
 
-// Open finds out who and what is at the other end of a connection. become is how
-// the login becomes root, where it has to; hook may be nil. It fails with Denied
-// where the account runs no commands or does not become root without a password.
-func Open(ctx context.Context, conn *dial.Conn, become Become, hook Hook) (*Host, error) {
-	h, err := open(ctx, conn.Target().Address, conn.Target().User, become, hook, conn.Run)
+// Open finds out who and what is at the other end of a connection. name is what
+// messages call the host: what its owner calls it, who may not know its address.
+// become is how the login becomes root, where it has to; hook may be nil. It fails
+// with Denied where the account runs no commands or does not become root without a
+// password.
+func Open(ctx context.Context, conn *dial.Conn, name string, become Become, hook Hook) (*Host, error) {
+	h, err := open(ctx, name, conn.Target().User, become, hook, conn.Run)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +139,7 @@ func (h *Host) hello(ctx context.Context, as actor) error {
 	return nil
 }
 
-// Name returns what messages call the host: its address.
+// Name returns what messages call the host.
 func (h *Host) Name() string { return h.name }
 
 // Login returns the account that is logged in.

@@ -41,7 +41,7 @@ func sshHostNamed(t testing.TB, name string, hook Hook, config ...string) (*lab.
 	conn, err := dial.Dial(t.Context(), dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}, []dial.Credential{dial.KeyCredential("k", signer)})
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	h, err := Open(t.Context(), conn, None, hook)
+	h, err := Open(t.Context(), conn, "here", None, hook)
 	must(t, err)
 	return s, h, id
 }

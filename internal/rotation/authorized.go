@@ -65,7 +65,7 @@ func (ro *Rotator) addLines(ctx context.Context, c cell, h *reach.Hands) (job.Re
 			return nil, err
 		}
 	}
-	return recordFile(c, change.After), nil
+	return recordFile(c, change.After, h.Server()), nil
 }
 
 // unauthorize takes the run's lines away again: those of the new key that row
@@ -86,7 +86,7 @@ func (ro *Rotator) unauthorize(ctx context.Context, r job.Run, t job.Target) (jo
 	if err != nil {
 		return nil, err
 	}
-	return recordFile(c, change.After), nil
+	return recordFile(c, change.After, h.Server()), nil
 }
 
 // prove is row Prove: a login with the new key. What it proves it also puts to
@@ -146,7 +146,7 @@ func (ro *Rotator) proveNew(ctx context.Context, c cell, f found) (Level, error)
 		if why != "" {
 			return "", trust.Errorf(trust.Conflict, "%s", why)
 		}
-		level, restricted, why, err := ro.proveKey(ctx, c, c.pair.New, files)
+		level, restricted, why, err := ro.proveKey(ctx, c, c.pair.New, files, h.Server())
 		if err != nil {
 			return "", err
 		}
@@ -268,7 +268,7 @@ func (ro *Rotator) withdraw(ctx context.Context, r job.Run, t job.Target) (job.R
 	if err := r.Save(withdrawn{Lines: lines}); err != nil {
 		return nil, err
 	}
-	record := recordFile(c, change.After)
+	record := recordFile(c, change.After, h.Server())
 	return func(tx *store.Tx) error {
 		if err := record(tx); err != nil {
 			return err
@@ -327,7 +327,7 @@ func (ro *Rotator) touched(ctx context.Context, r job.Run, t job.Target) (cell, 
 }
 
 // recordFile writes into the inventory what an authorized_keys file holds now.
-func recordFile(c cell, content []byte) job.Record {
+func recordFile(c cell, content []byte, server trust.ServerVersion) job.Record {
 	return func(tx *store.Tx) error {
 		tx.Note("place", c.spec.name())
 		_, err := inventory.PutFile(tx, inventory.FoundFile{
@@ -335,7 +335,7 @@ func recordFile(c cell, content []byte) job.Record {
 				Place: c.spec.place(), Kind: inventory.AuthorizedFile,
 				SHA256: sum(content), Size: int64(len(content)),
 			},
-			Authorized: inventory.AuthorizedKeysOf(content),
+			Authorized: inventory.AuthorizedKeysOf(content, server),
 		})
 		return err
 	}

@@ -1,7 +1,9 @@
 package rotation
 
 import (
+	"encoding/json"
 	"fmt"
+	"time"
 
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
@@ -53,6 +55,24 @@ func (ro *Rotator) ended(tx *store.Tx, r job.Run, outcome job.State) error {
 	return err
 }
 
+// backArgs are how the way back of a rotation was asked for.
+type backArgs struct {
+	// Soak is how long it soaks; nil for as long as the way there did.
+	Soak *time.Duration `json:"soak,omitempty"`
+}
+
+// BackArgs returns what job.Engine.Back takes for a way back that soaks so long.
+// Nil is for as long as the way there; a way back that installs nothing does not
+// soak at all.
+func BackArgs(soak *time.Duration) (json.RawMessage, error) {
+	if soak != nil {
+		if err := checkSoak(*soak); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(backArgs{Soak: soak})
+}
+
 // reverseRotation plans the way back of a run that has begun to install: the
 // same table with old and new exchanged. It looks at the journal for what to
 // put back, and at nothing else.
@@ -67,6 +87,13 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 		exchanged.Pairs = append(exchanged.Pairs, Pair{Old: p.New, OldKey: p.NewKey, New: p.Old, NewKey: p.OldKey})
 	}
 	exchanged.Compromised = false
+	var asked backArgs
+	if err := json.Unmarshal(r.BackArgs, &asked); err != nil {
+		return job.Plan{}, fmt.Errorf("how run %q is taken back: %w", r.ID, err)
+	}
+	if asked.Soak != nil {
+		exchanged.Soak = *asked.Soak
+	}
 	var places []spec
 	journal := r.In(tx)
 	for t, err := range journal.Targets(Places) {

@@ -100,7 +100,7 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 	f.Opens = h.Row.User == c.spec.User && opens(h.Row, c.pair.Old)
 	f.Opened = h.Row.User == c.spec.User && opens(h.Row, c.pair.New)
 	for _, key := range []trust.KeyID{c.pair.Old, c.pair.New} {
-		level, restricted, why, err := ro.proveKey(ctx, c, key, files)
+		level, restricted, why, err := ro.proveKey(ctx, c, key, files, h.Server())
 		if err != nil {
 			return nil, err
 		}
@@ -150,7 +150,7 @@ func (ro *Rotator) authorizedFiles(ctx context.Context, c cell, h *reach.Hands) 
 
 // proveKey finds out how well a key of the pair opens c's account now. An
 // empty level comes with the reason.
-func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files []remote.File) (level Level, restricted bool, why string, err error) {
+func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files []remote.File, server trust.ServerVersion) (level Level, restricted bool, why string, err error) {
 	key := c.pair.OldKey
 	if id == c.pair.New {
 		key = c.pair.NewKey
@@ -183,7 +183,7 @@ func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files [
 	case dial.Matched:
 		return Matched, restricted, "", nil
 	}
-	if restricted && ro.acceptsElsewhere(files, key) {
+	if restricted && acceptsElsewhere(files, key, server) {
 		return Matched, true, "", nil
 	}
 	return "", restricted, fmt.Sprintf("sshd on %s refuses %s to %s although %s holds it", c.spec.Name, key.Fingerprint(), c.spec.User, c.spec.Path), nil
@@ -203,11 +203,13 @@ func (ro *Rotator) offer(ctx context.Context, c cell, id trust.KeyID, key trust.
 }
 
 // acceptsElsewhere reports whether some line of key would let in a client from
-// where its from= allows: we are not there, and the server does not say.
-func (ro *Rotator) acceptsElsewhere(files []remote.File, key trust.PublicKey) bool {
+// where its from= allows: we are not there, and the server does not say. It reads
+// options as a server of that version does: one before 9.1 refuses a line whose
+// expiry-time= is in UTC.
+func acceptsElsewhere(files []remote.File, key trust.PublicKey, server trust.ServerVersion) bool {
 	for _, f := range files {
 		for _, l := range linesOf(trust.ParseAuthorizedKeys(f.Content), key) {
-			if g, err := l.Grant(); err == nil && g.HasSource && !g.CertAuthority {
+			if g, err := l.Grant(); err == nil && g.HasSource && !g.CertAuthority && l.HonoredBy(server) == nil {
 				return true
 			}
 		}

@@ -46,12 +46,17 @@ func (q Request) check() error {
 		return trust.Errorf(trust.Invalid, "no key is named").WithField("keys")
 	case len(q.Keys) > MaxKeys:
 		return trust.Errorf(trust.Exhausted, "%d keys are more than the %d that one run takes", len(q.Keys), MaxKeys).WithField("keys")
-	case q.Soak < 0 || q.Soak > 366*24*time.Hour:
-		return trust.Errorf(trust.Invalid, "soak %s is not between 0 and a year", q.Soak).WithField("soak")
 	case q.Canary < 0 || q.Wave < 0:
 		return trust.Errorf(trust.Invalid, "canary and wave are not negative").WithField("canary")
 	case q.Proof.rank() < 0:
 		return trust.Errorf(trust.Invalid, "proof level %q is not known", q.Proof).WithField("proof")
+	}
+	return checkSoak(q.Soak)
+}
+
+func checkSoak(d time.Duration) error {
+	if d < 0 || d > 366*24*time.Hour {
+		return trust.Errorf(trust.Invalid, "soak %s is not between 0 and a year", d).WithField("soak")
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func (ro *Rotator) retireLines(ctx context.Context, r job.Run, t job.Target) (jo
 	if err := r.Save(k); err != nil {
 		return nil, err
 	}
-	record := recordFile(c, change.After)
+	record := recordFile(c, change.After, h.Server())
 	return func(tx *store.Tx) error {
 		if err := record(tx); err != nil {
 			return err
@@ -225,7 +225,7 @@ func (ro *Rotator) restoreLines(ctx context.Context, r job.Run, t job.Target) (j
 	if err != nil {
 		return nil, err
 	}
-	return recordFile(c, change.After), nil
+	return recordFile(c, change.After, h.Server()), nil
 }
 
 // putBack inserts lines that are not there, at their old numbers if the file is
@@ -269,7 +269,7 @@ func (ro *Rotator) takeAgain(ctx context.Context, r job.Run, t job.Target) (job.
 	if err := h.Release(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
 		return nil, err
 	}
-	return recordFile(c, change.After), nil
+	return recordFile(c, change.After, h.Server()), nil
 }
 
 // restored is row Prove of a restoration: the key opens the account again, as
@@ -290,7 +290,7 @@ func (ro *Rotator) restored(ctx context.Context, r job.Run, t job.Target) (job.R
 	}
 	level := Level("")
 	if why == "" {
-		level, _, why, err = ro.proveKey(ctx, c, c.pair.New, files)
+		level, _, why, err = ro.proveKey(ctx, c, c.pair.New, files, h.Server())
 		if err != nil {
 			return nil, err
 		}

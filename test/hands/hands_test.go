@@ -56,7 +56,7 @@ func open(t testing.TB, h *lab.Host, user string, become remote.Become, k key) *
 	conn, err := dial.Dial(t.Context(), target(h, user), []dial.Credential{dial.KeyCredential("k", k)})
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	hands, err := remote.Open(t.Context(), conn, become, nil)
+	hands, err := remote.Open(t.Context(), conn, h.Name(), become, nil)
 	must(t, err)
 	return hands
 }

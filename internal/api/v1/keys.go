@@ -85,6 +85,7 @@ type rollbackKeys struct {
 		Keys    []string `json:"keys" minItems:"1" maxItems:"1000"`
 		Current bool     `json:"current,omitempty" doc:"The keys are those in use, each for the one that it replaced"`
 		Force   bool     `json:"force,omitempty" doc:"Also a key that is marked as compromised"`
+		Soak    string   `json:"soak,omitempty" maxLength:"32" doc:"How long both keys are accepted on the way back, if it has to be proven; as long as on the way there if absent"`
 	}
 }
 
@@ -127,12 +128,8 @@ func (d door) keyRoutes(a huma.API) {
 				return started{}, err
 			}
 			r := control.Rotate{Keys: ids, Canary: b.Canary, DryRun: b.DryRun, Share: b.Share, Compromised: b.Compromised}
-			if b.Soak != "" {
-				soak, err := duration("soak", b.Soak)
-				if err != nil {
-					return started{}, err
-				}
-				r.Soak = &soak
+			if r.Soak, err = soakOf(b.Soak); err != nil {
+				return started{}, err
 			}
 			run, err := d.plane.Rotate(ctx, who, r)
 			return started{string(run)}, err
@@ -143,7 +140,11 @@ func (d door) keyRoutes(a huma.API) {
 			if err != nil {
 				return startedRuns{}, err
 			}
-			runs, err := d.plane.Rollback(ctx, who, control.Rollback{Keys: ids, Current: in.Body.Current, Force: in.Body.Force})
+			soak, err := soakOf(in.Body.Soak)
+			if err != nil {
+				return startedRuns{}, err
+			}
+			runs, err := d.plane.Rollback(ctx, who, control.Rollback{Keys: ids, Current: in.Body.Current, Force: in.Body.Force, Soak: soak})
 			return startedRuns{texts(runs)}, err
 		})
 	operation(d, a, http.MethodPost, "/retirements", "retire-keys", "Start withdrawing keys without a successor",

@@ -120,6 +120,13 @@ type leaveRun struct {
 	}
 }
 
+type backRun struct {
+	ByRun
+	Body *struct {
+		Soak string `json:"soak,omitempty" maxLength:"32" doc:"How long both keys are accepted on the way back, if it has to be proven; as long as on the way there if absent"`
+	}
+}
+
 type leftPlaces struct {
 	Left int `json:"left"`
 }
@@ -173,8 +180,15 @@ func (d door) runRoutes(a huma.API) {
 			})
 	}
 	operation(d, a, http.MethodPost, "/runs/{run}/back", "back-run", "Start taking a run back",
-		func(ctx context.Context, who control.Actor, in *ByRun) (started, error) {
-			by, err := d.plane.BackRun(ctx, who, trust.RunID(in.Run))
+		func(ctx context.Context, who control.Actor, in *backRun) (started, error) {
+			var soak *time.Duration
+			if in.Body != nil {
+				var err error
+				if soak, err = soakOf(in.Body.Soak); err != nil {
+					return started{}, err
+				}
+			}
+			by, err := d.plane.BackRun(ctx, who, trust.RunID(in.Run), soak)
 			return started{string(by)}, err
 		})
 	operation(d, a, http.MethodPost, "/runs/{run}/leave", "leave-run", "Have a run go on without places",
@@ -226,6 +240,15 @@ func showPlace(p control.PlaceReport) runPlace {
 		out.Preview = &preview{Works: string(v.Works), Why: v.Why, Diff: v.Diff, Text: v.Text}
 	}
 	return out
+}
+
+// soakOf reads how long a run is to soak, or nil out of nothing.
+func soakOf(text string) (*time.Duration, error) {
+	if text == "" {
+		return nil, nil
+	}
+	v, err := duration("soak", text)
+	return &v, err
 }
 
 // duration reads a field that is a time to wait.

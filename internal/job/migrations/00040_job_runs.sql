@@ -17,6 +17,7 @@ CREATE TABLE job_runs (
     reason     TEXT   NOT NULL, -- the sentence that a user reads
     back_of    TEXT   NOT NULL, -- the run that this one takes back, or ''
     back_by    TEXT   NOT NULL, -- the run that takes this one back, or ''
+    back_args  TEXT   NOT NULL, -- JSON: how the way back was asked for
     asked      BIGINT NOT NULL, -- raised by every verb, so that what was decided before it is not begun after it
     asked_by   TEXT   NOT NULL,
     owner      TEXT   NOT NULL, -- the engine that works on it, or ''

@@ -1,0 +1,36 @@
+package rotation
+
+import (
+	"testing"
+
+	"keyturn/internal/remote"
+	"keyturn/internal/trust"
+)
+
+// Where a from= keeps us from asking the server, the file is read as that
+// release of OpenSSH reads it.
+func TestAcceptsElsewhere(t *testing.T) {
+	const blob = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJk2o9ZSFPpC5rVEUHrOMVJPGGJw9tKdUtpxmJFtPxHf"
+	key, _, err := trust.ParsePublicKey(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		options  string
+		old, now bool // as OpenSSH 8.4 and 9.2 would
+	}{
+		{`from="10.0.0.1"`, true, true},
+		{`from="10.0.0.1",expiry-time="20990101"`, true, true},
+		{`from="10.0.0.1",expiry-time="20990101Z"`, false, true},
+		{`from="10.0.0.1",nonsense`, false, false},
+		{`no-pty`, false, false}, // that server would have let us in
+	} {
+		files := []remote.File{{Content: []byte("# ours\n" + c.options + " " + blob + "\n")}}
+		if got := acceptsElsewhere(files, key, trust.OpenSSHVersion(8, 4)); got != c.old {
+			t.Errorf("%s: OpenSSH 8.4 accepts it elsewhere: %v", c.options, got)
+		}
+		if got := acceptsElsewhere(files, key, trust.OpenSSHVersion(9, 2)); got != c.now {
+			t.Errorf("%s: OpenSSH 9.2 accepts it elsewhere: %v", c.options, got)
+		}
+	}
+}
