@@ -53,6 +53,7 @@ var mayImport = map[string]string{
 
 	// throw-away servers, for the demo and for tests
 	"lab":      "",
+	"lab/sim":  "lab",
 	"test/lab": "lab need",
 
 	// what only tests import
@@ -62,12 +63,12 @@ var mayImport = map[string]string{
 
 // forTests may be imported by the tests of every package, which may also import
 // whatever their own package reaches in mayImport, however many arrows down.
-var forTests = []string{"need", "store/storetest", "lab"}
+var forTests = []string{"need", "store/storetest", "lab", "lab/sim"}
 
 // serveTests are the packages that are no tests themselves and run in none but
 // them (lab in the demo too). They may wait by polling, skip, and keep one
 // server for the whole test process.
-var serveTests = []string{"need", "store/storetest", "lab", "test/lab"}
+var serveTests = []string{"need", "store/storetest", "lab", "lab/sim", "test/lab"}
 
 // secretOf names the package whose business a module is, with those below it.
 // Nobody else imports it: that is what makes it possible to exchange it.
