@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -199,11 +200,13 @@ func (d *demo) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	names := map[string]string{}
 	for _, k := range keys {
 		if len(k.Identities) > 0 && len(k.Authorized) == len(d.servers) {
 			d.deploy = k.UUID
 		}
-		d.say("%-22s opens %d accounts, private half known in %d places, custody %s", k.Comment, len(k.Authorized), len(k.Identities), k.Custody)
+		names[k.UUID] = cmp.Or(k.Comment, "a key without a comment")
+		d.say("%-23s  opens %d accounts, private half known in %d places, custody %s", names[k.UUID], len(k.Authorized), len(k.Identities), k.Custody)
 	}
 	findings, err := list[findingJSON](ctx, d.client, "/findings", "findings", nil)
 	if err != nil {
@@ -211,7 +214,7 @@ func (d *demo) find(ctx context.Context) error {
 	}
 	for _, f := range findings {
 		if f.Kind == "orphaned" || f.Kind == "unknown" {
-			d.say("finding: %s: %s", f.Kind, f.Text)
+			d.say("%-23s  finding: %s: %s", names[f.Key], f.Kind, f.Text)
 		}
 	}
 	if d.deploy == "" {
@@ -405,6 +408,7 @@ func (d *demo) follow(ctx context.Context, run string, until func(runJSON) bool)
 	defer cancel()
 	since := int64(0)
 	for {
+		r = runJSON{} // what is not in an answer is not so any more
 		if err := d.client.call(ctx, "GET", fmt.Sprintf("/runs/%s?wait=5s&since=%d", run, since), nil, &r); err != nil {
 			return r, err
 		}

@@ -217,27 +217,47 @@ func printHost(w io.Writer, h hostJSON) error {
 		pairs = append(pairs, "credential", k.Key)
 	}
 	for _, n := range h.Scan.Notes {
-		pairs = append(pairs, "note", strings.TrimSpace(n.User+" "+n.Path+" "+n.Text))
+		pairs = append(pairs, "note", noteText(n.User, n.Path, n.Text))
 	}
 	return fields(w, pairs...)
 }
 
+// noteText is what a scan noted of a user's file; the text may name the file itself.
+func noteText(user, path, text string) string {
+	if path != "" && strings.Contains(text, path) {
+		return text
+	}
+	return strings.TrimSpace(user + " " + path + " " + text)
+}
+
 func hostChangeCommand(use, short, path, done string) *cobra.Command {
 	return &cobra.Command{
-		Use: use + " NAME", Short: short, Args: exactly(1), ValidArgsFunction: completeHosts,
+		Use: use + " NAME ...", Short: short, Args: atLeast(1), ValidArgsFunction: completeHosts,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := newClient()
 			if err != nil {
 				return err
 			}
-			var h hostJSON
-			if err := c.call(cmd.Context(), http.MethodPost, "/hosts/"+url.PathEscape(args[0])+path, nil, &h); err != nil {
-				return err
+			var changed []hostJSON
+			for _, name := range args {
+				var h hostJSON
+				if err := c.call(cmd.Context(), http.MethodPost, "/hosts/"+url.PathEscape(name)+path, nil, &h); err != nil {
+					return err
+				}
+				changed = append(changed, h)
 			}
-			return show(cmd, h, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, done, h.Name)
-				return err
-			})
+			print := func(w io.Writer) error {
+				for _, h := range changed {
+					if _, err := fmt.Fprintf(w, done, h.Name); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			if len(changed) == 1 {
+				return show(cmd, changed[0], print)
+			}
+			return show(cmd, changed, print)
 		},
 	}
 }

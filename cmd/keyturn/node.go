@@ -106,7 +106,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	}
 
 	n.reach = reach.New(n.store, keys, c.crash, c.log)
-	procedures := rotation.New(n.store, keys, n.reach).Procedures()
+	procedures := rotation.New(n.store, keys, n.reach, discovery.Judge).Procedures()
 	procedures = append(procedures, discovery.New(n.store, n.reach).Procedures()...)
 	if c.alter != nil {
 		c.alter(procedures)

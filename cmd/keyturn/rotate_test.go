@@ -3,10 +3,15 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
+
+func hasFinding(k keyJSON, kind string) bool {
+	return slices.ContainsFunc(k.Findings, func(f findingJSON) bool { return f.Kind == kind })
+}
 
 // The main job, on real servers: a key that several accounts accept, with
 // options, is rotated, and rolled back byte for byte.
@@ -27,10 +32,13 @@ func TestRotateAndRollBack(t *testing.T) {
 		before[i] = w.read(w.authorized(i))
 		_ = s
 	}
-	w.ok("key", "import", w.dir+"/deploy")
 	w.ok("scan", "--wait")
+	if k := w.key(deploy); !hasFinding(k, "orphaned") {
+		t.Errorf("the scan found of a key whose private half is nowhere %+v", k.Findings)
+	}
+	w.ok("key", "import", w.dir+"/deploy")
 	old := w.key(deploy)
-	if len(old.Authorized) != 3 || old.Custody != "held" {
+	if len(old.Authorized) != 3 || old.Custody != "held" || hasFinding(old, "orphaned") {
 		t.Fatalf("the scan found %+v", old)
 	}
 	preview := w.ok("rotate", old.UUID, "--dry-run")
@@ -65,7 +73,7 @@ func TestRotateAndRollBack(t *testing.T) {
 		}
 		w.nothingLeft(i)
 	}
-	if k := w.key(deploy); k.State != "rotated" || len(k.Authorized) != 0 || len(k.ReplacedBy) != 1 {
+	if k := w.key(deploy); k.State != "rotated" || len(k.Authorized) != 0 || len(k.ReplacedBy) != 1 || len(k.Findings) != 0 {
 		t.Errorf("the old key is %+v", k)
 	}
 

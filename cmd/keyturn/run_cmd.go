@@ -391,7 +391,11 @@ func (c *client) followTo(cmd *cobra.Command, id string, wait bool, wanted strin
 				return err
 			}
 		}
-		_, err := fmt.Fprintf(w, "run %s: %s %s\n", r.Run, r.State, plain(r.Reason))
+		state := r.State
+		if r.Reason != "" {
+			state += ", " + plain(r.Reason)
+		}
+		_, err := fmt.Fprintf(w, "run %s: %s\n", r.Run, state)
 		return err
 	}); err != nil {
 		return err
@@ -441,7 +445,8 @@ func (c *client) watchEach(cmd *cobra.Command, id string, each func(runJSON) err
 	const patience = time.Minute
 	since, lost := int64(0), time.Time{}
 	for {
-		err := c.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &r)
+		var now runJSON // what is not in an answer is not so any more
+		err := c.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &now)
 		if trust.KindOf(err) == trust.Unavailable && cmd.Context().Err() == nil {
 			if lost.IsZero() {
 				lost = time.Now()
@@ -457,7 +462,7 @@ func (c *client) watchEach(cmd *cobra.Command, id string, each func(runJSON) err
 		if err != nil {
 			return r, err
 		}
-		lost = time.Time{}
+		lost, r = time.Time{}, now
 		if r.Revision != since {
 			since = r.Revision
 			if err := each(r); err != nil {

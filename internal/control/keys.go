@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 
+	"keyturn/internal/discovery"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/keyring"
@@ -101,7 +102,10 @@ func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, p
 			return err
 		}
 		tx.Note("fingerprint", string(k.Public.Fingerprint()))
-		return p.keyring.Put(tx, k.ID, private)
+		if err := p.keyring.Put(tx, k.ID, private); err != nil {
+			return err
+		}
+		return discovery.Judge(tx, []trust.KeyID{k.ID})
 	})
 	return k, err
 }

@@ -297,6 +297,11 @@ func putAuthorized(tx *store.Tx, f FoundFile) (Delta, error) {
 			return Delta{}, err
 		}
 		d.Lost = append(d.Lost, name.key)
+		if count[name.key] == 0 {
+			if _, err := tx.Exec(sqlDropLineFindings, placeArgs(tx, f.Place, name.key)...); err != nil {
+				return Delta{}, err
+			}
+		}
 	}
 	d.Gained, d.Lost = compactSorted(d.Gained), compactSorted(d.Lost)
 	return d, insertRows(tx, sqlAddAuthorized, added)

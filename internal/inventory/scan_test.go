@@ -423,6 +423,34 @@ func TestIdentityPlaces(t *testing.T) {
 	})
 }
 
+// What was wrong with a line goes with the line, before the next scan.
+func TestFindingGoesWithItsLine(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		h := addHost(t, s, "web1", 1000)
+		f := authorizedFile(h.ID, "alice", 1, 2)
+		record(t, s, inventory.Scan{Host: h.ID, Complete: true, Files: []inventory.FoundFile{f}})
+		update(t, s, func(tx *store.Tx) error {
+			var found []inventory.Finding
+			for n := range 2 {
+				found = append(found, inventory.Finding{Kind: inventory.Unrestricted, Level: inventory.Warning, Key: userKeyID(n + 1), Line: n + 1, Place: f.Place})
+			}
+			_, err := inventory.SetHostFindings(tx, h.ID, found)
+			return err
+		})
+		update(t, s, func(tx *store.Tx) error {
+			_, err := inventory.PutFile(tx, authorizedFile(h.ID, "alice", 2))
+			return err
+		})
+		view(t, s, func(tx *store.Tx) error {
+			found, _, err := inventory.Findings(tx, inventory.FindingFilter{}, inventory.Page{})
+			if len(found) != 1 || found[0].Key != userKeyID(2) {
+				t.Errorf("findings are %+v", found)
+			}
+			return err
+		})
+	})
+}
+
 func TestRelationships(t *testing.T) {
 	both(t, func(t *testing.T, s *store.Store) {
 		web1, web2 := addHost(t, s, "web1", 1000), addHost(t, s, "web2", 1001)

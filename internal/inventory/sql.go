@@ -169,6 +169,7 @@ const (
 	sqlPutFinding = `INSERT INTO findings (tenant, id, scope, kind, level, key_id, host_id, login_user, path, line_no, text, since)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (tenant, id) DO UPDATE SET level = excluded.level,
 		host_id = excluded.host_id, login_user = excluded.login_user, path = excluded.path, line_no = excluded.line_no, text = excluded.text`
+	sqlDropLineFindings = `DELETE FROM findings WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4 AND key_id = $5`
 	sqlDropFinding      = `DELETE FROM findings WHERE tenant = $1 AND id = $2`
 	sqlSummarizeFinding = `SELECT kind, count(*) FROM findings WHERE tenant = $1 GROUP BY kind`
 )

@@ -8,6 +8,7 @@ import (
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
 	"keyturn/internal/store"
+	"keyturn/internal/trust"
 )
 
 // This file holds how a rotation goes back, ends, and goes on without a place.
@@ -48,11 +49,23 @@ func (ro *Rotator) started(tx *store.Tx, r job.Run) error {
 // by its own Undo, leaves the inventory as if it had not been; one that
 // another run took back has nothing left to undo.
 func (ro *Rotator) ended(tx *store.Tx, r job.Run, outcome job.State) error {
-	if outcome == job.Done || outcome == job.Partial && r.Direction == job.Forward {
-		return nil
+	if outcome != job.Done && (outcome != job.Partial || r.Direction != job.Forward) {
+		if _, err := inventory.UndoRun(tx, r.ID); err != nil {
+			return err
+		}
 	}
-	_, err := inventory.UndoRun(tx, r.ID)
-	return err
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return err
+	}
+	var moved []trust.KeyID
+	for _, p := range args.Pairs {
+		moved = append(moved, p.Old)
+		if p.New != "" {
+			moved = append(moved, p.New)
+		}
+	}
+	return ro.judge(tx, moved)
 }
 
 // backArgs are how the way back of a rotation was asked for.

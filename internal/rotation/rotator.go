@@ -13,6 +13,7 @@ import (
 	"keyturn/internal/reach"
 	"keyturn/internal/remote"
 	"keyturn/internal/store"
+	"keyturn/internal/trust"
 )
 
 // The names of this package's procedures, as runs show them.
@@ -30,11 +31,13 @@ type Rotator struct {
 	store   *store.Store
 	keyring *keyring.Keyring
 	reach   *reach.Reach
+	judge   func(*store.Tx, []trust.KeyID) error
 }
 
-// New returns a Rotator.
-func New(s *store.Store, k *keyring.Keyring, r *reach.Reach) *Rotator {
-	return &Rotator{store: s, keyring: k, reach: r}
+// New returns a Rotator. When a run ends, judge makes the findings of the keys that
+// it moved what follows from where they lie then.
+func New(s *store.Store, k *keyring.Keyring, r *reach.Reach, judge func(*store.Tx, []trust.KeyID) error) *Rotator {
+	return &Rotator{store: s, keyring: k, reach: r, judge: judge}
 }
 
 // Procedures returns the tables, for job.New.
