@@ -395,12 +395,35 @@ func (c *client) followTo(cmd *cobra.Command, id string, wait bool, wanted strin
 		if r.Reason != "" {
 			state += ", " + plain(r.Reason)
 		}
-		_, err := fmt.Fprintf(w, "run %s: %s\n", r.Run, state)
-		return err
+		if _, err := fmt.Fprintf(w, "run %s: %s\n", r.Run, state); err != nil {
+			return err
+		}
+		return c.printUntouched(cmd.Context(), w, r)
 	}); err != nil {
 		return err
 	}
 	return verdict(cmd, r, wanted)
+}
+
+// printUntouched says how many places a run that is done did not touch.
+func (c *client) printUntouched(ctx context.Context, w io.Writer, r runJSON) error {
+	if r.State != "done" && r.State != "partial" {
+		return nil
+	}
+	places, err := c.places(ctx, r)
+	if err != nil {
+		return err
+	}
+	untouched := 0
+	for _, p := range places {
+		if p.Untouched != "" {
+			untouched++
+		}
+	}
+	if untouched > 0 {
+		_, err = fmt.Fprintf(w, "%d places stay as they were, because the old key does not open them: keyturn run show %s\n", untouched, r.Run)
+	}
+	return err
 }
 
 // verdict fails the command unless the run came to what was asked for: to be

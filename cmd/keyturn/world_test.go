@@ -43,7 +43,13 @@ const testPassword = "correct horse battery staple"
 // enforced.
 func newWorld(t testing.TB, n int) *world {
 	t.Helper()
-	w := newServers(t, n)
+	return newWorldOf(t, make([]lab.Options, n)...)
+}
+
+// newWorldOf is newWorld with servers of one's own choice.
+func newWorldOf(t testing.TB, options ...lab.Options) *world {
+	t.Helper()
+	w := newServersOf(t, options...)
 	ops := w.opsKey()
 	w.start()
 	for _, s := range w.servers {
@@ -58,11 +64,15 @@ func newWorld(t testing.TB, n int) *world {
 // newServers starts n servers, and no node.
 func newServers(t testing.TB, n int) *world {
 	t.Helper()
+	return newServersOf(t, make([]lab.Options, n)...)
+}
+
+func newServersOf(t testing.TB, options ...lab.Options) *world {
+	t.Helper()
 	need.Program(t, "sshd", "openssh-server")
 	w := &world{t: t, dir: t.TempDir(), workers: 8}
-	var options []lab.Options
-	for i := range n {
-		options = append(options, lab.Options{Name: fmt.Sprintf("web%d", i+1), PenaltiesOff: true})
+	for i := range options {
+		options[i].Name, options[i].PenaltiesOff = fmt.Sprintf("web%d", i+1), true
 	}
 	var err error
 	if w.servers, err = lab.StartAll(t.Context(), filepath.Join(w.dir, "lab"), options); err != nil {

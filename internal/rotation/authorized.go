@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -399,7 +400,19 @@ func (ro *Rotator) sources(ctx context.Context, c cell, h *reach.Hands) ([]strin
 		if err != nil {
 			return nil, err
 		}
-		known = append(known, name)
+		known = append(known, addressesOf(ctx, name)...)
 	}
 	return known, nil
+}
+
+// addressesOf returns the addresses of a host, as a log has them. What a name
+// does not lead to stays unexplained.
+func addressesOf(ctx context.Context, name string) []string {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return []string{name}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	all, _ := net.DefaultResolver.LookupHost(ctx, name)
+	return all
 }

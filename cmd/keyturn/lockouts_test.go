@@ -1,0 +1,169 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyturn/internal/lab"
+	"keyturn/internal/need"
+	"keyturn/internal/trust"
+)
+
+// This file proves, on real servers, sentences of docs/lockouts.md that no other
+// test does.
+
+// heldKey authorizes a key on every server, one line of options for each, and
+// has Keyturn hold it.
+func (w *world) heldKey(public trust.PublicKey, path string, options ...string) keyJSON {
+	w.t.Helper()
+	for i, s := range w.servers {
+		if err := s.Authorize(public, options[i%len(options)]); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.ok("key", "import", path)
+	w.ok("scan", "--wait")
+	return w.key(public)
+}
+
+// keygen has ssh-keygen make a key of a type.
+func (w *world) keygen(kind, bits string) (path string, public trust.PublicKey) {
+	w.t.Helper()
+	keygen := need.Program(w.t, "ssh-keygen", "openssh-client")
+	path = filepath.Join(w.dir, kind+bits)
+	if out, err := exec.Command(keygen, "-q", "-t", kind, "-b", bits, "-N", "", "-C", kind+bits, "-f", path).CombinedOutput(); err != nil {
+		w.t.Fatal(err, string(out))
+	}
+	public, _, err := trust.ParsePublicKey(w.read(path + ".pub"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return path, public
+}
+
+// Where from= does not admit Keyturn, a login from Keyturn proves nothing: what is
+// proven is that sshd would take the new key from there, and the report says so.
+func TestSourceRestriction(t *testing.T) {
+	w := newWorld(t, 2)
+	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
+	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), `from="192.0.2.7"`, `from="127.0.0.0/8"`)
+	var r runJSON
+	w.json(&r, "rotate", k.UUID, "--wait", "--soak", "0s")
+	report := strings.Split(w.ok("run", "show", r.Run), "\n")
+	for _, want := range []string{"web1 authorized matched matched refused -", "web2 authorized login-here login-here refused -"} {
+		if !slices.ContainsFunc(report, func(l string) bool {
+			host, rest, _ := strings.Cut(l, ":")
+			return slices.Equal(append([]string{host}, strings.Fields(rest)[min(1, len(strings.Fields(rest))):]...), strings.Fields(want))
+		}) {
+			t.Errorf("the report lacks %q:\n%s", want, strings.Join(report, "\n"))
+		}
+	}
+	for i, options := range []string{`from="192.0.2.7" `, `from="127.0.0.0/8" `} {
+		if now := w.read(w.authorized(i)); !strings.Contains(now, "\n"+options) || strings.Contains(now, deploy.String()) {
+			t.Errorf("web%d holds\n%s", i+1, now)
+		}
+	}
+}
+
+// What a key of each type becomes: a server that takes the old one takes the new
+// one.
+func TestKeyTypesAreKept(t *testing.T) {
+	need.Long(t)
+	w := newWorld(t, 1)
+	for _, c := range []struct{ kind, bits, becomes string }{
+		{"rsa", "2048", "ssh-rsa (3072 bits)"},
+		{"rsa", "4096", "ssh-rsa (4096 bits)"},
+		{"ecdsa", "384", "ecdsa-sha2-nistp384 (384 bits)"},
+		{"ed25519", "256", "ssh-ed25519 (256 bits)"},
+	} {
+		path, public := w.keygen(c.kind, c.bits)
+		k := w.heldKey(public, path, "no-pty")
+		var r runJSON
+		w.json(&r, "rotate", k.UUID, "--wait", "--soak", "0s")
+		if got := w.ok("key", "show", r.Keys[0].New[0]); !strings.Contains(got, c.becomes) {
+			t.Errorf("a key of type %s and %s bits became\n%s", c.kind, c.bits, got)
+		}
+	}
+}
+
+// A key that a host no longer takes, for its type or its options, loses nothing
+// there: the place is not touched, and the report says why.
+func TestUntouchedWhereTheOldKeyFails(t *testing.T) {
+	w := newWorldOf(t, lab.Options{}, lab.Options{Config: []string{"PubkeyAcceptedAlgorithms ssh-ed25519"}}, lab.Options{})
+	path, public := w.keygen("ecdsa", "256")
+	k := w.heldKey(public, path, "", "", "no-such-option")
+	untouched := []string{w.read(w.authorized(1)), w.read(w.authorized(2))}
+	out := w.ok("rotate", k.UUID, "--wait", "--soak", "0s")
+	if !strings.Contains(out, "2 places stay as they were") {
+		t.Errorf("rotate says\n%s", out)
+	}
+	var runs []runJSON
+	w.json(&runs, "run", "list")
+	for i, was := range untouched {
+		if now := w.read(w.authorized(i + 1)); now != was {
+			t.Errorf("web%d holds\n%s\nwant as before\n%s", i+2, now, was)
+		}
+	}
+	if strings.Contains(w.read(w.authorized(0)), public.String()) {
+		t.Error("web1 still has the old key")
+	}
+	report := strings.Split(w.ok("run", "show", runs[0].Run), "\n")
+	for _, host := range []string{"web2:", "web3:"} {
+		if !slices.ContainsFunc(report, func(l string) bool {
+			return strings.HasPrefix(l, host) && strings.Contains(l, "refuses "+string(public.Fingerprint()))
+		}) {
+			t.Errorf("the report does not say why %s was not touched:\n%s", host, strings.Join(report, "\n"))
+		}
+	}
+}
+
+// Beside the file there is another source of keys, which goes on granting the old
+// one: the run does not call that done.
+func TestAuthorizedKeysCommandGoesOnGranting(t *testing.T) {
+	granted := filepath.Join(t.TempDir(), "granted")
+	if err := os.WriteFile(granted, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cat := need.Program(t, "cat", "coreutils")
+	w := newWorldOf(t, lab.Options{Config: []string{"AuthorizedKeysCommand " + cat + " " + granted, "AuthorizedKeysCommandUser root"}})
+	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
+	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), "no-pty")
+	if err := os.WriteFile(granted, []byte(deploy.String()+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--soak", "0s")
+	w.held(run.Run, "Disprove", "AuthorizedKeysCommand")
+	if err := os.WriteFile(granted, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+}
+
+// A key that may be in wrong hands does not come back by a rollback, unless
+// that is said.
+func TestCompromisedKeyStaysAway(t *testing.T) {
+	w := newWorld(t, 1)
+	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
+	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), "no-pty")
+	before := w.read(w.authorized(0))
+	w.ok("settings", "set", "rotation.soak", "0s")
+	w.ok("rotate", k.UUID, "--wait", "--compromised", "--yes")
+	rotated := w.read(w.authorized(0))
+	code, out, errs := w.try("rollback", k.UUID, "--wait")
+	if code == 0 || !strings.Contains(out+errs, "compromised") || !strings.Contains(errs, "--force") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if now := w.read(w.authorized(0)); now != rotated {
+		t.Errorf("a refused rollback changed the file to\n%s", now)
+	}
+	w.ok("rollback", k.UUID, "--wait", "--force")
+	if now := w.read(w.authorized(0)); now != before {
+		t.Errorf("the file is\n%s\nwant as before\n%s", now, before)
+	}
+}
