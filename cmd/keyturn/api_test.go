@@ -25,7 +25,7 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/tokens", map[string]any{"name": "x", "permissions": []string{"Keys Read"}, "expires": "1h"}, []string{"Tokens Write"}},
 		{"DELETE", "/tokens/0123456789abcdef0123456789abcdef", nil, []string{"Tokens Write"}},
 		{"POST", "/hosts", map[string]any{
-			"name": "web9", "address": "127.0.0.1:1", "login": "root", "private_key": private, "accept_new": true, "become": "none", "enforce": false,
+			"name": "web9", "address": "127.0.0.1:1", "login": "root", "private_key": private, "password": "secret", "accept_new": true, "become": "none", "enforce": false,
 		}, []string{"Hosts Write", "Keys Write"}},
 		{"DELETE", "/hosts/web9", nil, []string{"Hosts Write"}},
 		{"POST", "/hosts/web9/enforce", nil, []string{"Hosts Write"}},
@@ -142,6 +142,9 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","key":"` + someKey + `"}`, "no host key"},
 		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","key":"` + someKey + `","host_key":"ssh-ed25519 AAAA"}`, "public key"},
 		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:99999","login":"root","key":"` + someKey + `","accept_new":true}`, ""},
+		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","password":"secret"}`, "no host key"},
+		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","password":"` + strings.Repeat("x", 1025) + `","accept_new":true}`, ""},
+		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","password":"secret","key":"` + someKey + `","accept_new":true}`, "there is no key"},
 		{"POST", "/scans", `{"hosts":["nowhere"]}`, "there is no host"},
 		{"POST", "/scans", `{}`, "no host to scan"},
 		{"PUT", "/settings/rotation.soak", `{"value":"a while"}`, "is not a duration"},
@@ -213,5 +216,24 @@ func TestPermissions(t *testing.T) {
 	}
 	if status, _, raw := w.ask("", "GET", "/openapi.json", ""); status != 200 || !strings.Contains(raw, `"openapi":"3.1.0"`) {
 		t.Errorf("the API document: %d %.100s", status, raw)
+	}
+}
+
+// A password comes from standard input, which has one use.
+func TestPasswordOfStandardInput(t *testing.T) {
+	w := newWorld(t, 0)
+	for says, args := range map[string][]string{
+		"holds no password":            {"--password-stdin"},
+		"standard input can be one of": {"--password-stdin", "--passphrase-stdin", "--identity", w.ops},
+		"unknown flag: --password":     {"--password", "secret"},
+	} {
+		code, _, errs := w.try(append([]string{"host", "add", "web9", "--address", "127.0.0.1:1", "--login", "root", "--accept-new"}, args...)...)
+		if code == 0 || !strings.Contains(errs, says) {
+			t.Errorf("host add %v: exit %d, %s; want it to say %q", args, code, errs, says)
+		}
+	}
+	var hosts []hostJSON
+	if w.json(&hosts, "host", "list"); len(hosts) != 0 {
+		t.Errorf("hosts: %+v", hosts)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"keyturn/internal/trust"
 )
@@ -74,9 +76,9 @@ func hostCommand() *cobra.Command {
 func hostAddCommand() *cobra.Command {
 	in := map[string]any{}
 	var address, login, identity, key, become, hostKey string
-	var acceptNew, enforce, wait, passphrase bool
+	var acceptNew, enforce, wait, passphrase, password bool
 	cmd := &cobra.Command{
-		Use:   "add NAME --address HOST:PORT --login USER (--identity FILE | --key UUID) (--host-key KEY | --accept-new)",
+		Use:   "add NAME --address HOST:PORT --login USER (--identity FILE | --key UUID | --password-stdin) (--host-key KEY | --accept-new)",
 		Short: "Take in a host: log in once, read what it is, and keep the credential",
 		Long: `Take in a host. Keyturn logs in to one account with a private key that it keeps,
 sealed, from then on; as root, or with --become sudo or doas, it sees every
@@ -85,10 +87,19 @@ account, else that one.
 The host is known by its host key: given with --host-key, or with --accept-new
 whatever it presents first, which is a finding until "keyturn host confirm".
 
+With --password-stdin a password opens the account once, to put a line for a key
+there that opens it from then on: the one of --identity or --key, or else one
+that is made for this host. The password is read from standard input, kept in
+memory only, for 15 minutes at most, and never sent to a host whose key nobody
+has vouched for: with --accept-new, the enrolment waits for "keyturn host
+confirm". The line is the one thing that Keyturn changes on a host that is only
+watched.
+
 A host is first only watched; --enforce, or later "keyturn host enforce", lets
 Keyturn change it.`,
 		Example: `  keyturn host add web1 --address web1.example.com:22 --login root --identity ~/.ssh/ops --host-key "ssh-ed25519 AAAA..."
-  keyturn host add db1 --address 10.0.0.7:22 --login deploy --become sudo --identity ops --accept-new --enforce`,
+  keyturn host add db1 --address 10.0.0.7:22 --login deploy --become sudo --identity ops --accept-new --enforce
+  keyturn host add nas --address nas:22 --login admin --password-stdin --host-key "ssh-ed25519 AAAA..." < password-file`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := newClient()
@@ -101,15 +112,28 @@ Keyturn change it.`,
 					in[name] = v
 				}
 			}
+			if password && (passphrase || identity == "-") || passphrase && identity == "-" {
+				return &usageError{cmd.CommandPath(), errors.New("standard input can be one of a private key, its passphrase, and a password")}
+			}
 			if identity != "" {
 				if in["private_key"], err = readSecretFile(identity); err != nil {
 					return err
 				}
 			}
 			if passphrase {
-				if in["passphrase"], err = readPassphrase(cmd); err != nil {
+				if in["passphrase"], err = readSecret(cmd, "Passphrase"); err != nil {
 					return err
 				}
+			}
+			if password {
+				secret, err := readSecret(cmd, "Password")
+				if err != nil {
+					return err
+				}
+				if secret == "" {
+					return trust.Errorf(trust.Invalid, "standard input holds no password")
+				}
+				in["password"] = secret
 			}
 			var out struct {
 				Host hostJSON `json:"host"`
@@ -124,7 +148,7 @@ Keyturn change it.`,
 					return err
 				})
 			}
-			if _, err := c.watch(cmd, out.Run); err != nil {
+			if err := c.watchEnrolment(cmd, out.Run); err != nil {
 				return err
 			}
 			if err := c.call(cmd.Context(), http.MethodGet, "/hosts/"+url.PathEscape(out.Host.ID), nil, &out.Host); err != nil {
@@ -155,6 +179,7 @@ Keyturn change it.`,
 	f.StringVar(&identity, "identity", "", "private key file that opens the account")
 	f.StringVar(&key, "key", "", "or the uuid of a key that Keyturn holds")
 	f.BoolVar(&passphrase, "passphrase-stdin", false, "read the private key file's passphrase from standard input")
+	f.BoolVar(&password, "password-stdin", false, "read a password from standard input that opens the account once, to put a key there")
 	f.StringVar(&become, "become", "", "how that account becomes root: sudo or doas, without a password")
 	f.StringVar(&hostKey, "host-key", "", `the key that it presents, "ssh-ed25519 AAAA..."`)
 	f.BoolVar(&acceptNew, "accept-new", false, "trust whatever host key it presents first")
@@ -162,6 +187,21 @@ Keyturn change it.`,
 	f.BoolVar(&wait, "wait", true, "wait until it is enrolled")
 	require(cmd, "address", "login")
 	return cmd
+}
+
+// watchEnrolment follows the run that takes a host in, and says, once, what it is
+// that a person has to do.
+func (c *client) watchEnrolment(cmd *cobra.Command, id string) error {
+	said := false
+	_, err := c.watchEach(cmd, id, func(r runJSON) error {
+		if r.State != "waiting" || said {
+			return nil
+		}
+		said = true
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "waiting: %s\n", plain(r.Reason))
+		return err
+	})
+	return err
 }
 
 func hostListCommand() *cobra.Command {
@@ -388,8 +428,15 @@ func readSecretFile(path string) (string, error) {
 	return string(data), nil
 }
 
-// readPassphrase reads one line of standard input.
-func readPassphrase(cmd *cobra.Command) (string, error) {
+// readSecret reads one line of standard input, without an echo where that is a
+// terminal.
+func readSecret(cmd *cobra.Command, what string) (string, error) {
+	if f, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: ", what)
+		data, err := term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(cmd.ErrOrStderr())
+		return string(data), err
+	}
 	data, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 4096))
 	if err != nil {
 		return "", err

@@ -169,7 +169,7 @@ func keyImportCommand() *cobra.Command {
 				in["comment"] = comment
 			}
 			if passphrase {
-				if in["passphrase"], err = readPassphrase(cmd); err != nil {
+				if in["passphrase"], err = readSecret(cmd, "Passphrase"); err != nil {
 					return err
 				}
 			}

@@ -23,6 +23,9 @@ type AddHost struct {
 	// keyring; its zero value is none, and then Key names one that is there.
 	Identity keyring.Private
 	Key      trust.KeyID
+	// Password opens the account once, to put the key there, or where none is
+	// named one that is made for it. It is not stored.
+	Password string
 	// HostKey is the key by which the host is known. Without one, AcceptNew
 	// pins whatever it presents, and makes that a finding until it is
 	// confirmed.
@@ -32,64 +35,106 @@ type AddHost struct {
 	Enforce bool
 }
 
+// check refuses what no host can be added by.
+func (a AddHost) check() error {
+	switch {
+	case a.HostKey.IsZero() && !a.AcceptNew:
+		return trust.Errorf(trust.Invalid, "host %q: no host key is given", clip(a.Name)).WithField("host_key").
+			WithHint("give --host-key, as ssh-keyscan and the console of the host show it, or --accept-new to trust what it presents first")
+	case !a.HostKey.IsZero() && a.AcceptNew:
+		return trust.Errorf(trust.Invalid, "host %q: a host key is given, and the first one that it presents is to be accepted, too", clip(a.Name)).WithField("accept_new")
+	case !a.Identity.IsZero() && a.Key != "", a.Identity.IsZero() && a.Key == "" && a.Password == "":
+		return trust.Errorf(trust.Invalid, "host %q needs one credential: a private key, or the id of a key that Keyturn holds, or a password to put a key there", clip(a.Name)).WithField("identity")
+	}
+	return nil
+}
+
 // AddHost adds a host and starts the run that enrols it: that logs in once and
 // reads what it finds.
 func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h inventory.Host, run trust.RunID, err error) {
-	switch {
-	case a.HostKey.IsZero() && !a.AcceptNew:
-		return h, "", trust.Errorf(trust.Invalid, "host %q: no host key is given", clip(a.Name)).WithField("host_key").
-			WithHint("give --host-key, as ssh-keyscan and the console of the host show it, or --accept-new to trust what it presents first")
-	case !a.HostKey.IsZero() && a.AcceptNew:
-		return h, "", trust.Errorf(trust.Invalid, "host %q: a host key is given, and the first one that it presents is to be accepted, too", clip(a.Name)).WithField("accept_new")
-	case a.Identity.IsZero() == (a.Key == ""):
-		return h, "", trust.Errorf(trust.Invalid, "host %q needs one credential: a private key, or the id of a key that Keyturn holds", clip(a.Name)).WithField("identity")
+	if err := a.check(); err != nil {
+		return h, "", err
 	}
 	id := inventory.NewHostID()
-	err = p.update(ctx, actor, needs(identity.HostsWrite, identity.KeysWrite), "host.add", "host:"+string(id), func(tx *store.Tx) error {
-		key := a.Key
-		if !a.Identity.IsZero() {
-			k, err := inventory.PutKey(tx, inventory.Key{
-				Kind: inventory.UserKey, Public: a.Identity.Public(), Comment: a.Identity.Comment,
-				Custody: inventory.Held, Container: string(a.Identity.Container()),
-			})
+	if a.Password != "" {
+		if a.Identity.IsZero() && a.Key == "" {
+			if a.Identity, err = keyring.Generate(keyring.Spec{Type: "ed25519"}); err != nil {
+				return h, "", err
+			}
+			defer a.Identity.Wipe()
+			a.Identity.Comment = "keyturn"
+		}
+		// Lent before the commit, because the run may begin as soon as that stands.
+		if err := p.keyring.Lend(actor.Tenant, string(id), a.Password); err != nil {
+			return h, "", err
+		}
+		defer func() {
 			if err != nil {
-				return err
+				p.keyring.Take(actor.Tenant, string(id))
 			}
-			if err := p.keyring.Put(tx, k.ID, a.Identity); err != nil {
-				return err
-			}
-			key = k.ID
-		}
-		k, err := inventory.KeyByID(tx, key)
-		if err != nil {
-			return err
-		}
-		if k.Custody != inventory.Held {
-			return trust.Errorf(trust.Conflict, "Keyturn does not hold the private half of key %s", key).WithField("key").WithHint("keyturn key import FILE")
-		}
-		h = inventory.Host{
-			ID: id, Name: a.Name, Address: a.Address, User: a.User, Become: a.Become, Mode: inventory.Inventory,
-			Credentials: []inventory.Credential{{Key: key}},
-		}
-		if a.Enforce {
-			h.Mode = inventory.Enforced
-		}
-		if !a.HostKey.IsZero() {
-			h.Pins = []inventory.Pin{{Key: a.HostKey, Origin: inventory.Given}}
-		}
-		if h, err = inventory.AddHost(tx, h); err != nil {
-			return err
-		}
-		tx.Note("name", h.Name)
-		tx.Note("address", h.Address)
-		plan, err := discovery.PlanEnrol(h, a.AcceptNew)
-		if err != nil {
-			return err
-		}
-		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		}()
+	}
+	err = p.update(ctx, actor, needs(identity.HostsWrite, identity.KeysWrite), "host.add", "host:"+string(id), func(tx *store.Tx) error {
+		h, run, err = p.addHost(tx, actor, id, a)
 		return err
 	})
 	return h, run, p.wake(err)
+}
+
+// addHost is AddHost's part of a commit.
+func (p *Plane) addHost(tx *store.Tx, actor identity.Actor, id trust.HostID, a AddHost) (h inventory.Host, run trust.RunID, err error) {
+	key, err := p.credential(tx, a)
+	if err != nil {
+		return h, "", err
+	}
+	h = inventory.Host{
+		ID: id, Name: a.Name, Address: a.Address, User: a.User, Become: a.Become, Mode: inventory.Inventory,
+		Credentials: []inventory.Credential{{Key: key}},
+	}
+	if a.Enforce {
+		h.Mode = inventory.Enforced
+	}
+	if !a.HostKey.IsZero() {
+		h.Pins = []inventory.Pin{{Key: a.HostKey, Origin: inventory.Given}}
+	}
+	if h, err = inventory.AddHost(tx, h); err != nil {
+		return h, "", err
+	}
+	tx.Note("name", h.Name)
+	tx.Note("address", h.Address)
+	planEnrol := discovery.PlanEnrol
+	if a.Password != "" {
+		planEnrol = discovery.PlanEnrolByPassword
+	}
+	plan, err := planEnrol(h, a.AcceptNew)
+	if err != nil {
+		return h, "", err
+	}
+	run, err = p.engine.Create(tx, actor.Audit(), plan)
+	return h, run, err
+}
+
+// credential returns the key that is to open a host: one that comes with the
+// request, and goes into the keyring, or one that is held there.
+func (p *Plane) credential(tx *store.Tx, a AddHost) (trust.KeyID, error) {
+	if !a.Identity.IsZero() {
+		k, err := inventory.PutKey(tx, inventory.Key{
+			Kind: inventory.UserKey, Public: a.Identity.Public(), Comment: a.Identity.Comment,
+			Custody: inventory.Held, Container: string(a.Identity.Container()),
+		})
+		if err != nil {
+			return "", err
+		}
+		return k.ID, p.keyring.Put(tx, k.ID, a.Identity)
+	}
+	k, err := inventory.KeyByID(tx, a.Key)
+	if err != nil {
+		return "", err
+	}
+	if k.Custody != inventory.Held {
+		return "", trust.Errorf(trust.Conflict, "Keyturn does not hold the private half of key %s", a.Key).WithField("key").WithHint("keyturn key import FILE")
+	}
+	return a.Key, nil
 }
 
 // ListHosts lists hosts, sorted by name.
@@ -167,10 +212,27 @@ func (p *Plane) ConfirmHost(ctx context.Context, actor identity.Actor, nameOrID 
 		if err := discovery.JudgeHost(tx, h.ID); err != nil {
 			return err
 		}
+		if err := p.goOnEnrolling(tx, actor, h.ID); err != nil {
+			return err
+		}
 		now, err = inventory.HostByID(tx, h.ID)
 		return err
 	})
-	return now, err
+	return now, p.wake(err)
+}
+
+// goOnEnrolling lets an enrolment go on that waited for somebody to vouch for the
+// host's key.
+func (p *Plane) goOnEnrolling(tx *store.Tx, actor identity.Actor, host trust.HostID) error {
+	id, err := p.engine.Holder(tx, "host:"+string(host))
+	if err != nil || id == "" {
+		return err
+	}
+	r, err := p.engine.Get(tx, id)
+	if err != nil || r.Procedure != discovery.PasswordProcedure || r.State != job.Waiting {
+		return err
+	}
+	return p.engine.Resume(tx, actor.Audit(), id)
 }
 
 func (p *Plane) changeHost(ctx context.Context, actor identity.Actor, action, nameOrID string, fn func(*store.Tx, inventory.Host) error) error {

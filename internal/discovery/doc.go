@@ -23,11 +23,12 @@ import (
 
 // The names of this package's procedures, as runs show them.
 const (
-	EnrolProcedure = "enrol"
-	ScanProcedure  = "scan"
+	EnrolProcedure    = "enrol"
+	PasswordProcedure = "enrol-by-password"
+	ScanProcedure     = "scan"
 )
 
-// hosts is the list of targets of both.
+// hosts is the list of targets of all of them.
 const hosts job.List = "hosts"
 
 // A Discoverer runs the steps of this package's procedures.
@@ -47,6 +48,16 @@ func (d *Discoverer) Procedures() []job.Procedure {
 			Name: EnrolProcedure,
 			Steps: []job.Step{
 				{Name: "Pin", On: hosts, Do: d.pin},
+				{Name: "Enrol", On: hosts, Do: d.enrol},
+			},
+			Leave: leave,
+		},
+		{
+			Name: PasswordProcedure,
+			Steps: []job.Step{
+				{Name: "Pin", On: hosts, Do: d.pin},
+				{Name: "Vouch", On: hosts, Do: d.vouch},
+				{Name: "Authorize", On: hosts, Do: d.authorize},
 				{Name: "Enrol", On: hosts, Do: d.enrol},
 			},
 			Leave: leave,

@@ -11,6 +11,8 @@
 //	data keyset    one row per tenant, wrapped by the root keyset
 //	sealed bytes   AES-256-GCM under the data keyset, bound to (tenant, kind, id)
 //
+// Passwords for a single login are not sealed at all: see Lend.
+//
 // The root keyset stands between so that a KEK which answers over a network is
 // asked once, at start, and never inside a transaction, and so that another KEK
 // is one row rewritten. Keysets are Tink's: they rotate by construction, since
@@ -53,6 +55,7 @@ type Keyring struct {
 
 	mu    sync.Mutex
 	cache map[trust.TenantID]*cached // guarded by mu
+	lent  map[loan]lent              // guarded by mu; see Lend
 }
 
 // A cached data keyset saves the unwrapping, never the reading: it counts only
@@ -96,7 +99,7 @@ func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{store: s, root: root, handle: handle, cache: map[trust.TenantID]*cached{}}, nil
+	return &Keyring{store: s, root: root, handle: handle, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}}, nil
 }
 
 // Expected returns the name of the KEK that the database in s is sealed under,

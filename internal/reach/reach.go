@@ -71,7 +71,8 @@ type Hands struct {
 	*remote.Host
 	// Row is the host as the inventory had it when the connection was asked for.
 	Row inventory.Host
-	// OpenedBy is the key that opened the connection.
+	// OpenedBy is the key that opened the connection; empty where a password did,
+	// which is then not kept.
 	OpenedBy trust.KeyID
 
 	reach  *Reach
@@ -85,7 +86,7 @@ type Hands struct {
 func (h *Hands) Close() {
 	r := h.reach
 	r.mu.Lock()
-	if r.closed || h.conn.Broken() {
+	if r.closed || h.OpenedBy == "" || h.conn.Broken() {
 		r.mu.Unlock()
 		h.end()
 		return
@@ -142,6 +143,39 @@ func (r *Reach) Open(ctx context.Context, tenant trust.TenantID, host trust.Host
 		return nil, err // it names the host
 	}
 	return &Hands{Host: hands, Row: row, OpenedBy: trust.KeyID(conn.OpenedBy()), reach: r, tenant: tenant, conn: conn}, nil
+}
+
+// PasswordFor is how long a password waits for OpenByPassword.
+const PasswordFor = keyring.LendFor
+
+// OpenByPassword lends the one connection to a host that a password opens which
+// the keyring was lent by the host's id. The password goes to nobody but a host
+// whose key somebody has vouched for, and is gone after the call, whatever came
+// of it. Errors: those of Open; Conflict where the host's key was accepted on
+// first use, or the password is not there any more.
+func (r *Reach) OpenByPassword(ctx context.Context, tenant trust.TenantID, host trust.HostID) (*Hands, error) {
+	row, err := r.row(ctx, tenant, host)
+	if err != nil {
+		return nil, err
+	}
+	if len(row.Pins) == 0 || row.Unconfirmed() {
+		return nil, trust.Errorf(trust.Conflict, "nobody has vouched for the host key of %q: a password is not sent to it", row.Name).
+			WithHint("keyturn host confirm %s", row.Name)
+	}
+	password, ok := r.keyring.Take(tenant, string(host))
+	if !ok {
+		return nil, trust.Errorf(trust.Conflict, "the password of host %q is not known any more: it is never written down, and was used already, waited too long, or was given to a server that has been restarted since", row.Name)
+	}
+	conn, err := dial.Dial(ctx, target(row, row.User), []dial.Credential{dial.PasswordCredential("password", password)})
+	if err != nil {
+		return nil, describe(row, err)
+	}
+	hands, err := remote.Open(ctx, conn, row.Name, remote.Become(row.Become), r.hook)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return &Hands{Host: hands, Row: row, reach: r, tenant: tenant, conn: conn}, nil
 }
 
 // kept takes a connection out of those that are kept.

@@ -47,6 +47,7 @@ type node struct {
 	token  string
 	ops    keyFile // of Keyturn's own login
 	server *exec.Cmd
+	stdin  string // of the commands that are run
 }
 
 const password = "correct horse battery staple"
@@ -125,7 +126,7 @@ func (n *node) try(args ...string) (code int, stdout, stderr string) {
 	cmd := exec.CommandContext(ctx, n.bin, args...)
 	cmd.Env = append(os.Environ(), "KEYTURN_SERVER="+n.url, "KEYTURN_TOKEN="+n.token, "KEYTURN_USER=admin", "KEYTURN_PASSWORD="+password)
 	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(n.stdin), &out, &errs
 	begun := time.Now()
 	err := cmd.Run()
 	if len(args) > 1 && args[1] != "show" && args[1] != "list" {

@@ -75,6 +75,7 @@ type addHost struct {
 		PrivateKey string `json:"private_key,omitempty" maxLength:"65536" doc:"The private key file that opens the account"`
 		Passphrase string `json:"passphrase,omitempty" maxLength:"1024"`
 		Key        string `json:"key,omitempty" maxLength:"64" doc:"Or the id of a key that Keyturn holds"`
+		Password   string `json:"password,omitempty" maxLength:"1024" doc:"Or a password that opens the account once, to put a key there: the one that is named, or one that is made. Never stored, and not sent to a host whose key nobody has vouched for"`
 		HostKey    string `json:"host_key,omitempty" maxLength:"32768" doc:"type base64"`
 		AcceptNew  bool   `json:"accept_new,omitempty" doc:"Trust the host key that it presents first"`
 		Enforce    bool   `json:"enforce,omitempty" doc:"Let Keyturn change the host"`
@@ -150,7 +151,7 @@ func (d door) hostRoutes(a huma.API) {
 			b := in.Body
 			add := control.AddHost{
 				Name: b.Name, Address: b.Address, User: b.Login, Become: control.Become(b.Become),
-				AcceptNew: b.AcceptNew, Enforce: b.Enforce,
+				Password: b.Password, AcceptNew: b.AcceptNew, Enforce: b.Enforce,
 			}
 			var err error
 			if b.PrivateKey != "" {
