@@ -116,9 +116,9 @@ func timeFloor(tb testing.TB, s *store.Store, cells, workers int) time.Duration 
 // engine holds meanwhile: it must not grow with the number of targets.
 func TestSoakMemory(t *testing.T) {
 	if os.Getenv("KEYTURN_SOAK") == "" {
-		t.Log("100,000 targets only with KEYTURN_SOAK=1, here 5,000")
+		t.Log("100,000 targets only with KEYTURN_SOAK=1, here 2,000")
 	}
-	targets := 5_000
+	targets := 2_000
 	if os.Getenv("KEYTURN_SOAK") != "" {
 		targets = 100_000
 	}

@@ -32,8 +32,8 @@ type crashes struct {
 }
 
 // TestCrashEverywhere crashes the engine at each point that it passes, before
-// and after each commit and each effect, and starts another one, which goes on
-// or goes back. At every instant everybody can log in, nothing is done without
+// and after each commit and each effect (with -short, at every 13th of them), and
+// starts another one, which goes on or goes back. At every instant everybody can log in, nothing is done without
 // an intent in the journal or before the barrier, one crash makes at most one
 // step run twice, and the outcome is always the same.
 func TestCrashEverywhere(t *testing.T) {
@@ -44,11 +44,16 @@ func TestCrashEverywhere(t *testing.T) {
 		{name: "back by undo where the line was there", begin: refused, there: "s2", asked: true, want: WentBack, key: "old"},
 		{name: "back by another run", begin: readOnly, asked: true, want: WentBack, key: "old"},
 	}
+	stride := 1
+	if testing.Short() {
+		stride = 13
+	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			t.Run("sqlite", func(t *testing.T) {
 				url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
-				synctest.Test(t, func(t *testing.T) { mustSurvive(t, url, c, 1) })
+				synctest.Test(t, func(t *testing.T) { mustSurvive(t, url, c, stride) })
 			})
 			t.Run("postgres", func(t *testing.T) {
 				url := storetest.Postgres(t)
@@ -103,6 +108,7 @@ func TestMutations(t *testing.T) {
 		}},
 	} {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
 			url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
 			synctest.Test(t, func(t *testing.T) {
 				if _, failures := crashEverywhere(t, url, m.in, m.mutate, 1); len(failures) == 0 {
@@ -267,22 +273,13 @@ func (p *play) fail(format string, args ...any) {
 
 // tidy makes room for the next play, whatever became of this one.
 func (p *play) tidy() {
-	_ = verb(p.store, func(tx *store.Tx) error {
-		open, err := p.engine.List(tx, Filter{Open: true}, "", 0)
-		for _, s := range open {
-			r, err := selectRun(tx, s.ID)
-			if err != nil {
-				return err
-			}
-			r.state, r.backOf = Done, ""
-			if err := updateRun(tx, r); err != nil {
-				return err
-			}
-			if err := passExclusive(tx, r.id, ""); err != nil {
+	p.verb(func(tx *store.Tx) error {
+		for _, table := range []string{"job_runs", "job_targets", "job_journal", "job_due", "job_exclusive"} {
+			if _, err := tx.Exec(`DELETE FROM `+table+` WHERE tenant = $1`, tx.Tenant()); err != nil {
 				return err
 			}
 		}
-		return err
+		return nil
 	})
 }
 
@@ -392,9 +389,13 @@ func (p *play) barrier(point string) {
 				n = t.N
 			}
 		}
+		counts, err := countCellsByStage(tx, r)
+		if err != nil {
+			return err
+		}
 		here := stage{pos, r.table.wave(n)}
-		if counts, err := countStage(tx, r, here, d); err != nil || counts[CellIntended] < 1 || counts[CellIntended] > max(p.workers, 1) {
-			return fmt.Errorf("%d intended in the stage, %w", counts[CellIntended], err)
+		if intended := counts[d][here][CellIntended]; intended < 1 || intended > max(p.workers, 1) {
+			return fmt.Errorf("%d intended in the stage", intended)
 		}
 		start := top
 		if d == Backward {
@@ -405,18 +406,14 @@ func (p *play) barrier(point string) {
 			want := hi - lo
 			if d == Backward {
 				// Of what was begun, everything that has an Undo is undone.
-				forward, err := countStage(tx, r, s, Forward)
-				if err != nil {
-					return err
-				}
+				forward := counts[Forward][s]
 				want = forward[CellDone] + forward[CellFailed] + forward[CellWaiting] + forward[CellIntended]
 				if !r.table.Rows[s.row].Undo {
 					want = 0
 				}
 			}
-			counts, err := countStage(tx, r, s, d)
-			if err != nil || counts[CellDone] != want {
-				return fmt.Errorf("row %s, wave %d: %d done of %d, %w", r.table.Rows[s.row].Name, s.wave, counts[CellDone], want, err)
+			if done := counts[d][s][CellDone]; done != want {
+				return fmt.Errorf("row %s, wave %d: %d done of %d", r.table.Rows[s.row].Name, s.wave, done, want)
 			}
 		}
 		return nil
@@ -426,23 +423,27 @@ func (p *play) barrier(point string) {
 	}
 }
 
-// countStage counts the cells of a stage by state, one by one.
-func countStage(tx *store.Tx, r record, s stage, d Direction) (map[CellState]int, error) {
-	lo, hi := r.table.span(s)
-	rows, err := tx.Query(`SELECT state, COUNT(*) FROM job_journal WHERE tenant = $1 AND run = $2 AND direction = $3
-		AND pos = $4 AND n >= $5 AND n < $6 GROUP BY state`, r.tenant, r.id, d, s.row, lo, hi)
+// countCellsByStage counts the cells of a run one by one, by direction, stage
+// and state.
+func countCellsByStage(tx *store.Tx, r record) (map[Direction]map[stage]map[CellState]int, error) {
+	rows, err := tx.Query(`SELECT direction, pos, n, state FROM job_journal WHERE tenant = $1 AND run = $2`, r.tenant, r.id)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	counts := map[CellState]int{}
+	counts := map[Direction]map[stage]map[CellState]int{Forward: {}, Backward: {}}
 	for rows.Next() {
+		var d Direction
+		var pos, n int
 		var state CellState
-		var n int
-		if err := rows.Scan(&state, &n); err != nil {
+		if err := rows.Scan(&d, &pos, &n, &state); err != nil {
 			return nil, err
 		}
-		counts[state] = n
+		at := stage{pos, r.table.wave(n)}
+		if counts[d][at] == nil {
+			counts[d][at] = map[CellState]int{}
+		}
+		counts[d][at][state]++
 	}
 	return counts, rows.Err()
 }
@@ -458,14 +459,14 @@ func (p *play) counted(point string) {
 		if err != nil || r.direction == Backward && point == "before claim" {
 			return err // where what a crash cut off may still be of the way forward
 		}
+		counts, err := countCellsByStage(tx, r)
+		if err != nil {
+			return err
+		}
 		for i, c := range d.Rows {
 			all := map[CellState]int{}
 			for wave := range r.table.waves(c.On) {
-				counts, err := countStage(tx, r, stage{i, wave}, r.direction)
-				if err != nil {
-					return err
-				}
-				for state, n := range counts {
+				for state, n := range counts[r.direction][stage{i, wave}] {
 					all[state] += n
 				}
 			}

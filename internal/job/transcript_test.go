@@ -35,6 +35,7 @@ func TestTranscripts(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".txt")
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			t.Run("sqlite", func(t *testing.T) {
 				url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
 				synctest.Test(t, func(t *testing.T) { replay(t, file, url, *update) })
@@ -162,7 +163,7 @@ func (th *theater) do(command string, words []string) error {
 	switch command {
 	case "world": // servers=3 clients=2 workers=1: what there is
 		th.world = newWorld(number("servers", 3), number("clients", 2))
-		th.options = Options{Workers: number("workers", 1), Log: quiet(), Hook: th.hook, Sole: true, Installation: "test"}
+		th.options = Options{Workers: number("workers", 1), Log: quiet(), Hook: th.hook, Sole: true, Lease: time.Hour, Installation: "test"}
 		th.world.skip, th.world.undone = slices.Contains(words, "skip"), slices.Contains(words, "undone")
 		th.make()
 	case "start":

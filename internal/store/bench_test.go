@@ -87,3 +87,33 @@ func syncTime(b *testing.B) time.Duration {
 	slices.Sort(times)
 	return times[len(times)/2]
 }
+
+// BenchmarkLimit reads one row, by a limit that is a parameter. "x-literal" is
+// how many times as long that takes as with the number in the query: about 1,
+// unless the statement is prepared again for each value.
+func BenchmarkLimit(b *testing.B) {
+	s := storetest.Open(b, schemas...)
+	read := func(limit string, args ...any) time.Duration {
+		begun := time.Now()
+		err := s.View(context.Background(), storetest.Tenant, func(tx *store.Tx) error {
+			for range b.N {
+				rows, err := tx.Query(`SELECT id, n FROM things WHERE tenant = $1 ORDER BY id LIMIT `+limit, args...)
+				if err != nil {
+					return err
+				}
+				if err := rows.Close(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(begun)
+	}
+	parameter := read("$2", storetest.Tenant, 10)
+	literal := read("10", storetest.Tenant)
+	b.ReportMetric(float64(parameter)/float64(b.N), "ns/op")
+	b.ReportMetric(float64(parameter)/float64(literal), "x-literal")
+}
