@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
 
 	"keyturn/internal/dial"
 	"keyturn/internal/lab"
@@ -174,7 +175,7 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 		}
 		d.say("%s is %s at %s", h.Name, strings.TrimPrefix(h.Server, "SSH-2.0-"), h.Address)
 	}
-	d.watcher = watch(d.servers[0])
+	d.watcher = watch(d.servers)
 	return nil
 }
 
@@ -523,52 +524,65 @@ func newIdentity(path, comment string) (trust.PublicKey, string, error) {
 	return public, string(text), os.WriteFile(path+".pub", []byte(public.String()+" "+comment+"\n"), 0o644)
 }
 
-// A watcher logs in to a server over and over, each time with one read of the
-// bytes that an identity file holds at that instant: as a client would that has
-// no other key, and nobody to ask.
+// A watcher logs in to servers in turn, twenty times a second, each time with one
+// read of the bytes that an identity file holds at that instant: as a client would
+// that has no other key, and nobody to ask.
 type watcher struct {
 	logins, refused atomic.Int64
 	cancel          context.CancelFunc
 	done            chan struct{}
 }
 
-// watch starts a watcher of the identity file on s.
-func watch(s *lab.Server) *watcher {
+// maxWatching is how many logins of a watcher may be under way: on a machine that
+// is slower it logs in less often.
+const maxWatching = 8
+
+// watch starts a watcher of the identity file on the first of servers.
+func watch(servers []*lab.Server) *watcher {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watcher{cancel: cancel, done: make(chan struct{})}
-	identity := filepath.Join(s.Home(), ".ssh", "id_ed25519")
-	target := dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}
+	identity := filepath.Join(servers[0].Home(), ".ssh", "id_ed25519")
 	go func() {
 		defer close(w.done)
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
-		for {
+		var under errgroup.Group
+		under.SetLimit(maxWatching)
+		for n := 0; ; n++ {
 			select {
 			case <-ctx.Done():
+				_ = under.Wait()
 				return
 			case <-tick.C:
 			}
-			text, err := os.ReadFile(identity)
-			if err != nil {
-				w.refused.Add(1)
-				continue
-			}
-			signer, err := ssh.ParsePrivateKey(text)
-			if err != nil {
-				w.refused.Add(1)
-				continue
-			}
-			outcome, err := dial.Prove(ctx, target, signer)
-			if ctx.Err() != nil {
-				return
-			}
-			w.logins.Add(1)
-			if err != nil || outcome != dial.Accepted {
-				w.refused.Add(1)
-			}
+			under.TryGo(func() error {
+				w.login(ctx, identity, servers[n%len(servers)])
+				return nil
+			})
 		}
 	}()
 	return w
+}
+
+func (w *watcher) login(ctx context.Context, identity string, s *lab.Server) {
+	text, err := os.ReadFile(identity)
+	if err != nil {
+		w.refused.Add(1)
+		return
+	}
+	signer, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		w.refused.Add(1)
+		return
+	}
+	outcome, err := dial.Prove(ctx, dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}, signer)
+	if ctx.Err() != nil {
+		return
+	}
+	w.logins.Add(1)
+	if err != nil || outcome != dial.Accepted {
+		w.refused.Add(1)
+	}
 }
 
 // stop ends the watcher and returns how often it logged in, and in vain.

@@ -36,10 +36,17 @@ func killAtRandom(t *testing.T, kills int) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	f := newFleet(t, 6, rand.New(rand.NewPCG(seed, 0)))
-	clients := watch(f.servers[0])
+	clients := watch(f.servers)
 	defer clients.stop()
 	files := f.observe()
 	defer files.stop()
+
+	// How long a rotation takes that nobody kills, and which then is taken back.
+	begun := time.Now()
+	unkilled, was := f.rotate(f.current()), f.current()
+	f.settle(unkilled)
+	whole := time.Since(begun)
+	f.settle(f.back(unkilled, was))
 
 	back, rounds := 0, 0
 	hit := map[string]int{} // how many kills found a run in a row
@@ -47,8 +54,9 @@ func killAtRandom(t *testing.T, kills int) {
 		before, old := f.identity(), f.current()
 		run := f.rotate(old)
 		last, takenBack := run, false
+		f.since = time.Now()
 		for range 1 + f.random.IntN(4) {
-			f.kill(time.Duration(f.random.Int64N(int64(2 * time.Second))))
+			f.kill(time.Duration(f.random.Int64N(int64(whole))))
 			killed++
 			f.start()
 			r := f.run(last)
@@ -79,10 +87,13 @@ func killAtRandom(t *testing.T, kills int) {
 	}
 	reads := files.stop()
 	logins, refused := clients.stop()
-	if refused > 0 || logins < int64(5*kills) {
+	if refused > 0 || logins < int64(20*kills) {
 		t.Errorf("the client was refused %d times in %d logins", refused, logins)
 	}
-	t.Logf("%d kills in %d rotations, %d of them taken back; %d logins, %d refused; %d reads of files; killed in %v", kills, rounds, back, logins, refused, reads, hit)
+	if len(hit) < min(kills/3, 10) {
+		t.Errorf("kills met runs only in %v", hit)
+	}
+	t.Logf("%d kills in %d rotations, %d of them taken back; %d logins, %d refused; %d reads of files; a rotation takes %s; killed in %v", kills, rounds, back, logins, refused, reads, whole.Round(time.Millisecond), hit)
 }
 
 // A fleet is a server process that can be killed, and hosts on which one deploy
@@ -96,7 +107,7 @@ type fleet struct {
 	binary  string
 	daemon  *exec.Cmd
 	client  *client
-	since   time.Time
+	since   time.Time // when the server began to serve, or the rotation began that is to be hit
 }
 
 // deployComment marks the lines that are Keyturn's to change.
@@ -250,7 +261,7 @@ func (f *fleet) rotate(key trust.PublicKey) string {
 		f.t.Fatalf("key %s is known in %d accounts and %d identities", k.Fingerprint, len(k.Authorized), len(k.Identities))
 	}
 	var out startedJSON
-	f.must(f.client.call(f.t.Context(), "POST", "/rotations", map[string]any{"keys": []string{k.UUID}, "soak": "0s", "share": true}, &out))
+	f.must(f.client.call(f.t.Context(), "POST", "/rotations", map[string]any{"keys": []string{k.UUID}, "soak": "1s", "share": true}, &out))
 	return out.Run
 }
 
