@@ -35,7 +35,7 @@ func TestSoakKill(t *testing.T) {
 func killAtRandom(t *testing.T, kills int) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	f := newFleet(t, 6, rand.New(rand.NewPCG(seed, 0)))
+	f := newFleet(t, 6, rand.New(rand.NewPCG(seed, 0)), "")
 	clients := watch(f.servers)
 	defer clients.stop()
 	files := f.observe()
@@ -99,24 +99,27 @@ func killAtRandom(t *testing.T, kills int) {
 // A fleet is a server process that can be killed, and hosts on which one deploy
 // key opens every account, with lines of others around it.
 type fleet struct {
-	t       *testing.T
-	dir     string
-	random  *rand.Rand
-	servers []*lab.Server
-	around  []string // each authorized_keys file, with %s for the deploy key
-	binary  string
-	daemon  *exec.Cmd
-	client  *client
-	since   time.Time // when the server began to serve, or the rotation began that is to be hit
+	t        *testing.T
+	dir      string
+	random   *rand.Rand
+	servers  []*lab.Server
+	around   []string // each authorized_keys file, with %s for the deploy key
+	binary   string
+	daemon   *exec.Cmd
+	data     string // the server's directory
+	database string // URL, or empty for SQLite in data
+	client   *client
+	since    time.Time // when the server began to serve, or the rotation began that is to be hit
 }
 
 // deployComment marks the lines that are Keyturn's to change.
 const deployComment = "deploy@ci"
 
-func newFleet(t *testing.T, n int, random *rand.Rand) *fleet {
+func newFleet(t *testing.T, n int, random *rand.Rand, database string) *fleet {
 	t.Helper()
 	need.Program(t, "sshd", "openssh-server")
-	f := &fleet{t: t, dir: t.TempDir(), random: random}
+	f := &fleet{t: t, dir: t.TempDir(), random: random, database: database}
+	f.data = filepath.Join(f.dir, "data")
 	f.binary = filepath.Join(f.dir, "keyturn")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", f.binary, ".")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -216,7 +219,7 @@ func (f *fleet) must(err error) {
 // start starts "keyturn serve"; the first time, it makes a token.
 func (f *fleet) start() {
 	f.t.Helper()
-	f.daemon = exec.Command(f.binary, "serve", "--data", filepath.Join(f.dir, "data"), "--kek-file", filepath.Join(f.dir, "etc", "kek"), "--http", "127.0.0.1:0")
+	f.daemon = exec.Command(f.binary, "serve", "--data", f.data, "--database", f.database, "--kek-file", filepath.Join(f.dir, "etc", "kek"), "--http", "127.0.0.1:0")
 	f.daemon.Env = append(os.Environ(), "KEYTURN_ADMIN_PASSWORD="+testPassword)
 	f.daemon.SysProcAttr = dieWithParent()
 	log, err := f.daemon.StderrPipe()
