@@ -25,7 +25,7 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/tokens", map[string]any{"name": "x", "permissions": []string{"Keys Read"}, "expires": "1h"}, []string{"Tokens Write"}},
 		{"DELETE", "/tokens/0123456789abcdef0123456789abcdef", nil, []string{"Tokens Write"}},
 		{"POST", "/hosts", map[string]any{
-			"name": "web9", "address": "127.0.0.1:1", "login": "root", "private_key": private, "password": "secret", "accept_new": true, "become": "none", "enforce": false,
+			"name": "web9", "address": "127.0.0.1:1", "login": "root", "private_key": private, "password": "secret", "accept_new": true, "become": "none", "enforce": false, "dry_run": false,
 		}, []string{"Hosts Write", "Keys Write"}},
 		{"DELETE", "/hosts/web9", nil, []string{"Hosts Write"}},
 		{"POST", "/hosts/web9/enforce", nil, []string{"Hosts Write"}},

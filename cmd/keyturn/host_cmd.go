@@ -66,7 +66,7 @@ type findingJSON struct {
 
 func hostCommand() *cobra.Command {
 	return parent("host", "Add hosts, and say what may be done to them",
-		hostAddCommand(), hostListCommand(), hostShowCommand(),
+		hostAddCommand(), hostImportCommand(), hostListCommand(), hostShowCommand(),
 		hostChangeCommand("enforce", "Let Keyturn change a host", "/enforce", "%s may be changed now\n"),
 		hostChangeCommand("inventory", "Have Keyturn only watch a host", "/inventory", "%s is only watched now\n"),
 		hostConfirmCommand(), hostRemoveCommand(),

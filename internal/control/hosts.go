@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"keyturn/internal/discovery"
@@ -33,7 +34,12 @@ type AddHost struct {
 	AcceptNew bool
 	// Enforce lets the host be changed from the start.
 	Enforce bool
+	// DryRun finds out whether the host could be added, and adds nothing.
+	DryRun bool
 }
+
+// errDry takes back what a dry run did.
+var errDry = errors.New("dry run")
 
 // check refuses what no host can be added by.
 func (a AddHost) check() error {
@@ -50,20 +56,21 @@ func (a AddHost) check() error {
 }
 
 // AddHost adds a host and starts the run that enrols it: that logs in once and
-// reads what it finds.
+// reads what it finds. A dry run does the same and takes it back, so that it is
+// refused for what the host would be.
 func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h inventory.Host, run trust.RunID, err error) {
 	if err := a.check(); err != nil {
 		return h, "", err
 	}
 	id := inventory.NewHostID()
-	if a.Password != "" {
-		if a.Identity.IsZero() && a.Key == "" {
-			if a.Identity, err = keyring.Generate(keyring.Spec{Type: "ed25519"}); err != nil {
-				return h, "", err
-			}
-			defer a.Identity.Wipe()
-			a.Identity.Comment = "keyturn"
+	if a.Identity.IsZero() && a.Key == "" { // so there is a password, by which one is put there
+		if a.Identity, err = keyring.Generate(keyring.Spec{Type: "ed25519"}); err != nil {
+			return h, "", err
 		}
+		defer a.Identity.Wipe()
+		a.Identity.Comment = "keyturn"
+	}
+	if a.Password != "" && !a.DryRun {
 		// Lent before the commit, because the run may begin as soon as that stands.
 		if err := p.keyring.Lend(actor.Tenant, string(id), a.Password); err != nil {
 			return h, "", err
@@ -76,8 +83,14 @@ func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h
 	}
 	err = p.update(ctx, actor, needs(identity.HostsWrite, identity.KeysWrite), "host.add", "host:"+string(id), func(tx *store.Tx) error {
 		h, run, err = p.addHost(tx, actor, id, a)
+		if err == nil && a.DryRun {
+			err = errDry
+		}
 		return err
 	})
+	if errors.Is(err, errDry) {
+		return h, "", nil
+	}
 	return h, run, p.wake(err)
 }
 

@@ -79,12 +79,13 @@ type addHost struct {
 		HostKey    string `json:"host_key,omitempty" maxLength:"32768" doc:"type base64"`
 		AcceptNew  bool   `json:"accept_new,omitempty" doc:"Trust the host key that it presents first"`
 		Enforce    bool   `json:"enforce,omitempty" doc:"Let Keyturn change the host"`
+		DryRun     bool   `json:"dry_run,omitempty" doc:"Find out whether the host could be added, and add nothing"`
 	}
 }
 
 type addedHost struct {
 	Host host   `json:"host"`
-	Run  string `json:"run" doc:"The run that enrols it"`
+	Run  string `json:"run,omitempty" doc:"The run that enrols it; absent from a dry run"`
 }
 
 // ByHost names a host in a path.
@@ -151,7 +152,7 @@ func (d door) hostRoutes(a huma.API) {
 			b := in.Body
 			add := control.AddHost{
 				Name: b.Name, Address: b.Address, User: b.Login, Become: control.Become(b.Become),
-				Password: b.Password, AcceptNew: b.AcceptNew, Enforce: b.Enforce,
+				Password: b.Password, AcceptNew: b.AcceptNew, Enforce: b.Enforce, DryRun: b.DryRun,
 			}
 			var err error
 			if b.PrivateKey != "" {
