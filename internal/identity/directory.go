@@ -29,6 +29,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alexedwards/argon2id"
+
 	"keyturn/internal/audit"
 	"keyturn/internal/keyring"
 	"keyturn/internal/store"
@@ -64,13 +66,18 @@ type Directory struct {
 // Open returns the Directory of a database. The keyring seals the key of service
 // tokens.
 func Open(s *store.Store, k *keyring.Keyring, o Options) (*Directory, error) {
+	return open(s, k, o, params)
+}
+
+// open is Open with what hashing a password costs.
+func open(s *store.Store, k *keyring.Keyring, o Options, cost *argon2id.Params) (*Directory, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	h, err := newHasher(params)
+	h, err := newHasher(cost)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,9 @@ import (
 // cheap is how tests hash that are not about hashing.
 var cheap = &argon2id.Params{Memory: 64, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32}
 
+// schemas are those of the tables that a Directory needs.
+var schemas = []fs.FS{keyring.Schema, Schema}
+
 // A clock is set by hand.
 type clock struct {
 	mu  sync.Mutex
@@ -63,7 +66,7 @@ func both(t *testing.T, test func(*testing.T, *world)) {
 		w.dir = dir
 		test(t, w)
 	})
-	t.Run("postgres", func(t *testing.T) { test(t, newWorld(t, storetest.Postgres(t))) })
+	t.Run("postgres", func(t *testing.T) { test(t, newWorld(t, storetest.Postgres(t, schemas...))) })
 }
 
 func newWorld(t *testing.T, url string) *world {
@@ -80,7 +83,7 @@ func emptyWorld(t *testing.T, url string) *world {
 	c := &clock{now: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)}
 	var ring *keyring.Keyring
 	s, err := store.Open(t.Context(), store.Options{
-		URL: url, Schema: []fs.FS{keyring.Schema, Schema}, Now: c.Now,
+		URL: url, Schema: schemas, Now: c.Now,
 		Personal: func(tx *store.Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error) {
 			return ring.SealPersonal(tx, tenant, person, plain)
 		},
@@ -91,9 +94,7 @@ func emptyWorld(t *testing.T, url string) *world {
 	must(t, err)
 	ring, err = keyring.Open(t.Context(), s, kek)
 	must(t, err)
-	d, err := Open(s, ring, Options{Now: c.Now, Log: slog.New(slog.DiscardHandler)})
-	must(t, err)
-	d.hasher, err = newHasher(cheap)
+	d, err := open(s, ring, Options{Now: c.Now, Log: slog.New(slog.DiscardHandler)}, cheap)
 	must(t, err)
 	return &world{Directory: d, t: t, clock: c}
 }
@@ -191,7 +192,7 @@ func field(l audit.Leaf, name string) string {
 func TestFirst(t *testing.T) {
 	for name, url := range map[string]func() string{
 		"sqlite":   func() string { return "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db") },
-		"postgres": func() string { return storetest.Postgres(t) },
+		"postgres": func() string { return storetest.Postgres(t, schemas...) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := emptyWorld(t, url())
@@ -234,7 +235,7 @@ func TestFirst(t *testing.T) {
 func TestFirstRaces(t *testing.T) {
 	for name, url := range map[string]func() string{
 		"sqlite":   func() string { return "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db") },
-		"postgres": func() string { return storetest.Postgres(t) },
+		"postgres": func() string { return storetest.Postgres(t, schemas...) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := emptyWorld(t, url())

@@ -213,7 +213,7 @@ func TestStolenDatabase(t *testing.T) {
 	})
 	t.Run("postgres", func(t *testing.T) {
 		dump := need.Program(t, "pg_dump", "postgresql-client")
-		url := storetest.Postgres(t)
+		url := storetest.Postgres(t, schemas...)
 		found := secrets(t, newWorld(t, url))
 		cmd := exec.Command(dump, "--enable-row-security", url)
 		cmd.Env = append(os.Environ(), "PGOPTIONS=-c keyturn.tenant=*") // of every tenant

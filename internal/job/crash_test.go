@@ -56,7 +56,7 @@ func TestCrashEverywhere(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { mustSurvive(t, url, c, stride) })
 			})
 			t.Run("postgres", func(t *testing.T) {
-				url := storetest.Postgres(t)
+				url := storetest.Postgres(t, Schema)
 				synctest.Test(t, func(t *testing.T) { mustSurvive(t, url, c, 13) })
 			})
 		})

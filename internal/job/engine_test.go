@@ -24,7 +24,7 @@ func onBoth(t *testing.T, test func(t *testing.T, s *store.Store)) {
 		synctest.Test(t, func(t *testing.T) { test(t, storetest.OpenURL(t, url, Schema)) })
 	})
 	t.Run("postgres", func(t *testing.T) {
-		url := storetest.Postgres(t)
+		url := storetest.Postgres(t, Schema)
 		synctest.Test(t, func(t *testing.T) { test(t, storetest.OpenURL(t, url, Schema)) })
 	})
 }

@@ -41,7 +41,7 @@ func TestTranscripts(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { replay(t, file, url, *update) })
 			})
 			t.Run("postgres", func(t *testing.T) {
-				url := storetest.Postgres(t)
+				url := storetest.Postgres(t, Schema)
 				synctest.Test(t, func(t *testing.T) { replay(t, file, url, false) })
 			})
 		})

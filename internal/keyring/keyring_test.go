@@ -724,7 +724,7 @@ func TestStolenData(t *testing.T) {
 	})
 	t.Run("postgres", func(t *testing.T) {
 		dump := need.Program(t, "pg_dump", "postgresql-client")
-		url := storetest.Postgres(t)
+		url := storetest.Postgres(t, schemas...)
 		fill(t, storetest.OpenURL(t, url, schemas...))
 		cmd := exec.Command(dump, "--enable-row-security", url)
 		cmd.Env = append(os.Environ(), "PGOPTIONS=-c keyturn.tenant=*") // of every tenant

@@ -26,38 +26,43 @@ func agreesWithSSHD(t *testing.T, p sshdProgram) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "authorized_keys")
 	server, version := p.start(t, dir, "authorized_keys"), p.version
-	logins, accepted := 0, 0
+	keys, accepted := 0, 0
 	for _, name := range corpusFiles(t, "authorized_keys") {
 		text, named := corpus(t, name)
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		f := ParseAuthorizedKeys(text)
-		for _, k := range append(named, namedKey{"ed25519", "nobody"}) {
-			signer := testSigner(t, k.kind, k.name)
-			if signer == nil {
-				continue
-			}
-			sources := []string{"127.0.0.1"}
-			if bytes.Contains(text, []byte("from=")) {
-				sources = append(sources, "127.0.0.2")
-			}
-			for _, source := range sources {
+		sources := []string{"127.0.0.1"}
+		if bytes.Contains(text, []byte("from=")) {
+			sources = append(sources, "127.0.0.2")
+		}
+		for _, source := range sources {
+			var refused []ssh.Signer // offered in one login, which fails if each is refused
+			for _, k := range append(named, namedKey{"ed25519", "nobody"}) {
+				signer := testSigner(t, k.kind, k.name)
+				if signer == nil {
+					continue
+				}
+				keys++
 				v := WouldAccept([]*AuthorizedKeys{f}, Attempt{
 					Key: PublicKeyOf(signer.PublicKey()), User: server.user, Addr: mustAddr(t, source), Time: time.Now(), Server: version,
 				})
-				got := server.loginLine(t, signer, source, path)
-				logins++
-				if got > 0 {
-					accepted++
+				if !v.Accepted {
+					refused = append(refused, signer)
+					continue
 				}
-				if want := v.By.Line + 1; got != want || v.Accepted != (got > 0) {
+				accepted++
+				if got, want := server.loginLine(t, source, path, signer), v.By.Line+1; got != want {
 					t.Errorf("%s: %s of %s from %s: sshd accepts it by line %d, WouldAccept by line %d (%s)", name, k.kind, k.name, source, got, want, v.Why)
 				}
 			}
+			if line := server.loginLine(t, source, path, refused...); line > 0 {
+				t.Errorf("%s from %s: sshd accepts by line %d one of the %d keys that WouldAccept refuses", name, source, line, len(refused))
+			}
 		}
 	}
-	t.Logf("%s: %d logins, %d of them accepted", version, logins, accepted)
+	t.Logf("%s: %d keys offered, %d of them accepted", version, keys, accepted)
 }
 
 // TestAgreesWithSSHDOnTwoFiles checks the order of files, and that a refused
@@ -91,10 +96,10 @@ func TestAgreesWithSSHDOnTwoFiles(t *testing.T) {
 			}
 		}
 		if !v.Accepted {
-			if server.login(t, alice, "127.0.0.1") {
+			if server.login(t, "127.0.0.1", alice) {
 				t.Errorf("%q and %q: sshd accepts", test.first, test.second)
 			}
-		} else if got := server.loginLine(t, alice, "127.0.0.1", paths[v.By.File]); got != v.By.Line+1 {
+		} else if got := server.loginLine(t, "127.0.0.1", paths[v.By.File], alice); got != v.By.Line+1 {
 			t.Errorf("%q and %q: sshd says line %d", test.first, test.second, got)
 		}
 	}
@@ -154,7 +159,7 @@ func agreesOnCertificates(t *testing.T, p sshdProgram) {
 			t.Fatal(err)
 		}
 		v := WouldAccept([]*AuthorizedKeys{f}, Attempt{Key: PublicKeyOf(cert), User: server.user, Addr: mustAddr(t, "127.0.0.1"), Time: time.Now(), Server: version})
-		if got := server.login(t, signer, "127.0.0.1"); got != test.want || v.Accepted != test.want {
+		if got := server.login(t, "127.0.0.1", signer); got != test.want || v.Accepted != test.want {
 			t.Errorf("%s: sshd accepts: %t, WouldAccept: %t (%s), want %t", test.name, got, v.Accepted, v.Why, test.want)
 		}
 	}
@@ -204,7 +209,7 @@ func TestAgreesWithDropbear(t *testing.T) {
 			v := WouldAccept([]*AuthorizedKeys{ParseAuthorizedKeys(text)}, Attempt{
 				Key: PublicKeyOf(signer.PublicKey()), User: server.user, Addr: mustAddr(t, "127.0.0.1"), Time: time.Now(), Server: version,
 			})
-			got := server.login(t, signer, "127.0.0.1")
+			got := server.login(t, "127.0.0.1", signer)
 			logins++
 			if got {
 				accepted++
@@ -288,7 +293,7 @@ func TestAgreesWithTinySSH(t *testing.T) {
 			v := WouldAccept([]*AuthorizedKeys{ParseAuthorizedKeys(text)}, Attempt{
 				Key: PublicKeyOf(signer.PublicKey()), User: server.user, Time: time.Now(), Server: ServerVersion{Family: TinySSH},
 			})
-			got := server.login(t, signer, "127.0.0.1")
+			got := server.login(t, "127.0.0.1", signer)
 			logins++
 			if got {
 				accepted++

@@ -203,8 +203,9 @@ func (p sshdProgram) start(t testing.TB, dir string, names ...string) testServer
 	return startServer(t, testServer{addr: addr, user: me.Username, log: filepath.Join(dir, "log"), hostKey: parsed}, p.command(dir, "-D", "-e", "-f", configPath))
 }
 
-// login offers one key from a source address. It opens no channel.
-func (s testServer) login(t testing.TB, signer ssh.Signer, source string) bool {
+// login offers keys from a source address, until one is accepted. It opens no
+// channel.
+func (s testServer) login(t testing.TB, source string, signers ...ssh.Signer) bool {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: 30 * time.Second}
 	conn, err := dialer.Dial("tcp", s.addr)
@@ -218,7 +219,7 @@ func (s testServer) login(t testing.TB, signer ssh.Signer, source string) bool {
 		hostKeys = ssh.FixedHostKey(s.hostKey)
 	}
 	client, chans, requests, err := ssh.NewClientConn(conn, s.addr, &ssh.ClientConfig{
-		User: s.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: hostKeys, HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
+		User: s.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signers...)}, HostKeyCallback: hostKeys, HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
 	})
 	if err != nil {
 		if !strings.Contains(err.Error(), "unable to authenticate") {
@@ -237,15 +238,15 @@ func (s testServer) login(t testing.TB, signer ssh.Signer, source string) bool {
 	return true
 }
 
-// loginLine is login, and returns the line that sshd says let the key in,
-// counted from 1, or 0 where it refused.
-func (s testServer) loginLine(t testing.TB, signer ssh.Signer, source, path string) int {
+// loginLine is login, and returns the line that sshd says let a key in, counted
+// from 1, or 0 where it refused.
+func (s testServer) loginLine(t testing.TB, source, path string, signers ...ssh.Signer) int {
 	t.Helper()
 	before, err := os.ReadFile(s.log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !s.login(t, signer, source) {
+	if !s.login(t, source, signers...) {
 		return 0
 	}
 	after, err := os.ReadFile(s.log)

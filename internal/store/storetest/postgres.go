@@ -45,12 +45,17 @@ var shared = sync.OnceValues(func() (*Server, error) {
 	return start("fsync=off", "full_page_writes=off")
 })
 
-// Postgres returns the URL of a new, empty PostgreSQL database, dropped at the
-// end of the test. Where PostgreSQL is not installed the test is skipped, or
+// Postgres returns the URL of a new PostgreSQL database that holds the tables of
+// the schemas and no rows, or nothing at all without schemas, dropped at the end
+// of the test. Where PostgreSQL is not installed the test is skipped, or
 // fails where KEYTURN_CI is set.
-func Postgres(tb testing.TB) string {
+func Postgres(tb testing.TB, schemas ...fs.FS) string {
 	tb.Helper()
-	return sharedServer(tb).Database(tb)
+	s := sharedServer(tb)
+	if len(schemas) == 0 {
+		return s.Database(tb)
+	}
+	return s.withTables(tb, schemas)
 }
 
 func sharedServer(tb testing.TB) *Server {

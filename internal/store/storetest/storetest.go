@@ -64,5 +64,5 @@ func OpenURL(tb testing.TB, url string, schemas ...fs.FS) *store.Store {
 func Both(t *testing.T, schemas []fs.FS, test func(t *testing.T, s *store.Store)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { test(t, Open(t, schemas...)) })
-	t.Run("postgres", func(t *testing.T) { test(t, OpenURL(t, sharedServer(t).withTables(t, schemas), schemas...)) })
+	t.Run("postgres", func(t *testing.T) { test(t, OpenURL(t, Postgres(t, schemas...), schemas...)) })
 }
