@@ -77,11 +77,7 @@ func open(s *store.Store, k *keyring.Keyring, o Options, cost *argon2id.Params) 
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	h, err := newHasher(cost)
-	if err != nil {
-		return nil, err
-	}
-	return &Directory{store: s, keyring: k, log: o.Log, hasher: h, throttle: newThrottle(o.Now), noted: map[string]time.Time{}}, nil
+	return &Directory{store: s, keyring: k, log: o.Log, hasher: newHasher(cost), throttle: newThrottle(o.Now), noted: map[string]time.Time{}}, nil
 }
 
 // The names of what First makes.

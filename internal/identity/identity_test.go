@@ -324,6 +324,20 @@ func TestPassword(t *testing.T) {
 	})
 }
 
+// A name that nobody has is compared with a hash that costs what others cost.
+func TestHashOfNobody(t *testing.T) {
+	used, _, _, err := argon2id.DecodeHash(hashOfNobody(params))
+	if err != nil || *used != *params {
+		t.Errorf("the hash asks for %+v, want %+v: %v", used, params, err)
+	}
+	if hashOfNobody(params) == hashOfNobody(params) {
+		t.Error("it is always the same")
+	}
+	if ok, err := argon2id.ComparePasswordAndHash("", hashOfNobody(cheap)); ok || err != nil {
+		t.Errorf("the empty password fits: %v, %v", ok, err)
+	}
+}
+
 // What is stored of a password is argon2id with the params that are documented,
 // and one stored with others is stored anew at the next login.
 func TestPasswordIsStoredAsArgon2id(t *testing.T) {
@@ -337,8 +351,7 @@ func TestPasswordIsStoredAsArgon2id(t *testing.T) {
 		if !strings.HasPrefix(stored(), "$argon2id$v=19$m=64,t=1,p=1$") {
 			t.Fatalf("stored as %s", stored())
 		}
-		h, err := newHasher(params)
-		must(t, err)
+		h := newHasher(params)
 		w.hasher = h
 		w.admin()
 		if !strings.HasPrefix(stored(), "$argon2id$v=19$m=65536,t=3,p=4$") {

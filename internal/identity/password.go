@@ -2,9 +2,13 @@ package identity
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
 	"time"
 
 	"github.com/alexedwards/argon2id"
+	"golang.org/x/crypto/argon2"
 
 	"keyturn/internal/trust"
 )
@@ -48,18 +52,24 @@ type hasher struct {
 	nobody string
 }
 
-func newHasher(p *argon2id.Params) (*hasher, error) {
-	nobody, err := argon2id.CreateHash(newPassword(), p)
-	if err != nil {
-		return nil, err
-	}
+func newHasher(p *argon2id.Params) *hasher {
 	return &hasher{
 		waiting: make(chan struct{}, maxWaiting),
 		running: make(chan struct{}, maxHashing),
 		params:  p,
 		check:   argon2id.CheckHash,
-		nobody:  nobody,
-	}, nil
+		nobody:  hashOfNobody(p),
+	}
+}
+
+// hashOfNobody returns random bytes in the form of a hash. To compare a password
+// with it costs as much as with any other, and to make it costs nothing, at a time
+// when somebody waits for the server to start.
+func hashOfNobody(p *argon2id.Params) string {
+	random := make([]byte, p.SaltLength+p.KeyLength)
+	_, _ = rand.Read(random) // never fails: see crypto/rand
+	text := base64.RawStdEncoding.EncodeToString
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.Memory, p.Iterations, p.Parallelism, text(random[:p.SaltLength]), text(random[p.SaltLength:]))
 }
 
 // turn waits until fewer than maxHashing others hash, and runs fn. Beyond

@@ -206,8 +206,7 @@ func TestFailuresAreToldOncePerBurst(t *testing.T) {
 // number of those who wait, one is sent away at once.
 func TestHashingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, err := newHasher(cheap)
-		must(t, err)
+		h := newHasher(cheap)
 		release := make(chan struct{})
 		var mu sync.Mutex
 		running, most, done, away := 0, 0, 0, 0
