@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -26,21 +25,22 @@ import (
 	"keyturn/internal/trust"
 )
 
-// This file crashes the whole program, on real servers, at the instants before
-// and after every commit of the engine, every step and every effect on a host,
-// and starts it again, to go on or to go back. At every instant, with a crash
-// or without, whoever reads the identity file gets into both accounts.
+// This file crashes the whole program at the instants before and after every
+// commit of the engine, every step and every effect on a host, and starts it
+// again, to go on or to go back. At every instant, with a crash or without,
+// whoever reads the identity file gets into all accounts.
 //
-// One run has some two hundred instants. Of these, a test takes a share that
-// is drawn by a seed; KEYTURN_CRASH_SEED repeats a draw, and with
-// KEYTURN_SOAK=1 all of them are taken.
+// One run has some two hundred instants. On simulated hosts every one of them is
+// taken; on real servers a share that is drawn by a seed; KEYTURN_CRASH_SEED
+// repeats a draw, and with KEYTURN_SOAK=1 all of them are taken there, too.
 
 var errCrash = errors.New("crash of the test")
 
-// A ward is a world with one key that opens an account on each of two servers,
-// and whose private half lies on the first.
+// A ward is a world with one key that opens an account on each of its hosts, and
+// whose private half lies on the first.
 type ward struct {
 	*world
+	hosts    []wardHost
 	identity string          // the private key file
 	key      trust.PublicKey // that it holds
 	uuid     string
@@ -57,38 +57,48 @@ type ward struct {
 	logins  int
 }
 
-// newWard makes a ward whose node has scanned both servers.
-func newWard(t *testing.T, alter func([]job.Procedure)) *ward {
+// newWard makes a ward whose node has scanned the world's hosts.
+func newWard(w *ward, alter func([]job.Procedure)) *ward {
+	t := w.t
 	t.Helper()
-	w := &ward{world: newWorld(t, 2), works: map[[32]byte]bool{}, left: -1, open: make(chan struct{})}
+	w.works, w.left, w.open = map[[32]byte]bool{}, -1, make(chan struct{})
 	close(w.open)
 	w.stop()
 	w.tune = func(c *config) { c.crash, c.alter, c.workers = w.instant, alter, 4 }
-	w.identity = filepath.Join(w.servers[0].Home(), ".ssh", "id_ed25519")
-	w.key = w.keyFile(w.identity, "deploy@ci")
-	stranger := w.keyFile(filepath.Join(w.dir, "stranger"), "stranger@elsewhere")
-	for i, text := range []string{
-		"# kept\n%[2]s  two  blanks\nno-pty,command=\"echo \\\"hi\\\"\"  %[1]s deploy@ci\r\n%[2]s last",
-		"from=\"127.0.0.0/8\",no-agent-forwarding %[1]s deploy@ci\n\n%[2]s\ncommand=\"date\" %[1]s the same again\n",
-	} {
-		f, err := os.OpenFile(w.authorized(i), os.O_APPEND|os.O_WRONLY, 0)
-		if err != nil {
+	w.identity = filepath.Join(w.hosts[0].Home(), ".ssh", "id_ed25519")
+	w.key = w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
+	for _, suffix := range []string{"", ".pub"} {
+		if err := w.hosts[0].write(w.identity+suffix, w.read(filepath.Join(w.dir, "deploy"+suffix))); err != nil {
 			t.Fatal(err)
 		}
-		_, err = fmt.Fprintf(f, text, w.key, stranger)
-		if err := errors.Join(err, f.Close()); err != nil {
+	}
+	stranger := w.keyFile(filepath.Join(w.dir, "stranger"), "stranger@elsewhere")
+	texts := []string{
+		"# kept\n%[2]s  two  blanks\nno-pty,command=\"echo \\\"hi\\\"\"  %[1]s deploy@ci\r\n%[2]s last",
+		"from=\"127.0.0.0/8\",no-agent-forwarding %[1]s deploy@ci\n\n%[2]s\ncommand=\"date\" %[1]s the same again\n",
+	}
+	for i, h := range w.hosts {
+		path := keysFile(h)
+		before, _, err := h.read(path)
+		if err == nil {
+			err = h.write(path, string(before)+fmt.Sprintf(texts[i%2], w.key, stranger))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	w.start()
 	w.ok("scan", "--wait")
 	k := w.world.key(w.key)
-	if len(k.Authorized) != 3 || len(k.Identities) != 1 || k.Custody == "held" {
+	if len(k.Authorized) != w.lines() || len(k.Identities) != 1 || k.Custody == "held" {
 		t.Fatalf("the scan found %+v", k)
 	}
 	w.uuid = k.UUID
 	return w
 }
+
+// lines returns how many lines grant the key, one and two of them in turns.
+func (w *ward) lines() int { return len(w.hosts) + len(w.hosts)/2 }
 
 // instant is the hook of the node.
 func (w *ward) instant(ctx context.Context, point string) error {
@@ -116,7 +126,7 @@ func (w *ward) instant(ctx context.Context, point string) error {
 	return nil
 }
 
-// check notes it if the identity file does not open both accounts now. A state
+// check notes it if the identity file does not open all accounts now. A state
 // of the files in which it did is not tried twice, but where sure is set.
 func (w *ward) check(point string, sure bool) {
 	state, private, err := w.state()
@@ -139,30 +149,28 @@ func (w *ward) check(point string, sure bool) {
 // then what the servers read.
 func (w *ward) state() (sum [32]byte, private []byte, err error) {
 	h := sha256.New()
-	for _, path := range []string{w.identity, w.authorized(0), w.authorized(1)} {
-		data, err := os.ReadFile(path)
+	private, mode, err := w.hosts[0].read(w.identity)
+	if err != nil {
+		return sum, nil, err
+	}
+	fmt.Fprintf(h, "%s %d\n%s", mode, len(private), private)
+	for _, host := range w.hosts {
+		data, mode, err := host.read(keysFile(host))
 		if err != nil {
 			return sum, nil, err
 		}
-		info, err := os.Stat(path)
-		if err != nil {
-			return sum, nil, err
-		}
-		if private == nil {
-			private = data
-		}
-		fmt.Fprintf(h, "%s %d\n%s", info.Mode(), len(data), data)
+		fmt.Fprintf(h, "%s %d\n%s", mode, len(data), data)
 	}
 	return [32]byte(h.Sum(nil)), private, nil
 }
 
-// login logs in to both accounts.
+// login logs in to all accounts.
 func (w *ward) login(private []byte) error {
 	signer, err := ssh.ParsePrivateKey(private)
 	if err != nil {
 		return err
 	}
-	for _, s := range w.servers {
+	for _, s := range w.hosts {
 		w.logins++
 		target := dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}
 		switch outcome, err := dial.Prove(w.t.Context(), target, signer); {
@@ -254,31 +262,17 @@ func (w *ward) mustGoBack(run, by string) {
 	w.mustEnd(run, job.WentBack)
 }
 
-// files returns everything that lies beside the keys of both servers.
+// files returns everything that lies beside the keys of all hosts.
 func (w *ward) files() map[string]string {
 	w.t.Helper()
 	all := map[string]string{}
-	for _, s := range w.servers {
-		dir := filepath.Join(s.Home(), ".ssh")
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			info, err := d.Info()
-			if err != nil {
-				return err
-			}
-			data := []byte{}
-			if info.Mode().IsRegular() {
-				if data, err = os.ReadFile(path); err != nil {
-					return err
-				}
-			}
-			all[path] = fmt.Sprintf("%s %s", info.Mode(), data)
-			return nil
-		})
+	for _, h := range w.hosts {
+		files, err := h.files()
 		if err != nil {
 			w.t.Fatal(err)
+		}
+		for path, text := range files {
+			all[h.Name()+":"+path] = text
 		}
 	}
 	return all
@@ -327,9 +321,11 @@ func (w *ward) wentForward(run string, before map[string]string) {
 	for path, text := range before {
 		want[path] = strings.ReplaceAll(text, w.key.String(), public.String())
 	}
-	want[w.identity] = fmt.Sprintf("-rw------- %s", private)
+	at := w.hosts[0].Name() + ":" + w.identity
+	head, _, _ := strings.Cut(before[at], "-----BEGIN")
+	want[at] = head + string(private)
 	w.same(want)
-	if len(next.Authorized) != 3 || len(next.Identities) != 1 || next.State != "active" {
+	if len(next.Authorized) != w.lines() || len(next.Identities) != 1 || next.State != "active" {
 		w.t.Errorf("the new key is %+v", next)
 	}
 	if k := w.world.key(w.key); k.State != "rotated" || len(k.Authorized) != 0 || len(k.Identities) != 0 {
@@ -342,7 +338,7 @@ func (w *ward) wentForward(run string, before map[string]string) {
 func (w *ward) wentBack(before map[string]string) {
 	w.t.Helper()
 	w.same(before)
-	if k := w.world.key(w.key); k.State != "active" || len(k.Authorized) != 3 || len(k.Identities) != 1 {
+	if k := w.world.key(w.key); k.State != "active" || len(k.Authorized) != w.lines() || len(k.Identities) != 1 {
 		w.t.Errorf("the key that came back is %+v", k)
 	}
 }
@@ -395,11 +391,9 @@ func (w *ward) each(share int, play func(at int) (ended bool)) {
 	}
 }
 
-// Crashed anywhere on the way forward, a rotation goes on and ends.
-func TestCrashForward(t *testing.T) {
-	need.Long(t)
-	w := newWard(t, nil)
-	w.each(40, func(at int) bool {
+// crashForward crashes on the way forward and goes on.
+func crashForward(w *ward, share int) {
+	w.each(share, func(at int) bool {
 		before := w.files()
 		w.arm(at)
 		run := w.rotate()
@@ -415,12 +409,10 @@ func TestCrashForward(t *testing.T) {
 	})
 }
 
-// Crashed anywhere on the way forward, a rotation goes back: by Undo, or, once
+// crashForwardThenBack crashes on the way forward and goes back: by Undo, or, once
 // it has begun to install, by its reverse.
-func TestCrashForwardThenBack(t *testing.T) {
-	need.Long(t)
-	w := newWard(t, nil)
-	w.each(40, func(at int) bool {
+func crashForwardThenBack(w *ward, share int) {
+	w.each(share, func(at int) bool {
 		before := w.files()
 		w.arm(at)
 		run := w.rotate()
@@ -437,46 +429,72 @@ func TestCrashForwardThenBack(t *testing.T) {
 	})
 }
 
-// Crashed anywhere on the way back, by Undo or by its reverse, a rotation still
-// goes back.
-func TestCrashOnTheWayBack(t *testing.T) {
+// crashOnTheWayBack turns back at the first instant that begins with until, or at
+// the end where that is empty, crashes on the way and goes on back.
+func crashOnTheWayBack(w *ward, until string, share int) {
+	w.each(share, func(at int) bool {
+		before := w.files()
+		w.arm(-1)
+		w.until = until
+		run := w.rotate()
+		if _, _, crashed := w.await(run); crashed != (until != "") {
+			w.t.Fatalf("the rotation did not come to %q", until)
+		}
+		release := w.hold()
+		w.stop()
+		w.arm(at)
+		w.start()
+		by := w.back(run)
+		release()
+		_, _, crashed := w.await(by)
+		if crashed {
+			w.stop()
+			w.arm(-1)
+			w.start()
+		}
+		w.mustGoBack(run, by)
+		w.wentBack(before)
+		return !crashed
+	})
+}
+
+// waysBack are where a rotation can turn back, in every way that differs: the
+// instant at which it does, "" for its end.
+var waysBack = map[string]string{
+	"undo":                        "after do Recheck",
+	"reverse of a half rotation":  "after do Confirm",
+	"reverse of a whole rotation": "",
+}
+
+// On real servers, a rotation that crashed goes on, or goes back, from a few of
+// its instants. TestCrashEverywhere takes them all.
+func TestCrash(t *testing.T) {
 	need.Long(t)
-	for _, c := range []struct {
-		name  string
-		until string // instant at which the rotation turns back
-		share int
-	}{
-		{"undo", "after do Recheck", 10},
-		{"reverse of a half rotation", "after do Confirm", 16},
-		{"reverse of a rotation", "", 16},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWard(t, nil)
-			w.each(c.share, func(at int) bool {
-				before := w.files()
-				w.arm(-1)
-				w.until = c.until
-				run := w.rotate()
-				if _, _, crashed := w.await(run); crashed != (c.until != "") {
-					t.Fatalf("the rotation did not come to %q", c.until)
-				}
-				release := w.hold()
-				w.stop()
-				w.arm(at)
-				w.start()
-				by := w.back(run)
-				release()
-				_, _, crashed := w.await(by)
-				if crashed {
-					w.stop()
-					w.arm(-1)
-					w.start()
-				}
-				w.mustGoBack(run, by)
-				w.wentBack(before)
-				return !crashed
-			})
+	t.Run("forward", func(t *testing.T) { crashForward(labWard(t, nil), 50) })
+	t.Run("forward then back", func(t *testing.T) { crashForwardThenBack(labWard(t, nil), 50) })
+	for name, until := range waysBack {
+		t.Run(name, func(t *testing.T) {
+			share := 50
+			if name == "undo" {
+				share = 18 // it has a third of the instants
+			}
+			crashOnTheWayBack(labWard(t, nil), until, share)
 		})
+	}
+}
+
+// Crashed at any instant whatever, forward or on any way back, on simulated hosts,
+// a rotation goes on, and nobody is ever locked out.
+func TestCrashEverywhere(t *testing.T) {
+	need.Long(t)
+	hosts := 2
+	if os.Getenv("KEYTURN_SOAK") != "" {
+		hosts = 6
+	}
+	t.Run("forward", func(t *testing.T) { crashForward(simWard(t, hosts, nil), 1) })
+	t.Run("forward then back", func(t *testing.T) { crashForwardThenBack(simWard(t, hosts, nil), 1) })
+	for name, until := range waysBack {
+		t.Run(name, func(t *testing.T) { crashOnTheWayBack(simWard(t, hosts, nil), until, 1) })
 	}
 }
 
@@ -495,7 +513,7 @@ func TestWrongTablesLockOut(t *testing.T) {
 		{"withdraw before authorize", "Withdraw", "Authorize", false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWard(t, func(procedures []job.Procedure) {
+			w := labWard(t, func(procedures []job.Procedure) {
 				for i, p := range procedures {
 					if p.Name == rotation.RotateProcedure {
 						procedures[i].Steps = move(p.Steps, c.row, c.before)
