@@ -175,7 +175,7 @@ func TestAppViewX(t *testing.T) {
 		}
 	}
 	for _, bad := range []struct{ query, extra, field string }{
-		{"&discoveryName=lab", ``, "discoveryName"}, {"", `,"keyInventory":7`, "keyInventory"}, {"", `,"keyInventory":"perhaps"`, "keyInventory"},
+		{"&discoveryName=nowhere", ``, "discoveryName"}, {"&discoveryName=nowhere", `,"keyInventory":true`, "discoveryName"}, {"", `,"keyInventory":7`, "keyInventory"}, {"", `,"keyInventory":"perhaps"`, "keyInventory"},
 	} {
 		status, text, _ := a.do("POST", "/ssh/key/rollback?gwsource=x"+bad.query, `{"type":"User Keys","uuids":["`+uuid+`"]`+bad.extra+`}`)
 		if status != 400 || !strings.Contains(text, "AVX-VLDTN-001") || !strings.Contains(text, "- "+bad.field) {
@@ -193,6 +193,19 @@ func TestAppViewX(t *testing.T) {
 	for _, bad := range []string{`{"filter":{"max":"many"}}`, `{"filter":{"max":0}}`, `{"filter":{"start":-1}}`, `{"filter":{"sortOrder":"up"}}`, `{"filter":{"sortColumn":"colour"}}`, `{"input":7}`, `no`} {
 		if status, text, _ = a.do("POST", "/ssh/search/userKeys?gwsource=x", bad); status != 400 || !strings.Contains(text, "AVX-VLDTN-001") {
 			t.Errorf("search %s: %d %s", bad, status, text)
+		}
+	}
+	// A discovery that there is: its own keys, and no complaint.
+	w.ok("discovery", "create", "lab", "--wait")
+	for _, path := range []string{"/ssh/key/rotate", "/ssh/key/rollback"} {
+		if status, text, _ = a.do("POST", path+"?gwsource=x&discoveryName=nowhere", `{"type":"User Keys","uuids":["`+uuid+`"]}`); status != 400 || !strings.Contains(text, "- discoveryName") {
+			t.Errorf("%s of a discovery that there is not: %d %s", path, status, text)
+		}
+	}
+	for name, want := range map[string]int{"lab": 200, "nowhere": 400} {
+		status, text, _ = a.do("POST", "/ssh/search/userKeys?gwsource=x&discoveryName="+name, `{"input":{"freeSearch":"deploy"},"filter":{"start":"0","max":"10"}}`)
+		if status != want || want == 200 && !strings.Contains(text, uuid) || want == 400 && !strings.Contains(text, "- discoveryName") {
+			t.Errorf("search in discovery %s: %d %s", name, status, text)
 		}
 	}
 	var runs []runJSON
@@ -218,7 +231,7 @@ func TestAppViewX(t *testing.T) {
 		t.Errorf("search of the rotated inventory: %d %s", status, text)
 	}
 	const back = `{"response":"Rollback Operation has been triggered for backup keys","message":null,"appStatusCode":null,"tags":{},"headers":null}`
-	status, text, header = a.do("POST", "/ssh/key/rollback?gwsource=external", `{"type":"User Keys","uuids":["`+uuid+`"],"keyInventory":false}`)
+	status, text, header = a.do("POST", "/ssh/key/rollback?gwsource=external&discoveryName=lab", `{"type":"User Keys","uuids":["`+uuid+`"],"keyInventory":false}`)
 	if status != 200 || text != back {
 		t.Fatalf("rollback: %d %s", status, text)
 	}

@@ -17,6 +17,10 @@ func completeHosts(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.Sh
 	return complete(cmd, "/hosts", "hosts", nil, func(h hostJSON) string { return h.Name + "\t" + h.Address })
 }
 
+func completeDiscoveries(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return complete(cmd, "/discoveries", "discoveries", nil, func(d discoveryJSON) string { return d.Name + "\t" + d.when() })
+}
+
 func completeKeys(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return complete(cmd, "/keys", "keys", url.Values{"kind": {"user"}}, func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
 }

@@ -97,7 +97,7 @@ KEYTURN_USER and KEYTURN_PASSWORD, the credential.`,
 	root.AddCommand(
 		serveCommand(), demoCommand(), lookCommand(), versionCommand(),
 		accountCommand(), tokenCommand(), settingsCommand(),
-		hostCommand(), scanCommand(), findingCommand(),
+		hostCommand(), scanCommand(), discoveryCommand(), findingCommand(),
 		keyCommand(), rotateCommand(), rollbackCommand(), retireCommand(), runCommand(),
 	)
 	root.InitDefaultCompletionCmd()

@@ -114,8 +114,9 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	n.engine, err = job.New(n.store, procedures, job.Options{
 		Workers: c.workers, Installation: installation, Sole: c.database == "", Log: c.log, Hook: c.crash,
 		Planners: map[string]job.Planner{
-			control.ScanSchedule:  discovery.PlanScheduled,
-			control.PurgeSchedule: rotation.PlanPurge,
+			control.ScanSchedule:      discovery.PlanScheduled,
+			control.DiscoverySchedule: discovery.PlanDiscovery,
+			control.PurgeSchedule:     rotation.PlanPurge,
 		},
 	})
 	if err != nil {

@@ -25,12 +25,25 @@ func (p *Plane) ListKeys(ctx context.Context, actor identity.Actor, f inventory.
 }
 
 // SearchKeys lists keys by position rather than by cursor, as some clients ask
-// for them, with how many there are in all. It reads past those before from.
-func (p *Plane) SearchKeys(ctx context.Context, actor identity.Actor, f inventory.KeyFilter, sort inventory.Page, from int) (list []inventory.Relationship, total int, err error) {
+// for them, with how many there are in all. It reads past those before from. With
+// the name of a discovery, it lists those of which a half lies on its hosts.
+func (p *Plane) SearchKeys(ctx context.Context, actor identity.Actor, f inventory.KeyFilter, in string, sort inventory.Page, from int) (list []inventory.Relationship, total int, err error) {
 	if from < 0 || from > 1_000_000 {
 		return nil, 0, trust.Errorf(trust.Invalid, "start %d is not 0 to 1000000", from).WithField("start")
 	}
 	err = p.view(ctx, actor, identity.KeysRead, func(tx *store.Tx) error {
+		if in != "" {
+			d, err := p.discovery(tx, in)
+			if err != nil {
+				return err
+			}
+			for _, h := range d.Hosts {
+				f.Hosts = append(f.Hosts, h.ID)
+			}
+			if !d.All && len(d.Hosts) == 0 {
+				return nil
+			}
+		}
 		if total, err = inventory.CountKeys(tx, f); err != nil || from >= total {
 			return err
 		}

@@ -23,6 +23,8 @@ type Rotate struct {
 	DryRun      bool
 	Share       bool
 	Compromised bool
+	// Discovery, where it is given, must be the name of one that there is.
+	Discovery string
 }
 
 // Rotate starts the run that puts a new key in the place of each of the keys,
@@ -37,6 +39,9 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 	}
 	var candidates []rotation.Candidate
 	err = p.view(ctx, actor, identity.KeysWrite, func(tx *store.Tx) error {
+		if err := p.knownDiscovery(tx, r.Discovery); err != nil {
+			return err
+		}
 		q, err := request(tx, r)
 		if err != nil {
 			return err
@@ -186,6 +191,8 @@ type Rollback struct {
 	// Soak is how long both keys are accepted on the way back; nil for as long
 	// as on the way there.
 	Soak *time.Duration
+	// Discovery, where it is given, must be the name of one that there is.
+	Discovery string
 }
 
 // Rollback takes back the runs that took keys out of use, open or finished, and
@@ -201,6 +208,9 @@ func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) 
 	}
 	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.rollback", firstKey(r.Keys), func(tx *store.Tx) error {
 		runs = nil
+		if err := p.knownDiscovery(tx, r.Discovery); err != nil {
+			return err
+		}
 		var taking []trust.RunID
 		var old []trust.KeyID
 		for _, id := range r.Keys {

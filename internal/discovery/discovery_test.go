@@ -536,3 +536,41 @@ func TestPlans(t *testing.T) {
 		t.Errorf("a scan of a host that there is not: %v", err)
 	}
 }
+
+// A discovery scans what is left of its hosts, under its own name.
+func TestPlanDiscovery(t *testing.T) {
+	w := newWorld(t)
+	web1 := w.ready(w.server("web1"))
+	web2 := w.ready(w.server("web2"))
+	plan := func(args string) (plan job.Plan, err error) {
+		w.view(func(tx *store.Tx) error {
+			plan, err = discovery.PlanDiscovery(tx, job.Schedule{Name: "discovery:dmz", Args: json.RawMessage(args)})
+			return nil
+		})
+		return plan, err
+	}
+	names := func(p job.Plan) (all []string) {
+		for _, t := range p.Targets["hosts"] {
+			all = append(all, t.Name)
+		}
+		return all
+	}
+	both := `{"hosts":["` + string(web1.ID) + `","` + string(web2.ID) + `"]}`
+	p, err := plan(both)
+	if err != nil || strings.Join(names(p), " ") != "web1 web2" || p.Subject != "discovery:dmz" || !slices.Contains(p.Exclusive, "discovery:dmz") {
+		t.Errorf("both: %+v, %v", p, err)
+	}
+	w.update(func(tx *store.Tx) error {
+		_, err := inventory.RemoveHost(tx, web1.ID, web1.Revision)
+		return err
+	})
+	if p, err = plan(both); err != nil || strings.Join(names(p), " ") != "web2" {
+		t.Errorf("one is gone: %v, %v", names(p), err)
+	}
+	if p, err = plan(`{}`); err != nil || strings.Join(names(p), " ") != "web2" {
+		t.Errorf("all: %v, %v", names(p), err)
+	}
+	if _, err = plan(`{"hosts":["` + string(web1.ID) + `"]}`); trust.KindOf(err) != trust.Conflict {
+		t.Errorf("all are gone: %v, which must start nothing, and not a scan of all", err)
+	}
+}

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"database/sql"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -261,8 +262,10 @@ type KeyFilter struct {
 	// Comment and Fingerprint must be equal where they are given.
 	Comment     string
 	Fingerprint trust.Fingerprint
-	// Host narrows to the keys with a half on a host.
-	Host trust.HostID
+	// Host narrows to the keys with a half on a host, and Hosts to those with one
+	// on any of these.
+	Host  trust.HostID
+	Hosts []trust.HostID
 	// Findings narrows to the keys with a finding of one of these kinds.
 	Findings []FindingKind
 	// Compromised narrows to the keys that are.
@@ -294,6 +297,13 @@ func (f KeyFilter) apply(q *query) error {
 	}
 	if f.Host != "" {
 		q.and(sqlKeyHost, f.Host, f.Host)
+	}
+	if n := len(f.Hosts); n > 0 {
+		args := make([]any, 2*n)
+		for i, h := range f.Hosts {
+			args[i], args[n+i] = h, h
+		}
+		q.and(fmt.Sprintf(sqlKeyHosts, marks(n), marks(n)), args...)
 	}
 	if len(f.Findings) > 0 {
 		args := make([]any, len(f.Findings))

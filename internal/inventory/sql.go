@@ -68,6 +68,8 @@ const (
 			(SELECT h.id FROM hosts h WHERE h.tenant = $1 AND h.name LIKE ? ESCAPE '\')))`
 	sqlKeyHost = `id IN (SELECT p.key_id FROM authorized_places p WHERE p.tenant = $1 AND p.host_id = ?
 		UNION SELECT p.key_id FROM identity_places p WHERE p.tenant = $1 AND p.host_id = ?)`
+	sqlKeyHosts = `id IN (SELECT p.key_id FROM authorized_places p WHERE p.tenant = $1 AND p.host_id IN (%s)
+		UNION SELECT p.key_id FROM identity_places p WHERE p.tenant = $1 AND p.host_id IN (%s))`
 	sqlKeyFindings = `id IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind IN `
 
 	sqlKeyWithout = `id NOT IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind = ?)`

@@ -144,6 +144,10 @@ func faultOf(err error) *fault {
 		return &fault{status: http.StatusServiceUnavailable, code: "AVX_GW_503", message: text}
 	case e.Kind == trust.Internal:
 		return &fault{status: http.StatusInternalServerError, code: "AVX_GW_500", message: "Internal error"}
+	case e.Field == "discovery":
+		f := invalid("discoveryName")
+		f.tags = map[string]string{"reason": text}
+		return f
 	case e.Field != "" && e.Field != "keys":
 		return invalid(e.Field)
 	}

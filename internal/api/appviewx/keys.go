@@ -87,7 +87,7 @@ func (d door) rotate(w http.ResponseWriter, r *http.Request, a control.Actor) (a
 	if f != nil {
 		return nil, f
 	}
-	run, err := d.plane.Rotate(r.Context(), a, control.Rotate{Keys: ids})
+	run, err := d.plane.Rotate(r.Context(), a, control.Rotate{Keys: ids, Discovery: r.URL.Query().Get("discoveryName")})
 	if err != nil {
 		return nil, keysFault(err)
 	}
@@ -104,10 +104,7 @@ func (d door) rollback(w http.ResponseWriter, r *http.Request, a control.Actor) 
 	if !ok {
 		return nil, invalid("keyInventory")
 	}
-	if r.URL.Query().Get("discoveryName") != "" {
-		return nil, invalid("discoveryName") // no discovery has a name here
-	}
-	runs, err := d.plane.Rollback(r.Context(), a, control.Rollback{Keys: ids, Current: current})
+	runs, err := d.plane.Rollback(r.Context(), a, control.Rollback{Keys: ids, Current: current, Discovery: r.URL.Query().Get("discoveryName")})
 	if err != nil {
 		return nil, keysFault(err)
 	}
@@ -198,9 +195,6 @@ func (d door) searchUserKeys(_ http.ResponseWriter, r *http.Request, a control.A
 	default:
 		return nil, invalid("keysFrom")
 	}
-	if r.URL.Query().Get("discoveryName") != "" {
-		return nil, invalid("discoveryName")
-	}
 	column, ok := sortColumns[strings.ToLower(q.Filter.SortColumn)]
 	if !ok {
 		return nil, invalid("sortColumn")
@@ -216,7 +210,7 @@ func (d door) searchUserKeys(_ http.ResponseWriter, r *http.Request, a control.A
 	if !ok || most < 1 || most > control.MaxPage {
 		return nil, invalid("max")
 	}
-	list, total, err := d.plane.SearchKeys(r.Context(), a, f, control.KeyPage{Sort: column, Desc: q.Filter.SortOrder == "desc", Limit: most}, start)
+	list, total, err := d.plane.SearchKeys(r.Context(), a, f, r.URL.Query().Get("discoveryName"), control.KeyPage{Sort: column, Desc: q.Filter.SortOrder == "desc", Limit: most}, start)
 	if err != nil {
 		return nil, faultOf(err)
 	}

@@ -90,6 +90,7 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	a.UseMiddleware(d.authenticate(a))
 	d.accountRoutes(a)
 	d.hostRoutes(a)
+	d.discoveryRoutes(a)
 	d.keyRoutes(a)
 	d.runRoutes(a)
 	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
