@@ -168,15 +168,23 @@ func (p *Plane) WaitForRun(ctx context.Context, actor identity.Actor, id trust.R
 	look := time.NewTicker(pause)
 	defer look.Stop()
 	for {
-		r, err := p.ShowRun(ctx, actor, id)
-		if err != nil || r.Revision != since || !r.State.Open() {
-			return r, err
+		var revision int64
+		var open bool
+		err := p.view(ctx, actor, identity.RunsRead, func(tx *store.Tx) (err error) {
+			revision, open, err = p.engine.Revision(tx, id)
+			return err
+		})
+		if err != nil {
+			return Run{}, err
+		}
+		if revision != since || !open {
+			return p.ShowRun(ctx, actor, id)
 		}
 		select {
 		case <-ctx.Done():
-			return r, nil
+			return p.ShowRun(context.WithoutCancel(ctx), actor, id)
 		case <-enough.C:
-			return r, nil
+			return p.ShowRun(ctx, actor, id)
 		case <-look.C:
 		}
 	}

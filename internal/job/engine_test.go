@@ -586,7 +586,17 @@ func TestOutcomeRaisesRevision(t *testing.T) {
 		}
 		close(ends["b"])
 		settle()
-		e.must(id, Done)
+		over := e.must(id, Done)
+		err := s.View(context.Background(), storetest.Tenant, func(tx *store.Tx) error {
+			revision, open, err := e.Revision(tx, id)
+			if revision != over.Revision || revision <= after.Revision || open {
+				t.Errorf("in the end the revision is %d, open: %t; Show says %d", revision, open, over.Revision)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	})
 }
 

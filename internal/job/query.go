@@ -127,6 +127,13 @@ func (e *Engine) Show(tx *store.Tx, id trust.RunID) (Detail, error) {
 	return d, err
 }
 
+// Revision returns the revision of a run, and whether it is open: what a watcher
+// asks again and again, and is told without a count.
+func (e *Engine) Revision(tx *store.Tx, id trust.RunID) (revision int64, open bool, err error) {
+	r, err := selectRun(tx, id)
+	return r.revision, r.state.Open(), err
+}
+
 // Get returns a run as its procedure's own functions see it, to read its
 // journal by Run.In.
 func (e *Engine) Get(tx *store.Tx, id trust.RunID) (Run, error) {
