@@ -69,7 +69,7 @@ func hostCommand() *cobra.Command {
 		hostAddCommand(), hostImportCommand(), hostListCommand(), hostShowCommand(),
 		hostChangeCommand("enforce", "Let Keyturn change a host", "/enforce", "%s may be changed now\n"),
 		hostChangeCommand("inventory", "Have Keyturn only watch a host", "/inventory", "%s is only watched now\n"),
-		hostConfirmCommand(), hostRemoveCommand(),
+		hostConfirmCommand(), hostKnownCommand(), hostRemoveCommand(),
 	)
 }
 
@@ -333,6 +333,45 @@ func hostConfirmCommand() *cobra.Command {
 	return cmd
 }
 
+type knownHostJSON struct {
+	User        string `json:"user"`
+	Path        string `json:"path"`
+	Line        int    `json:"line"`
+	Marker      string `json:"marker,omitempty"`
+	Names       string `json:"names"`
+	PublicKey   string `json:"public_key"`
+	Fingerprint string `json:"fingerprint"`
+	Host        string `json:"host,omitempty"`
+}
+
+func hostKnownCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "known-hosts NAME", Short: "List by which keys the accounts of a host know other hosts",
+		Long: `List the lines of the known_hosts files on a host, as its newest scan read them:
+those of each account that the login may read, and those of the whole host. The
+column HOST names the host of the inventory that a line is about. One that knows
+it by another key than the pinned one is a finding, "mistrusted".`,
+		Args: exactly(1), ValidArgsFunction: completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newClient()
+			if err != nil {
+				return err
+			}
+			known, err := list[knownHostJSON](cmd.Context(), c, "/hosts/"+url.PathEscape(args[0])+"/known-hosts", "known_hosts", nil)
+			if err != nil {
+				return err
+			}
+			return show(cmd, known, func(w io.Writer) error {
+				var rows [][]string
+				for _, k := range known {
+					rows = append(rows, []string{k.User, fmt.Sprintf("%s:%d", k.Path, k.Line), k.Host, k.Marker, k.Fingerprint, k.Names})
+				}
+				return table(w, "USER PLACE HOST MARKER KEY NAMES", rows)
+			})
+		},
+	}
+}
+
 func hostRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Forget a host; nothing on it changes", Args: exactly(1), ValidArgsFunction: completeHosts,
@@ -381,7 +420,7 @@ failure of the others.`,
 
 func findingCommand() *cobra.Command {
 	return parent("finding", "What is wrong with keys and hosts", &cobra.Command{
-		Use: "list", Short: "List findings: unknown, orphaned, shared, weak, stale and unrestricted keys, and hosts to confirm", Args: noArgs,
+		Use: "list", Short: "List findings: unknown, orphaned, shared, weak, stale and unrestricted keys, hosts to confirm, and hosts that others know by another key", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newClient()
 			if err != nil {

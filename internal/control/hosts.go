@@ -172,6 +172,24 @@ func (p *Plane) ShowHost(ctx context.Context, actor identity.Actor, nameOrID str
 	return h, err
 }
 
+// ListKnownHosts lists by which keys the accounts of a host know other hosts, as
+// its newest scan read their known_hosts files.
+func (p *Plane) ListKnownHosts(ctx context.Context, actor identity.Actor, nameOrID string, page Page) (list []inventory.KnownHost, next string, err error) {
+	limit, err := page.limit()
+	if err != nil {
+		return nil, "", err
+	}
+	err = p.view(ctx, actor, identity.HostsRead, func(tx *store.Tx) error {
+		h, err := inventory.FindHost(tx, nameOrID)
+		if err != nil {
+			return err
+		}
+		list, next, err = inventory.KnownHosts(tx, h.ID, inventory.Page{After: page.After, Limit: limit})
+		return err
+	})
+	return list, next, err
+}
+
 // RemoveHost forgets a host. What lies on it stays as it is. A host that an
 // open run works on is not removed.
 func (p *Plane) RemoveHost(ctx context.Context, actor identity.Actor, nameOrID string) error {

@@ -21,6 +21,7 @@ type (
 	Host          = inventory.Host
 	HostFilter    = inventory.HostFilter
 	HostState     = inventory.HostState
+	KnownHost     = inventory.KnownHost
 	Mode          = inventory.Mode
 	Become        = inventory.Become
 	Key           = inventory.Key

@@ -243,6 +243,11 @@ func JudgeHost(tx *store.Tx, id trust.HostID) error {
 			}
 		}
 	}
+	mistrusted, err := judgeKnown(tx, id)
+	if err != nil {
+		return err
+	}
+	found = append(found, mistrusted...)
 	var after *inventory.AuthorizedPlace
 	for {
 		lines, err := inventory.Authorized(tx, inventory.PlaceFilter{Host: id}, after, inventory.MaxPage)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"keyturn/internal/inventory"
+	"keyturn/internal/keyring"
 	"keyturn/internal/trust"
 )
 
@@ -116,6 +117,36 @@ func TestJudgeLine(t *testing.T) {
 		p := inventory.AuthorizedPlace{Place: trust.Place{Host: "h", User: test.user, Path: "/k"}, AuthorizedKey: keys[0]}
 		if _, got := judgeLine(p); got != test.want {
 			t.Errorf("%s: %q is unrestricted: %v, want %v", test.user, test.raw, got, test.want)
+		}
+	}
+}
+
+func TestMistrust(t *testing.T) {
+	keys := make([]trust.PublicKey, 3)
+	for i := range keys {
+		k, err := keyring.Generate(keyring.Spec{Type: []string{"ed25519", "ed25519", "ecdsa-p256"}[i]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[i] = k.Public()
+	}
+	web2 := inventory.Host{Name: "web2", Pins: []inventory.Pin{{Key: keys[0]}}}
+	for _, test := range []struct {
+		name   string
+		marker trust.HostMarker
+		key    trust.PublicKey
+		says   string
+	}{
+		{"the pinned key", trust.NoMarker, keys[0], ""},
+		{"another of its type", trust.NoMarker, keys[1], "knows host \"web2\" by the key"},
+		{"one of a type that is not pinned", trust.NoMarker, keys[2], ""},
+		{"the pinned key, revoked", trust.RevokedMarker, keys[0], "revokes the host key"},
+		{"another, revoked", trust.RevokedMarker, keys[1], ""},
+		{"an authority", trust.CertAuthorityMarker, keys[1], ""},
+	} {
+		got := mistrust(inventory.KnownHost{Marker: test.marker, Key: test.key}, web2)
+		if (got == "") != (test.says == "") || !strings.HasPrefix(got, test.says) {
+			t.Errorf("%s: %q, want %q", test.name, got, test.says)
 		}
 	}
 }

@@ -52,6 +52,15 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 		if err := s.account(ctx, user); err != nil {
 			return inventory.Scan{}, err
 		}
+		if err := s.knownHosts(ctx, user); err != nil {
+			return inventory.Scan{}, err
+		}
+	}
+	if err := s.knownHosts(ctx, ""); err != nil {
+		return inventory.Scan{}, err
+	}
+	if err := d.nameKnown(ctx, tenant, &s); err != nil {
+		return inventory.Scan{}, err
 	}
 	if err := s.hostKeys(ctx); err != nil {
 		return inventory.Scan{}, err
@@ -66,7 +75,8 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 type scanner struct {
 	hands *reach.Hands
 	scan  inventory.Scan
-	bytes int // of content that is in scan
+	bytes int                   // of content that is in scan
+	known []trust.KnownHostLine // those of scan.Known, by index
 }
 
 // accounts returns whom to look at: everybody, where we can act as root, else

@@ -157,10 +157,13 @@ const (
 	Unconfirmed FindingKind = "unconfirmed"
 	// Doubled hosts share a machine, or its identity, with another host.
 	Doubled FindingKind = "doubled"
+	// Mistrusted hosts are known somewhere, in a known_hosts file, by another key
+	// than the one that is pinned.
+	Mistrusted FindingKind = "mistrusted"
 )
 
 // FindingKinds lists the kinds of findings.
-var FindingKinds = []FindingKind{Unknown, Orphaned, Shared, Weak, Stale, Unrestricted, Unconfirmed, Doubled}
+var FindingKinds = []FindingKind{Unknown, Orphaned, Shared, Weak, Stale, Unrestricted, Unconfirmed, Doubled, Mistrusted}
 
 // A Level says how much a finding weighs.
 type Level string

@@ -38,6 +38,8 @@ type Scan struct {
 	Notes  []Note
 	Files  []FoundFile
 	Unread []UnreadFile
+	// Known are the lines of known_hosts files that hold a key.
+	Known []KnownHost
 	// Users are the accounts that were gone through: a file of theirs that is
 	// neither in Files nor in Unread is gone.
 	Users []string
@@ -129,6 +131,9 @@ func RecordScan(tx *store.Tx, s Scan) (Delta, error) {
 			return Delta{}, err
 		}
 		d.add(some)
+	}
+	if err := putKnownHosts(tx, s); err != nil {
+		return Delta{}, err
 	}
 	_, err = tx.Exec(sqlHostScanned, tx.Tenant(), s.Host, s.Outcome, why, string(facts), s.Facts.Machine,
 		string(notes), store.Micros(tx.Now()))

@@ -695,3 +695,53 @@ func TestRefusedByTheServer(t *testing.T) {
 		}
 	})
 }
+
+// The lines of known_hosts files that a scan found are those of the host, but for
+// files that it could not see.
+func TestKnownHosts(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		h, other := addHost(t, s, "web1", 1), addHost(t, s, "web2", 2)
+		line := func(user string, n, key int, about trust.HostID) inventory.KnownHost {
+			return inventory.KnownHost{
+				Place: trust.Place{User: user, Path: "/home/" + user + "/.ssh/known_hosts"}, Line: n, Names: "web2", Key: publicKey(key), About: about,
+			}
+		}
+		list := func() (all []string) {
+			t.Helper()
+			for p := (inventory.Page{Limit: 2}); ; {
+				var some []inventory.KnownHost
+				view(t, s, func(tx *store.Tx) (err error) {
+					some, p.After, err = inventory.KnownHosts(tx, h.ID, p)
+					return err
+				})
+				for _, k := range some {
+					all = append(all, fmt.Sprintf("%s:%d %s %s", k.User, k.Line, k.AboutName, k.HostName))
+					if !slices.ContainsFunc([]int{7, 8, 9}, func(n int) bool { return k.Key == publicKey(n) }) {
+						t.Errorf("line %+v has another key", k)
+					}
+				}
+				if p.After == "" {
+					return all
+				}
+			}
+		}
+		users := []string{"alice", "bob"}
+		scan := inventory.Scan{Host: h.ID, Users: users, Known: []inventory.KnownHost{line("alice", 1, 7, other.ID), line("alice", 2, 8, ""), line("bob", 1, 9, other.ID)}}
+		record(t, s, scan)
+		equal(t, "lines", list(), []string{"alice:1 web2 web1", "alice:2  web1", "bob:1 web2 web1"})
+
+		scan.Known = []inventory.KnownHost{line("alice", 2, 9, other.ID)}
+		scan.Unread = []inventory.UnreadFile{{User: "bob", Why: "denied"}}
+		record(t, s, scan)
+		equal(t, "lines, bob unread", list(), []string{"alice:2 web2 web1", "bob:1 web2 web1"})
+
+		scan.Unread = nil
+		record(t, s, scan)
+		equal(t, "lines, bob's gone", list(), []string{"alice:2 web2 web1"})
+		update(t, s, func(tx *store.Tx) error {
+			_, err := inventory.RemoveHost(tx, other.ID, host(t, s, other.ID).Revision)
+			return err
+		})
+		equal(t, "lines about a host that is gone", list(), []string{"alice:2  web1"})
+	})
+}

@@ -9,7 +9,19 @@ package inventory
 const (
 	sqlHosts = `SELECT id, name, address, login_user, become, mode, state, reason, created_at, revision,
 		facts, outcome, why, notes, tried_at, scanned_at FROM hosts`
-	sqlHostRefs   = `SELECT id, name FROM hosts`
+	sqlHostRefs      = `SELECT id, name FROM hosts`
+	sqlHostAddresses = `SELECT id, name, address FROM hosts`
+	sqlKnownHosts    = `SELECT h.name, k.login_user, k.path, k.line_no, k.about, COALESCE(a.name, ''), k.marker, k.names, k.public_key
+		FROM known_hosts k JOIN hosts h ON h.tenant = k.tenant AND h.id = k.host_id
+		LEFT JOIN hosts a ON a.tenant = k.tenant AND a.id = k.about
+		WHERE k.tenant = $1 AND k.host_id = $2 AND (k.login_user, k.path, k.line_no, k.about) > ($3, $4, $5, $6)
+		ORDER BY k.login_user, k.path, k.line_no, k.about LIMIT $7`
+	sqlPutKnownHost = `INSERT INTO known_hosts (tenant, host_id, login_user, path, line_no, about, marker, names, public_key)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (tenant, host_id, login_user, path, line_no, about) DO UPDATE
+		SET marker = excluded.marker, names = excluded.names, public_key = excluded.public_key`
+	sqlDropKnownHost = `DELETE FROM known_hosts
+		WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4 AND line_no = $5 AND about = $6`
 	sqlCountHosts = `SELECT count(*) FROM hosts`
 	// sqlHostText is a condition on hosts.
 	sqlHostText = `(name LIKE ? ESCAPE '\' OR address LIKE ? ESCAPE '\' OR lower(login_user) LIKE ? ESCAPE '\')`
@@ -32,6 +44,7 @@ var sqlForgetHost = []string{
 	`DELETE FROM authorized_places WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM identity_places WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM place_files WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM known_hosts WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM host_credentials WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM host_pins WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM hosts WHERE tenant = $1 AND id = $2`,

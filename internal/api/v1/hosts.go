@@ -132,6 +132,27 @@ type listFindings struct {
 	Kind []string `query:"kind" maxItems:"20"`
 }
 
+type knownHost struct {
+	User        string `json:"user" doc:"Whose file it is; root's are also those of the whole host"`
+	Path        string `json:"path"`
+	Line        int    `json:"line"`
+	Marker      string `json:"marker,omitempty" enum:"@cert-authority,@revoked"`
+	Names       string `json:"names" doc:"As the line has them; a hash where it hides them"`
+	PublicKey   string `json:"public_key"`
+	Fingerprint string `json:"fingerprint"`
+	Host        string `json:"host,omitempty" doc:"The host of the inventory that it names"`
+}
+
+type knownHostPage struct {
+	KnownHosts []knownHost `json:"known_hosts"`
+	Next       string      `json:"next,omitempty"`
+}
+
+type listKnownHosts struct {
+	ByHost
+	Paging
+}
+
 type removed struct {
 	Removed string `json:"removed"`
 }
@@ -200,6 +221,18 @@ func (d door) hostRoutes(a huma.API) {
 			}
 			h, err := d.plane.ConfirmHost(ctx, who, in.Host, key)
 			return showHost(h), err
+		})
+	operation(d, a, http.MethodGet, "/hosts/{host}/known-hosts", "list-known-hosts", "List by which keys the accounts of a host know other hosts",
+		func(ctx context.Context, who control.Actor, in *listKnownHosts) (knownHostPage, error) {
+			list, next, err := d.plane.ListKnownHosts(ctx, who, in.Host, in.page())
+			out := knownHostPage{KnownHosts: make([]knownHost, len(list)), Next: next}
+			for i, k := range list {
+				out.KnownHosts[i] = knownHost{
+					User: k.User, Path: k.Path, Line: k.Line, Marker: string(k.Marker), Names: k.Names,
+					PublicKey: k.Key.String(), Fingerprint: string(k.Key.Fingerprint()), Host: k.AboutName,
+				}
+			}
+			return out, err
 		})
 	operation(d, a, http.MethodPost, "/scans", "scan-hosts", "Start a scan of hosts",
 		func(ctx context.Context, who control.Actor, in *scanHosts) (started, error) {
