@@ -32,8 +32,16 @@ func addSuccessors(data []byte, old, next trust.PublicKey, known []Succession) (
 		if l.Kind() != trust.KeyLine || l.Key() != old {
 			continue
 		}
-		if at := slices.IndexFunc(present, func(p trust.AuthorizedLine) bool { return trust.SameOptions(p, l) }); at >= 0 {
-			made = append(made, Succession{Old: l.Text(), New: present[at].Text()})
+		heirs := present
+		if i+1 < f.Len() {
+			// What an earlier call put there stands right after its line: of several
+			// heirs with the same options that one is meant.
+			if below := f.Line(i + 1); below.Key() == next {
+				heirs = append([]trust.AuthorizedLine{below}, present...)
+			}
+		}
+		if at := slices.IndexFunc(heirs, func(h trust.AuthorizedLine) bool { return trust.SameOptions(h, l) }); at >= 0 {
+			made = append(made, Succession{Old: l.Text(), New: heirs[at].Text()})
 			continue
 		}
 		text := l.With(next)
