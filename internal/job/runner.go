@@ -428,11 +428,7 @@ func (r *runner) commitTogether(some []*landed, what string, ev audit.Event, mor
 		if more != nil {
 			return more(tx)
 		}
-		ok, err := landRun(tx, r.run.id, r.run.epoch, r.flying-len(some))
-		if err == nil && !ok {
-			err = errFenced
-		}
-		return err
+		return landRun(tx, r.run.id, r.flying-len(some))
 	})
 	if err != nil {
 		return err
