@@ -147,7 +147,7 @@ func (ro *Rotator) proveNew(ctx context.Context, c cell, f found) (Level, error)
 		if why != "" {
 			return "", trust.Errorf(trust.Conflict, "%s", why)
 		}
-		level, restricted, why, err := ro.proveKey(ctx, c, c.pair.New, files, h.Server())
+		level, restricted, why, err := ro.proveKey(ctx, c, c.pair.New, files, h)
 		if err != nil {
 			return "", err
 		}
@@ -292,7 +292,13 @@ func (ro *Rotator) disprove(ctx context.Context, r job.Run, t job.Target) (job.R
 	if err != nil || f.untouched() != "" {
 		return nil, err
 	}
-	if f.Restricted && f.Works != LoginHere {
+	// That Baseline did no better than match the old key may have been for want of
+	// its private half: where the new key logs in, the old one can be offered.
+	var p proven
+	if _, err := r.ResultOf(ctx, "Reprove", t, &p); err != nil {
+		return nil, err
+	}
+	if f.Restricted && p.Level.rank() < LoginHere.rank() {
 		// From here neither key gets in: what the file says is all there is
 		// to see, and Withdraw has read it back.
 		return nil, r.Save(proven{Level: Written, At: time.Now().UTC()})

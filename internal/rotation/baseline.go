@@ -3,8 +3,10 @@ package rotation
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -100,7 +102,7 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 	f.Opens = h.Row.User == c.spec.User && opens(h.Row, c.pair.Old)
 	f.Opened = h.Row.User == c.spec.User && opens(h.Row, c.pair.New)
 	for _, key := range []trust.KeyID{c.pair.Old, c.pair.New} {
-		level, restricted, why, err := ro.proveKey(ctx, c, key, files, h.Server())
+		level, restricted, why, err := ro.proveKey(ctx, c, key, files, h)
 		if err != nil {
 			return nil, err
 		}
@@ -150,7 +152,7 @@ func (ro *Rotator) authorizedFiles(ctx context.Context, c cell, h *reach.Hands) 
 
 // proveKey finds out how well a key of the pair opens c's account now. An
 // empty level comes with the reason.
-func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files []remote.File, server trust.ServerVersion) (level Level, restricted bool, why string, err error) {
+func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files []remote.File, h *reach.Hands) (level Level, restricted bool, why string, err error) {
 	key := c.pair.OldKey
 	if id == c.pair.New {
 		key = c.pair.NewKey
@@ -183,7 +185,9 @@ func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files [
 	case dial.Matched:
 		return Matched, restricted, "", nil
 	}
-	if restricted && acceptsElsewhere(files, key, server) {
+	a := trust.Attempt{Key: key, User: c.spec.User, Time: time.Now(), Server: h.Server()}
+	a.Addr, _ = netip.ParseAddr(h.ClientAddress())
+	if restricted && acceptsElsewhere(files, a) {
 		return Matched, true, "", nil
 	}
 	return "", restricted, fmt.Sprintf("sshd on %s refuses %s to %s although %s holds it", c.spec.Name, key.Fingerprint(), c.spec.User, c.spec.Path), nil
@@ -202,19 +206,24 @@ func (ro *Rotator) offer(ctx context.Context, c cell, id trust.KeyID, key trust.
 	return ro.reach.Prove(ctx, c.run.Tenant, c.spec.login(), signer)
 }
 
-// acceptsElsewhere reports whether some line of key would let in a client from
-// where its from= allows: we are not there, and the server does not say. It reads
-// options as a server of that version does: one before 9.1 refuses a line whose
-// expiry-time= is in UTC.
-func acceptsElsewhere(files []remote.File, key trust.PublicKey, server trust.ServerVersion) bool {
+// acceptsElsewhere reports whether where we are explains a refusal: some line of the
+// key would let in a client from where its from= allows, and none lets us in from
+// here. A host that refuses what its files grant to us does not honor them, and the
+// from= of another line is no excuse. Options are read as a server of that version
+// does: one before 9.1 refuses a line whose expiry-time= is in UTC.
+func acceptsElsewhere(files []remote.File, a trust.Attempt) bool {
+	elsewhere := false
+	var all []*trust.AuthorizedKeys
 	for _, f := range files {
-		for _, l := range linesOf(trust.ParseAuthorizedKeys(f.Content), key) {
-			if g, err := l.Grant(); err == nil && g.HasSource && !g.CertAuthority && l.HonoredBy(server) == nil {
-				return true
+		keys := trust.ParseAuthorizedKeys(f.Content)
+		all = append(all, keys)
+		for _, l := range linesOf(keys, a.Key) {
+			if g, err := l.Grant(); err == nil && g.HasSource && !g.CertAuthority && l.HonoredBy(a.Server) == nil {
+				elsewhere = true
 			}
 		}
 	}
-	return false
+	return elsewhere && !(a.Addr.IsValid() && trust.WouldAccept(all, a).Accepted)
 }
 
 func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {

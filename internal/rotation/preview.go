@@ -69,7 +69,7 @@ func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (j
 		return nil, r.Save(Preview{Why: why})
 	}
 	p := Preview{}
-	if p.Works, _, p.Why, err = ro.proveKey(ctx, c, c.pair.Old, files, h.Server()); err != nil {
+	if p.Works, _, p.Why, err = ro.proveKey(ctx, c, c.pair.Old, files, h); err != nil {
 		return nil, err
 	}
 	for _, f := range files {

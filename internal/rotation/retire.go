@@ -290,7 +290,7 @@ func (ro *Rotator) restored(ctx context.Context, r job.Run, t job.Target) (job.R
 	}
 	level := Level("")
 	if why == "" {
-		level, _, why, err = ro.proveKey(ctx, c, c.pair.New, files, h.Server())
+		level, _, why, err = ro.proveKey(ctx, c, c.pair.New, files, h)
 		if err != nil {
 			return nil, err
 		}
