@@ -49,6 +49,7 @@ var mayImport = map[string]string{
 	"api":          "control",
 	"api/v1":       "api control",
 	"api/appviewx": "api control",
+	"api/metrics":  "api control",
 	"cmd/keyturn":  "*",
 
 	// throw-away servers, for the demo and for tests
@@ -79,6 +80,7 @@ var secretOf = map[string]string{
 	"github.com/tink-crypto/":         "keyring",
 	"github.com/alexedwards/argon2id": "identity",
 	"github.com/spf13/cobra":          "cmd/keyturn",
+	"github.com/prometheus/":          "api/metrics",
 }
 
 const module = "keyturn"

@@ -195,7 +195,7 @@ func TestPermissions(t *testing.T) {
 	w := newWorld(t, 0)
 	all := []string{
 		"Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
-		"Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read",
+		"Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
 	}
 	without := map[string]string{} // permission to a token that has all others
 	for _, p := range all {

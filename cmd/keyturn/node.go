@@ -16,6 +16,7 @@ import (
 
 	"keyturn/internal/api"
 	"keyturn/internal/api/appviewx"
+	"keyturn/internal/api/metrics"
 	v1 "keyturn/internal/api/v1"
 	"keyturn/internal/control"
 	"keyturn/internal/discovery"
@@ -69,6 +70,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 		return nil, trust.Errorf(trust.Unavailable, "data directory: %w", err)
 	}
 	n := &node{log: c.log}
+	counted := metrics.New(version)
 	defer func() {
 		if err != nil {
 			n.close()
@@ -82,6 +84,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 		Personal: func(tx *store.Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error) {
 			return keys.SealPersonal(tx, tenant, person, plain)
 		},
+		Updated: counted.Updated,
 	})
 	if err != nil {
 		return nil, err
@@ -106,6 +109,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	}
 
 	n.reach = reach.New(n.store, keys, c.crash, c.log)
+	n.reach.Connected = counted.Connected
 	procedures := rotation.New(n.store, keys, n.reach, discovery.Judge).Procedures()
 	procedures = append(procedures, discovery.New(n.store, n.reach).Procedures()...)
 	if c.alter != nil {
@@ -113,6 +117,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	}
 	n.engine, err = job.New(n.store, procedures, job.Options{
 		Workers: c.workers, Installation: installation, Sole: c.database == "", Log: c.log, Hook: c.crash,
+		Landed: func(procedure, step string, outcome job.CellState) { counted.Landed(procedure, step, string(outcome)) },
 		Planners: map[string]job.Planner{
 			control.ScanSchedule:      discovery.PlanScheduled,
 			control.DiscoverySchedule: discovery.PlanDiscovery,
@@ -127,7 +132,10 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 		return nil, err
 	}
 
-	n.server = api.NewServer(c.log, plane.Ready, api.Door{Prefix: "/api/v1/", Handler: v1.New(plane, n.logError)}, api.Door{Prefix: "/avxapi/", Handler: appviewx.New(plane)})
+	n.server = api.NewServer(c.log, plane.Ready,
+		api.Door{Prefix: "/api/v1/", Handler: v1.New(plane, n.logError)},
+		api.Door{Prefix: "/avxapi/", Handler: appviewx.New(plane)},
+		api.Door{Prefix: "/metrics", Handler: counted.Handler(plane, n.logError)})
 	if n.listener, err = net.Listen("tcp", c.http); err != nil {
 		return nil, trust.Errorf(trust.Unavailable, "%w", err).WithHint("another server may be running; choose another address with --http")
 	}

@@ -32,6 +32,7 @@ const (
 	SettingsRead  Permission = "Settings Read"
 	SettingsWrite Permission = "Settings Write"
 	AuditRead     Permission = "Audit Read"
+	MetricsRead   Permission = "Metrics Read"
 )
 
 // A Grant describes a permission to those who hand it out.
@@ -59,6 +60,7 @@ var Permissions = []Grant{
 	{SettingsRead, "see settings"},
 	{SettingsWrite, "change settings"},
 	{AuditRead, "read, export and verify the audit log"},
+	{MetricsRead, "read /metrics: how many hosts and runs there are, and how the server does"},
 }
 
 // ParsePermissions reads permissions by their names, without regard to case, and

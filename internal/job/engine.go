@@ -39,6 +39,9 @@ type Options struct {
 	// Do and Undo. An error is a crash at that instant: the engine writes
 	// nothing more, and Run returns that error. For tests.
 	Hook func(ctx context.Context, point string) error
+	// Landed, if it is there, is told how a step came out at a target, once that
+	// is committed. It is called by many goroutines, and must not wait.
+	Landed func(procedure, step string, outcome CellState)
 	// Log is where panics and lost claims are told. Default slog.Default().
 	Log *slog.Logger
 }

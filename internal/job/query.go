@@ -146,6 +146,16 @@ func (e *Engine) Holder(tx *store.Tx, what string) (trust.RunID, error) {
 	return exclusiveOwner(tx, what)
 }
 
+// RunsInState is how many runs of a procedure stand in one way.
+type RunsInState struct {
+	Procedure string
+	State     State
+	Count     int
+}
+
+// Count counts the runs of the transaction's tenant.
+func (e *Engine) Count(tx *store.Tx) ([]RunsInState, error) { return countRuns(tx) }
+
 // WorksOn returns an open run that has a target on a host, or "".
 func (e *Engine) WorksOn(tx *store.Tx, host trust.HostID) (trust.RunID, error) {
 	return openRunOn(tx, host)

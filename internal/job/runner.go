@@ -436,6 +436,9 @@ func (r *runner) commitTogether(some []*landed, what string, ev audit.Event, mor
 	held := false
 	for _, l := range some {
 		r.flying--
+		if r.d.options.Landed != nil {
+			r.d.options.Landed(r.run.procedure, l.view.Step, l.outcome.state)
+		}
 		held = held || l.outcome.state == CellFailed
 		if l.retry > 0 {
 			if at := time.Now().Add(l.retry); r.retry.IsZero() || at.Before(r.retry) {

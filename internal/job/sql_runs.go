@@ -320,3 +320,20 @@ func openRunOn(tx *store.Tx, host trust.HostID) (id trust.RunID, err error) {
 	}
 	return id, err
 }
+
+// countRuns counts the tenant's runs by procedure and state.
+func countRuns(tx *store.Tx) (all []RunsInState, err error) {
+	rows, err := tx.Query(`SELECT procedure, state, count(*) FROM job_runs WHERE tenant = $1 GROUP BY procedure, state ORDER BY procedure, state`, tx.Tenant())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c RunsInState
+		if err := rows.Scan(&c.Procedure, &c.State, &c.Count); err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, rows.Err()
+}

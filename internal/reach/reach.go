@@ -39,6 +39,11 @@ const (
 
 // Reach opens hosts. Its methods may be called from any goroutine.
 type Reach struct {
+	// Connected, if it is set before the first call of a method, is told of each
+	// connection to a host what for it was made, how long that took, and how it
+	// came out. It must not wait.
+	Connected func(purpose string, took time.Duration, err error)
+
 	store   *store.Store
 	keyring *keyring.Keyring
 	hook    remote.Hook
@@ -133,7 +138,9 @@ func (r *Reach) Open(ctx context.Context, tenant trust.TenantID, host trust.Host
 	if err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	conn, err := dial.Dial(ctx, target(row, row.User), credentials)
+	r.count("login", begun, err)
 	if err != nil {
 		return nil, describe(row, err)
 	}
@@ -166,7 +173,9 @@ func (r *Reach) OpenByPassword(ctx context.Context, tenant trust.TenantID, host 
 	if !ok {
 		return nil, trust.Errorf(trust.Conflict, "the password of host %q is not known any more: it is never written down, and was used already, waited too long, or was given to a server that has been restarted since", row.Name)
 	}
+	begun := time.Now()
 	conn, err := dial.Dial(ctx, target(row, row.User), []dial.Credential{dial.PasswordCredential("password", password)})
+	r.count("password", begun, err)
 	if err != nil {
 		return nil, describe(row, err)
 	}
@@ -217,7 +226,9 @@ func (h *Hands) Server() trust.ServerVersion {
 
 // Learn returns the host key that a host presents now. Nothing vouches for it.
 func (r *Reach) Learn(ctx context.Context, row inventory.Host) (trust.PublicKey, error) {
+	begun := time.Now()
 	key, _, err := dial.Learn(ctx, row.Address, netip.Addr{})
+	r.count("learn", begun, err)
 	return key, describe(row, err)
 }
 
@@ -227,7 +238,9 @@ func (r *Reach) Prove(ctx context.Context, tenant trust.TenantID, login trust.Lo
 	if err != nil {
 		return "", err
 	}
+	begun := time.Now()
 	outcome, err := dial.Prove(ctx, target(row, login.User), signer)
+	r.count("prove", begun, err)
 	return outcome, describe(row, err)
 }
 
@@ -244,7 +257,9 @@ func (r *Reach) Query(ctx context.Context, tenant trust.TenantID, login trust.Lo
 			return "", err
 		}
 	}
+	begun := time.Now()
 	outcome, err := dial.Query(ctx, target(row, login.User), key, credentials)
+	r.count("query", begun, err)
 	return outcome, describe(row, err)
 }
 
@@ -255,7 +270,9 @@ func (r *Reach) Disprove(ctx context.Context, tenant trust.TenantID, login trust
 	if err != nil {
 		return false, err
 	}
+	begun := time.Now()
 	stillAccepted, err = dial.Disprove(ctx, target(row, login.User), old, good)
+	r.count("disprove", begun, err)
 	return stillAccepted, describe(row, err)
 }
 
@@ -293,6 +310,13 @@ func (r *Reach) credentials(ctx context.Context, tenant trust.TenantID, row inve
 
 func target(row inventory.Host, user string) dial.Target {
 	return dial.Target{Address: row.Address, User: user, Pins: row.PinnedKeys()}
+}
+
+// count tells Connected of a connection that was begun at a time.
+func (r *Reach) count(purpose string, begun time.Time, err error) {
+	if r.Connected != nil {
+		r.Connected(purpose, time.Since(begun), err)
+	}
 }
 
 // describe says which host an error is about.

@@ -56,6 +56,9 @@ type Options struct {
 	Personal func(tx *Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Updated, if it is there, is told of each Update how long it took, and how
+	// it came out. It is called by many goroutines, and must not wait.
+	Updated func(took time.Duration, err error)
 }
 
 // A Store is an open database. Its methods may be called from many goroutines.
@@ -63,6 +66,7 @@ type Store struct {
 	engine   engine
 	now      func() time.Time
 	personal func(tx *Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error)
+	updated  func(time.Duration, error)
 	ids      ids
 }
 
@@ -81,7 +85,7 @@ type engine interface {
 // its tables up to date. A database with migrations that this program does not
 // know, or knows by another text, is refused.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{now: o.Now, personal: o.Personal}
+	s := &Store{now: o.Now, personal: o.Personal, updated: o.Updated}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -137,7 +141,8 @@ func (s *Store) Update(ctx context.Context, ev audit.Event, fn func(*Tx) error) 
 		return err
 	}
 	tx := &Tx{tenant: ev.Tenant, write: true}
-	return s.engine.update(ctx, tx, func(tx *Tx) error {
+	begun := time.Now()
+	err := s.engine.update(ctx, tx, func(tx *Tx) error {
 		if tx.now.IsZero() { // the first run
 			tx.now = s.now().UTC().Truncate(time.Microsecond)
 			tx.event = s.ids.next(tx.now)
@@ -155,6 +160,10 @@ func (s *Store) Update(ctx context.Context, ev audit.Event, fn func(*Tx) error) 
 		ev.Fields = append(ev.Fields[:len(ev.Fields):len(ev.Fields)], tx.notes...)
 		return s.record(tx, tx.event, ev)
 	})
+	if s.updated != nil {
+		s.updated(time.Since(begun), err)
+	}
+	return err
 }
 
 // record writes an event of tx.

@@ -1,0 +1,28 @@
+package control
+
+import (
+	"context"
+
+	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/store"
+)
+
+// Counts is a tenant at a glance.
+type Counts struct {
+	Runs  []job.RunsInState
+	Hosts inventory.HostCounts
+}
+
+// Count counts what a tenant has.
+func (p *Plane) Count(ctx context.Context, actor identity.Actor) (c Counts, err error) {
+	err = p.view(ctx, actor, identity.MetricsRead, func(tx *store.Tx) error {
+		if c.Runs, err = p.engine.Count(tx); err != nil {
+			return err
+		}
+		c.Hosts, err = inventory.SummarizeHosts(tx)
+		return err
+	})
+	return c, err
+}
