@@ -262,6 +262,7 @@ func TestUndoAuthorizeKeepsWhatWasThere(t *testing.T) {
 		{"someone gave ours other options", "{{old}}\n", "{{old}}\nrestrict {{next}}\n", "{{old}}\n"},
 		{"a line of the new key was there before", "restrict {{next}} mine\n{{old}}\n", "restrict {{next}} mine\n{{old}}\n{{next}}\n", "restrict {{next}} mine\n{{old}}\n"},
 		{"it was there twice", "{{next}}\n{{next}}\n{{old}}\n", "{{next}}\n{{next}}\n{{old}}\n", "{{next}}\n{{next}}\n{{old}}\n"},
+		{"it was there once, and someone doubled it", "{{next}}\n{{old}}\n", "{{next}}\n{{next}}\n{{old}}\n", "{{next}}\n{{old}}\n"},
 		{"someone took it away since", "restrict {{next}} mine\n{{old}}\n", "{{old}}\n{{next}}\n", "{{old}}\n"},
 		{"the old key is gone", "{{old}}\n", "# empty\n{{next}}\n", "# empty\n"},
 	} {
