@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -27,15 +26,39 @@ const (
 	maxHashes = 200_000
 )
 
-// knownHosts reads the known_hosts files of user, or with an empty one those of
-// the whole host.
-func (s *scanner) knownHosts(ctx context.Context, user string) error {
-	files, err := s.hands.KnownHosts(ctx, user)
+// files reads the authorized_keys files of user, and the known_hosts files with
+// them, because a command costs more than a file does.
+func (s *scanner) files(ctx context.Context, user string, authorized []string) (files, known []remote.File, err error) {
+	paths, err := s.hands.KnownHosts(ctx, user)
 	if err != nil {
-		s.note(inventory.NoteUnread, user, "", "known_hosts: %s", sentence(err))
+		return nil, nil, err
+	}
+	n := len(authorized)
+	files, err = s.hands.Files(ctx, user, slices.Concat(authorized, paths))
+	if trust.KindOf(err) == trust.Exhausted {
+		// A known_hosts file that is too long must not hide who is let in.
+		s.note(inventory.NoteLimit, user, "", "%s", sentence(err))
+		files, err = s.hands.Files(ctx, user, authorized)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return files[:n], files[n:], nil
+}
+
+// systemKnownHosts reads the known_hosts files of the whole host.
+func (s *scanner) systemKnownHosts(ctx context.Context) error {
+	files, err := s.hands.Files(ctx, s.hands.Login(), remote.SystemKnownHosts)
+	if err != nil {
+		s.note(inventory.NoteUnread, "", "", "%s", sentence(err))
 		return s.skip(err)
 	}
-	user = cmp.Or(user, "root")
+	s.knownHosts("root", files)
+	return nil
+}
+
+// knownHosts takes the lines of known_hosts files into the scan.
+func (s *scanner) knownHosts(user string, files []remote.File) {
 	for _, f := range files {
 		switch {
 		case f.Absent, inventory.CheckPlace(trust.Place{Host: s.scan.Host, User: user, Path: f.Path}) != nil:
@@ -45,7 +68,6 @@ func (s *scanner) knownHosts(ctx context.Context, user string) error {
 			s.addKnown(user, f)
 		}
 	}
-	return nil
 }
 
 func (s *scanner) addKnown(user string, f remote.File) {

@@ -52,11 +52,8 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 		if err := s.account(ctx, user); err != nil {
 			return inventory.Scan{}, err
 		}
-		if err := s.knownHosts(ctx, user); err != nil {
-			return inventory.Scan{}, err
-		}
 	}
-	if err := s.knownHosts(ctx, ""); err != nil {
+	if err := s.systemKnownHosts(ctx); err != nil {
 		return inventory.Scan{}, err
 	}
 	if err := d.nameKnown(ctx, tenant, &s); err != nil {
@@ -114,10 +111,11 @@ func (s *scanner) account(ctx context.Context, user string) error {
 		return s.unread(user, "", err)
 	}
 	s.unseen(user, cfg)
-	files, err := s.hands.Files(ctx, user, cfg.AuthorizedKeys)
+	files, known, err := s.files(ctx, user, cfg.AuthorizedKeys)
 	if err != nil {
 		return s.unread(user, "", err)
 	}
+	s.knownHosts(user, known)
 	for i, f := range files {
 		switch {
 		case f.Absent:

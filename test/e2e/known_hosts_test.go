@@ -19,10 +19,15 @@ func TestKnownHosts(t *testing.T) {
 	t.Parallel()
 	w := lab.NewWorld(t)
 	n := newNode(t, w)
-	users := []lab.User{{Name: "root", AuthorizedKeys: []string{n.ops.line()}}, {Name: "alice"}, {Name: "bob"}}
+	stranger := newKeyFile(t, "stranger")
+	users := []lab.User{
+		{Name: "root", AuthorizedKeys: []string{n.ops.line()}},
+		{Name: "alice"},
+		{Name: "bob"},
+		{Name: "carol", AuthorizedKeys: []string{stranger.line()}},
+	}
 	all := w.BootAll(t, lab.Spec{Name: "web1", Users: users}, lab.Spec{Name: "web2", Users: users})
 	web1, web2 := all[0], all[1]
-	stranger := newKeyFile(t, "stranger")
 	ip := web2.Addr().String()
 	hashed := trust.HashHostName(ip, [20]byte{1, 2, 3})
 	write := func(path, user string, lines ...string) {
@@ -31,6 +36,7 @@ func TestKnownHosts(t *testing.T) {
 	write("/home/alice/.ssh/known_hosts", "alice", "# mine", hashed+" "+web2.HostKeys()[0].String(), "github.com "+stranger.line())
 	write("/home/bob/.ssh/known_hosts", "bob", ip+",web2 "+stranger.line(), "web2 "+web2.HostKeys()[1].String())
 	write("/etc/ssh/ssh_known_hosts", "root", "@revoked * "+stranger.line(), "@cert-authority *.example.com "+stranger.line())
+	web1.Sh(t, "head -c 2000000 /dev/zero | tr '\\0' x >/home/carol/.ssh/known_hosts")
 	for _, h := range all {
 		n.add(h, "root", "")
 	}
@@ -57,6 +63,11 @@ func TestKnownHosts(t *testing.T) {
 		if !strings.Contains(strings.Join(got, "\n")+"\n", line+"\n") {
 			t.Errorf("web1 knows\n%s\nand not\n%s", strings.Join(got, "\n"), line)
 		}
+	}
+
+	// A known_hosts file that is too long hides nobody who is let in.
+	if got := n.key(string(stranger.public.Fingerprint())).places(); got != "web1:carol:/home/carol/.ssh/authorized_keys\nweb2:carol:/home/carol/.ssh/authorized_keys\n" {
+		t.Errorf("the stranger is let in at\n%s", got)
 	}
 
 	mistrusted := func() (texts []string) {
