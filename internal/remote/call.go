@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"keyturn/internal/dial"
 	"keyturn/internal/trust"
@@ -57,40 +58,104 @@ func newNonce() string {
 	return hex.EncodeToString(b[:])
 }
 
-// run executes an op and returns the lines of its answer without the first and the
-// last. A *refusal comes back as it is; every other error is a *trust.Error.
-// Unavailable means that it is not known what was done.
-func (h *Host) run(ctx context.Context, c call) ([]line, error) {
-	if c.op.changes && h.hook != nil {
-		if err := h.hook(ctx, "before "+c.op.name); err != nil {
-			return nil, err
-		}
-	}
-	lines, err := h.exchange(ctx, c)
-	if c.op.changes && h.hook != nil {
-		if err := h.hook(ctx, "after "+c.op.name); err != nil {
-			return nil, err
-		}
-	}
-	return lines, err
+// An answer is what an op said: the lines between the first and the last, and its
+// refusal, if that is how it ended.
+type answer struct {
+	lines []line
+	no    *refusal
 }
 
-func (h *Host) exchange(ctx context.Context, c call) ([]line, error) {
-	command, err := h.command(ctx, c)
+// run executes an op and returns the lines of its answer. A *refusal comes back as it
+// is; every other error is a *trust.Error. Unavailable means that it is not known what
+// was done.
+func (h *Host) run(ctx context.Context, c call) ([]line, error) {
+	answers, err := h.runAll(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.op.time, trust.Errorf(trust.Unavailable, "%s took longer than %v", c.op.name, c.op.time))
+	if answers[0].no != nil {
+		return answers[0].lines, answers[0].no
+	}
+	return answers[0].lines, nil
+}
+
+// runAll executes ops one after another, each whatever came of those before it, and
+// in as few requests as their length allows. An error is as of run and never a
+// *refusal: of none of the ops it is then known what they did.
+func (h *Host) runAll(ctx context.Context, calls ...call) ([]answer, error) {
+	if err := h.points(ctx, "before ", calls); err != nil {
+		return nil, err
+	}
+	answers, err := h.exchange(ctx, calls)
+	if err := h.points(ctx, "after ", calls); err != nil {
+		return nil, err
+	}
+	return answers, err
+}
+
+// points calls the hook for each of the calls that changes something.
+func (h *Host) points(ctx context.Context, when string, calls []call) error {
+	for _, c := range calls {
+		if c.op.changes && h.hook != nil {
+			if err := h.hook(ctx, when+c.op.name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// maxCommand is what Dropbear takes in one exec request, with some room.
+const maxCommand = 8900
+
+func (h *Host) exchange(ctx context.Context, calls []call) (answers []answer, err error) {
+	for len(calls) > 0 {
+		command, err := h.command(ctx, calls[0])
+		if err != nil {
+			return nil, err
+		}
+		n := 1
+		for ; n < len(calls); n++ {
+			more, err := h.command(ctx, calls[n])
+			if err != nil {
+				return nil, err
+			}
+			if len(command)+len(more)+3 > maxCommand {
+				break
+			}
+			command += " ; " + more
+		}
+		some, err := h.request(ctx, command, calls[:n])
+		if err != nil {
+			return nil, err
+		}
+		answers, calls = append(answers, some...), calls[n:]
+	}
+	return answers, nil
+}
+
+// request makes one exec request and reads the answers of its ops. What the first of
+// them reads is all that there is to read.
+func (h *Host) request(ctx context.Context, command string, calls []call) (answers []answer, err error) {
+	var limit time.Duration
+	for _, c := range calls {
+		limit += c.op.time
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, trust.Errorf(trust.Unavailable, "%s took longer than %v", calls[0].op.name, limit))
 	defer cancel()
-	result, err := h.exec(ctx, command, c.stdin, maxReply)
+	result, err := h.exec(ctx, command, calls[0].stdin, maxReply)
 	if err != nil {
 		return nil, h.named(err)
 	}
-	lines, err := parseReply(result.Stdout, c.op.name, c.nonce)
-	if err != nil {
-		return nil, h.explain(c, result, err)
+	out := result.Stdout
+	for i, c := range calls {
+		var a answer
+		if a, out, err = parseReply(out, c.op.name, c.nonce); err != nil {
+			return nil, h.explain(c, i > 0 && calls[i-1].as == c.as, result)
+		}
+		answers = append(answers, a)
 	}
-	return lines, nil
+	return answers, nil
 }
 
 // named says which host an error of its connection is about: that knows only the
@@ -166,60 +231,58 @@ func quote(s string) string {
 // errCutOff says that an answer has no end.
 var errCutOff = trust.Errorf(trust.Unavailable, "the answer was cut off")
 
-// parseReply reads an answer. What stands before its first line was said by the
-// login shell's start-up files.
-func parseReply(out []byte, name, nonce string) ([]line, error) {
+// parseReply reads an answer and returns what comes after it. What stands before its
+// first line was said by the login shell's start-up files.
+func parseReply(out []byte, name, nonce string) (a answer, rest []byte, err error) {
 	first := []byte("keyturn " + name + " 1\n")
 	if !bytes.HasPrefix(out, first) {
 		at := bytes.Index(out, append([]byte("\n"), first...))
 		if at < 0 {
-			return nil, errCutOff
+			return answer{}, nil, errCutOff
 		}
 		out = out[at+1:]
 	}
 	out = out[len(first):]
-	var lines []line
 	for {
 		text, rest, ok := bytes.Cut(out, []byte("\n"))
 		if !ok {
-			return nil, errCutOff
+			return answer{}, nil, errCutOff
 		}
 		out = rest
 		word, detail, _ := strings.Cut(string(text), " ")
 		switch word {
 		case "ok":
-			return lines, nil
+			return a, out, nil
 		case "no":
 			word, detail, _ = strings.Cut(detail, " ")
-			return lines, &refusal{word, strings.TrimSpace(detail)}
+			a.no = &refusal{word, strings.TrimSpace(detail)}
+			return a, out, nil
 		case "content":
 			if nonce == "" {
-				return nil, errCutOff
+				return answer{}, nil, errCutOff
 			}
 			block, rest, ok := bytes.Cut(out, []byte("\n"+nonce+"\n"))
 			if !ok {
-				return nil, errCutOff
+				return answer{}, nil, errCutOff
 			}
 			out = rest
-			lines = append(lines, line{word: word, block: block})
+			a.lines = append(a.lines, line{word: word, block: block})
 		default:
-			lines = append(lines, line{word: word, rest: detail})
+			a.lines = append(a.lines, line{word: word, rest: detail})
 		}
 	}
 }
 
-// explain says what an answer without an end means.
-func (h *Host) explain(c call, result dial.Result, err error) error {
-	if _, ok := err.(*refusal); ok {
-		return err
-	}
+// explain says what an answer without an end means. ran says that another op just
+// ran in the same way.
+func (h *Host) explain(c call, ran bool, result dial.Result) error {
 	said := firstLine(result.Stderr)
 	if said == "" {
 		said = firstLine(result.Stdout)
 	}
 	began := bytes.Contains(result.Stdout, []byte("keyturn "+c.op.name+" 1\n"))
 	switch {
-	case began || result.Exit == -1:
+	case began || ran || result.Exit == -1:
 		return trust.Errorf(trust.Unavailable, "%s: what Keyturn ran there (%s) was cut off: %s", h.name, c.op.name, said)
 	case c.as != self && h.become != None:
 		return trust.Errorf(trust.Denied, "%s: %s does not let %q act as root without a password: %s", h.name, h.become, h.login, said).

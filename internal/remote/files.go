@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"keyturn/internal/trust"
 )
@@ -81,46 +82,88 @@ func (h *Host) Files(ctx context.Context, user string, paths []string) ([]File, 
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	for _, p := range paths {
-		if err := checkPath(p); err != nil {
-			return nil, err
-		}
+	if err := checkPaths(paths); err != nil {
+		return nil, err
 	}
 	owner, err := h.account(ctx, user)
 	if err != nil {
 		return nil, err
 	}
-	var files []File
+	answers, err := h.runAll(ctx, h.readings(owner, paths, "content", "content")...)
+	if err != nil {
+		return nil, err
+	}
+	return h.readFiles(answers, owner, paths)
+}
+
+// TextsAndUses returns what lies at the paths, as Files does but without what only an
+// edit needs to know: whether they are there and can be read, and what they hold; and
+// with that the logins with a key to user's account since a time, as far as the host has
+// a log of them that we may read.
+func (h *Host) TextsAndUses(ctx context.Context, user string, paths []string, key trust.Fingerprint, since time.Time) ([]File, []Use, error) {
+	if err := checkPaths(paths); err != nil {
+		return nil, nil, err
+	}
+	owner, err := h.account(ctx, user)
+	if err != nil {
+		return nil, nil, err
+	}
+	reading, uses := h.readings(owner, paths, "text", "text"), h.asking(key, since)
+	answers, err := h.runAll(ctx, append([]call{uses}, reading...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := h.readFiles(answers[1:], owner, paths)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := h.readUses(answers[0], user, since)
+	return files, list, err
+}
+
+// readings are the calls of op read for some paths of an account, as many as the
+// length of a command asks for. first and rest are what is asked of the first path and
+// of the others: "content", "facts" or "text".
+func (h *Host) readings(owner Account, paths []string, first, rest string) (calls []call) {
+	what := first
 	for len(paths) > 0 {
 		n := few(paths)
-		some, err := h.readFiles(ctx, owner, paths[:n])
-		if err != nil {
-			return nil, err
+		c := call{op: opRead, as: h.actorsFor(owner.User)[0], nonce: newNonce()}
+		c.args = []string{c.nonce, strconv.Itoa(maxFile), owner.Home}
+		for _, p := range paths[:n] {
+			c.args = append(c.args, what, p)
+			what = rest
 		}
-		files, paths = append(files, some...), paths[n:]
+		calls, paths = append(calls, c), paths[n:]
 	}
-	return files, nil
+	return calls
 }
 
 // few returns how many of the paths go into one command: Dropbear takes none of more
 // than 9,000 bytes.
 func few(paths []string) (n int) {
 	for size := 0; n < len(paths) && n < 64; n++ {
-		if size += len(paths[n]) + 3; size > 4096 && n > 0 {
+		if size += len(paths[n]) + len(" 'content' ''"); size > 4096 && n > 0 {
 			break
 		}
 	}
 	return n
 }
 
-func (h *Host) readFiles(ctx context.Context, owner Account, paths []string) ([]File, error) {
-	c := call{op: opRead, as: h.actorsFor(owner.User)[0], nonce: newNonce()}
-	c.args = append([]string{c.nonce, strconv.Itoa(maxFile), "content", owner.Home}, paths...)
-	lines, err := h.run(ctx, c)
-	if err != nil {
-		return nil, h.fail(err, "")
+// readFiles reads the answers to readings.
+func (h *Host) readFiles(answers []answer, owner Account, paths []string) (files []File, err error) {
+	for _, a := range answers {
+		if a.no != nil {
+			return nil, h.fail(a.no, "")
+		}
+		n := few(paths)
+		some, err := h.parseFiles(a.lines, owner, paths[:n])
+		if err != nil {
+			return nil, err
+		}
+		files, paths = append(files, some...), paths[n:]
 	}
-	return h.parseFiles(lines, owner, paths)
+	return files, nil
 }
 
 // parseFiles reads the answer of op read.
@@ -326,6 +369,16 @@ func strictModes(f File, owner Account, home string) string {
 		}
 	}
 	return ""
+}
+
+// checkPaths refuses paths of which one is no path of a file to work on.
+func checkPaths(paths []string) error {
+	for _, p := range paths {
+		if err := checkPath(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkPath refuses what is no path of a file to work on.

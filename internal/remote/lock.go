@@ -67,15 +67,52 @@ func (h *Host) Hold(ctx context.Context, l Lock, user, path string) error {
 	return err
 }
 
-// HoldText does as Hold, and returns what the file holds under the lock. Private
-// keys are not for this: their bytes would come here.
-func (h *Host) HoldText(ctx context.Context, l Lock, user, path string) ([]byte, error) {
-	got, err := h.hold(ctx, l, user, path, false, "content")
+// HoldFile does as Hold, and returns what lies at the path, as Files does and with the
+// content that it has under the lock, and what the files at the paths beside hold. A
+// file that is Absent or Fixed is not locked. Private keys are not for this: their
+// bytes would come here.
+func (h *Host) HoldFile(ctx context.Context, l Lock, user, path string, beside []string) (file File, others []File, err error) {
+	paths := append([]string{path}, beside...)
+	if err := errors.Join(l.check(), checkPaths(paths)); err != nil {
+		return File{}, nil, err
+	}
+	owner, err := h.account(ctx, user)
 	if err != nil {
-		return nil, err
+		return File{}, nil, err
+	}
+	holding, got := h.holding(l, h.actorsFor(user)[0], user, path, false, "content")
+	reading := h.readings(owner, paths, "facts", "text")
+	answers, err := h.runAll(ctx, append(reading, holding)...)
+	if err != nil {
+		return File{}, nil, err
+	}
+	files, err := h.readFiles(answers[:len(reading)], owner, paths)
+	if err != nil {
+		return File{}, nil, err
+	}
+	file, others = files[0], files[1:]
+	took := answers[len(reading)]
+	no := took.no
+	switch {
+	case no == nil:
+		err = h.readHeld(&got, path, took.lines)
+	case no.word == "held" || no.word == "superseded":
+		err = h.lockFailure(no, l, path)
+	case file.Absent || file.Fixed != "":
+	case no.word == "owner" && no.detail == "0":
+		got, err = h.hold(ctx, l, user, path, false, "content")
+	default:
+		err = h.lockFailure(no, l, path)
+	}
+	switch {
+	case err != nil || file.Absent:
+		return file, others, err
+	case file.Fixed != "":
+		return file, others, h.Release(ctx, l, user, path)
 	}
 	h.remember(l, user, path, got)
-	return got.content, nil
+	file.Content, file.SHA256 = got.content, hexSum(got.content)
+	return file, others, nil
 }
 
 // hold takes the lock and reads the file under it: "content" or "sum". With create,
@@ -99,6 +136,17 @@ func (h *Host) hold(ctx context.Context, l Lock, user, path string, create bool,
 }
 
 func (h *Host) holdAs(ctx context.Context, l Lock, as actor, user, path string, create bool, want string) (held, error) {
+	c, got := h.holding(l, as, user, path, create, want)
+	lines, err := h.run(ctx, c)
+	if err != nil {
+		return held{}, err
+	}
+	err = h.readHeld(&got, path, lines)
+	return got, err
+}
+
+// holding is a call of op hold, and what is known of the file before it.
+func (h *Host) holding(l Lock, as actor, user, path string, create bool, want string) (call, held) {
 	got := held{as: as, token: newNonce()[:16]}
 	make := "-"
 	if create {
@@ -111,34 +159,35 @@ func (h *Host) holdAs(ctx context.Context, l Lock, as actor, user, path string, 
 	c := call{op: opHold, as: as, nonce: newNonce()}
 	c.args = append([]string{path, make}, l.args()...)
 	c.args = append(c.args, got.token, c.nonce, strconv.Itoa(maxFile), want)
-	lines, err := h.run(ctx, c)
-	if err != nil {
-		return held{}, err
-	}
+	return c, got
+}
+
+// readHeld reads the answer of op hold into got.
+func (h *Host) readHeld(got *held, path string, lines []line) error {
 	for i, ln := range lines {
 		switch ln.word {
 		case "real":
 			at := strings.LastIndexByte(ln.rest, '/')
 			if at < 0 {
-				return held{}, h.garbled(ln)
+				return h.garbled(ln)
 			}
 			got.dir, got.name = ln.rest[:max(at, 1)], ln.rest[at+1:]
 		case "ls":
 			ls, ok := parseListing(ln.rest)
 			if !ok {
-				return held{}, h.garbled(ln)
+				return h.garbled(ln)
 			}
 			got.listing = &ls
 		case "sum":
 			got.sum = ln.rest
 		case "content":
 			if len(ln.block) > maxFile {
-				return held{}, trust.Errorf(trust.Exhausted, "%s:%s has more than %d bytes", h.name, path, maxFile)
+				return trust.Errorf(trust.Exhausted, "%s:%s has more than %d bytes", h.name, path, maxFile)
 			}
 			if i > 0 && lines[i-1].word == "prev" {
 				p, err := newPending(lines[i-1].rest, ln.block)
 				if err != nil {
-					return held{}, h.garbled(lines[i-1])
+					return h.garbled(lines[i-1])
 				}
 				got.pending = append(got.pending, p)
 				continue
@@ -147,9 +196,9 @@ func (h *Host) holdAs(ctx context.Context, l Lock, as actor, user, path string, 
 		}
 	}
 	if got.name == "" {
-		return held{}, trust.Errorf(trust.Unavailable, "%s did not say where %q really lies", h.name, path)
+		return trust.Errorf(trust.Unavailable, "%s did not say where %q really lies", h.name, path)
 	}
-	return got, nil
+	return nil
 }
 
 // lockFailure turns the refusal of an op that works under a lock into an error.

@@ -15,14 +15,16 @@ import (
 //
 //	[BECOME] [AS] sh -c 'SCRIPT' keyturn.OP ARG...
 //
-// where BECOME is nothing, "sudo -n" or "doas -n", and AS is nothing or one of
+// or several of those with " ; " between them, none of which reads its input: each
+// runs, and answers, whatever came of those before it. BECOME is nothing, "sudo -n" or
+// "doas -n", and AS is nothing or one of
 //
 //	setpriv --reuid=UID --regid=GID --init-groups
 //	runuser -u USER --
 //	su -s /bin/sh USER -c 'SCRIPT' keyturn.OP ARG...      (in the place of "sh -c")
 //
-// so that the last word that begins with "keyturn." names the op whatever stands
-// before it. SCRIPT and every ARG are in single quotes, but for these two:
+// so that in each of them the last word that begins with "keyturn." names the op
+// whatever stands before it. SCRIPT and every ARG are in single quotes, but for these two:
 //
 //	'  is written  '\''
 //	\  is written  '\\'
@@ -106,17 +108,18 @@ import (
 // the account database), kernel TEXT, host NAME, time UNIXSECONDS, tools NAME..., drop
 // setpriv|runuser|su (root only: how to act as another account).
 //
-// read NONCE LIMIT content|facts HOME PATH... -> [home PATH] (HOME, if it is not empty,
-// without links); for each PATH, in order: path K (from 0),
-// then, where its directory can be entered: real PATH, up LISTING of each directory
-// from / to the one that holds it, [writable] (this user may write that directory), [link] (PATH itself is a link),
-// dev N, df LINE (df -P), dfi LINE (df -P -i), [mount LINE] (of /proc/self/mounts),
-// [attr LINE]... (lsattr -d of "." and of the file), [lock I.E.R.TOKEN]..., [ls LISTING];
-// always: state file|absent|denied|special|loop; then, for a readable file if content
-// was asked for, its block. Changes nothing.
+// read NONCE LIMIT HOME [content|facts|text PATH]... -> [home PATH] (HOME, if it is not
+// empty, without links); for each PATH, in order: path K (from 0), then, where its
+// directory can be entered, real PATH, and unless only its text was asked for: up LISTING
+// of each directory from / to the one that holds it, [writable] (this user may write
+// that directory), [link] (PATH itself is a link), [dev N] (if content was asked for),
+// df LINE (df -P), dfi LINE (df -P -i), [mount LINE] (of /proc/self/mounts), [attr
+// LINE]... (lsattr -d of "." and of the file), [lock I.E.R.TOKEN]..., [ls LISTING];
+// always: state file|absent|denied|special|loop; then, for a readable file, unless only
+// facts were asked for, its block. Changes nothing.
 //
 // hold PATH UMASK|- INSTALLATION EPOCH RUN TOKEN NONCE LIMIT content|sum -> real PATH,
-// dir LISTING, [prev NAME + block]..., and if the file is there: ls LISTING, then its
+// [prev NAME + block]..., and if the file is there: ls LISTING, then its
 // block, or sum SHA256. With "-" a file that is not there is refused; with UMASK it may
 // be absent and missing directories are made. Takes or confirms the lock.
 //
@@ -154,7 +157,7 @@ import (
 // lookup USER PATTERN... -> groups NAME..., then for each PATTERN pattern K (from 0) and
 // path PATH for each file that it matches, in the order of names. Changes nothing.
 //
-// uses FINGERPRINT SINCE -> zone +HHMM, log NAME for each log that could be read, and
+// uses FINGERPRINT SINCE -> [zone +HHMM] (where it bears on the times), log NAME for each log that could be read, and
 // use LINE for each line in it of a login with that key. Changes nothing.
 //
 // sshd -> for each process from the shell up to the last SSH server in a row: proc PID
@@ -189,7 +192,7 @@ const (
 // The ops, each with what it is put together from.
 var (
 	opHello      = op{"hello", false, usual, "common hello"}
-	opRead       = op{"read", false, usual, "common give resolve read"}
+	opRead       = op{"read", false, usual, "common give resolve facts read"}
 	opHold       = op{"hold", true, usual, "common give resolve lock sum prevs hold"}
 	opSwap       = op{"swap", true, usual, "common give lock sum prevs keep swap"}
 	opRelease    = op{"release", true, usual, "common give resolve lock sum prevs keep release"}

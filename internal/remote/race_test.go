@@ -297,8 +297,8 @@ func TestRenamingWriterAtTheLastMoment(t *testing.T) {
 		other := path + ".other"
 		must(t, os.WriteFile(other, []byte("uno\n"), 0o600))
 		chown(t, other, "nobody")
-		// The new file is synced after the old one was linked.
-		late := shims(t, v, fmt.Sprintf(`case $* in *new.*) mv -f %s %s 2>/dev/null;; esac; exec "$real" "$@"`, other, path), "sync")
+		// The new file gets its attributes after the old one was linked.
+		late := shims(t, v, fmt.Sprintf(`case $* in *new.*) mv -f %s %s 2>/dev/null;; esac; exec "$real" "$@"`, other, path), "cp")
 		_, err := late.host(t, nil).Edit(t.Context(), mine, "nobody", path, add("two"))
 		must(t, err)
 		if got := content(t, path); got != "uno\ntwo\n" {

@@ -8,7 +8,7 @@ import (
 
 // Bounds of what is remembered of files that are held.
 const (
-	recentAge   = 10 * time.Second
+	recentAge   = time.Minute
 	recentSize  = 64 << 10 // bytes of one file
 	recentFiles = 16       // per connection
 )

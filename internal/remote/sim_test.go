@@ -72,7 +72,7 @@ func (w *twin) raw(what string, o op, stdin string, args ...string) {
 		switch l.word {
 		case "up", "dev", "df", "dfi", "mount", "attr":
 			continue
-		case "ls", "dir":
+		case "ls":
 			ls, ok := parseListing(l.rest)
 			if !ok {
 				w.t.Errorf("%q is no listing", l.rest)
@@ -241,8 +241,8 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			w.edit("another run", another, w.at("keys"), add("two"))
 			w.release("another run releases", another, w.at("keys"))
 			w.look()
-			text, err := w.h.HoldText(w.t.Context(), later, w.user, w.at("keys"))
-			w.says("a later epoch", err, string(text))
+			f, others, err := w.h.HoldFile(w.t.Context(), later, w.user, w.at("keys"), []string{w.at("none"), w.at("keys")})
+			w.says("a later epoch", err, fmt.Sprintf("%q %s %v %q %v %v", f.Content, f.SHA256, f.Fixed, others[1].Content, others[0].Absent, others[1].Absent))
 			w.edit("the earlier epoch", mine, w.at("keys"), add("two"))
 			w.release("the earlier epoch releases", mine, w.at("keys"))
 			w.edit("the later epoch", later, w.at("keys"), add("two"))
@@ -311,9 +311,9 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			w.raw("swap, merged", opSwap, "one\n", dir, "keys", "home", "4", "run-1", "c", two, one, "600", "0", "0", "100", nonce, prev, "prev."+hexSum([]byte("one\nmore\n"))+".9.c")
 			w.look()
 			w.raw("release", opRelease, "", w.at("keys"), "home", "4", "run-1", "100", nonce)
-			w.raw("read", opRead, "", nonce, "100", "content", "", w.at("keys"), w.at("none"), w.at("no/file"), w.at(""), dir)
-			w.raw("read little", opRead, "", nonce, "2", "content", "", w.at("keys"))
-			w.raw("facts", opRead, "", nonce, "2", "facts", "", w.at("keys"))
+			w.raw("read", opRead, "", nonce, "100", "", "content", w.at("keys"), "content", w.at("none"), "content", w.at("no/file"), "content", w.at(""), "content", dir)
+			w.raw("read little", opRead, "", nonce, "2", "", "content", w.at("keys"), "text", w.at("keys"))
+			w.raw("facts", opRead, "", nonce, "2", "", "facts", w.at("keys"), "text", w.at("none"))
 			w.raw("swap in no directory", opSwap, "", filepath.Join(dir, "no"), "keys", "home", "4", "run-1", "c", two, one, "600", "0", "0", "100", nonce)
 			w.look()
 		},
@@ -473,9 +473,9 @@ func TestSimulatedAccounts(t *testing.T) {
 		must(t, err)
 		must(t, h.Release(t.Context(), mine, "deploy", "/home/deploy/.ssh/authorized_keys"))
 		since := time.Now().Add(-time.Minute)
-		uses, known, err := h.Uses(t.Context(), user, mustKey(t, id).Fingerprint(), since)
-		if err != nil || !known || len(uses) == 0 || uses[0].Source != "127.0.0.1" {
-			t.Errorf("uses of the key: %+v, %v, %v", uses, known, err)
+		_, uses, err := h.TextsAndUses(t.Context(), user, nil, mustKey(t, id).Fingerprint(), since)
+		if err != nil || len(uses) == 0 || uses[0].Source != "127.0.0.1" {
+			t.Errorf("uses of the key: %+v, %v", uses, err)
 		}
 	}
 	files := host.Files("/home/deploy/.ssh")

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -16,24 +15,28 @@ type Use struct {
 	Source string // the client's address
 }
 
-// Uses returns the logins with a key to user's account since a time, as far as
-// the host's log tells. known says whether it has a log that we may read.
-func (h *Host) Uses(ctx context.Context, user string, key trust.Fingerprint, since time.Time) (uses []Use, known bool, err error) {
-	// The host's clock says when, and it may be ahead of ours or behind.
-	since = since.Add(h.skew).Truncate(time.Second)
-	lines, err := h.run(ctx, call{op: opUses, as: h.strongest(), args: []string{string(key), strconv.FormatInt(since.Unix(), 10)}})
-	if err != nil {
-		return nil, false, h.fail(err, "")
+// asking is a call of op uses.
+func (h *Host) asking(key trust.Fingerprint, since time.Time) call {
+	return call{op: opUses, as: h.strongest(), args: []string{string(key), strconv.FormatInt(h.there(since).Unix(), 10)}}
+}
+
+// there is a time by the host's clock, which says when in its log, and may be ahead of
+// ours or behind.
+func (h *Host) there(t time.Time) time.Time { return t.Add(h.skew).Truncate(time.Second) }
+
+// readUses reads the answer of op uses.
+func (h *Host) readUses(a answer, user string, since time.Time) (uses []Use, err error) {
+	if a.no != nil {
+		return nil, h.fail(a.no, "")
 	}
+	since = h.there(since)
 	zone := time.UTC
-	for _, l := range lines {
+	for _, l := range a.lines {
 		switch l.word {
 		case "zone":
 			if t, err := time.Parse("-0700", l.rest); err == nil {
 				zone = t.Location()
 			}
-		case "log":
-			known = true
 		case "use":
 			u, ok := parseUse(l.rest, since, zone)
 			if ok && u.User == user && !u.At.Before(since) {
@@ -41,7 +44,7 @@ func (h *Host) Uses(ctx context.Context, user string, key trust.Fingerprint, sin
 			}
 		}
 	}
-	return uses, known, nil
+	return uses, nil
 }
 
 // parseUse reads a log line of sshd, "... Accepted publickey for USER from ADDRESS

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"keyturn/internal/dial"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
 	"keyturn/internal/reach"
@@ -22,6 +24,8 @@ import (
 type added struct {
 	Made []Succession `json:"made"`
 	SHA  string       `json:"sha256"` // of the file afterwards
+	// Restricted: some line of the new key has a from=.
+	Restricted bool `json:"restricted,omitempty"`
 }
 
 // proven is what rows Prove and Reprove save.
@@ -62,7 +66,8 @@ func (ro *Rotator) addLines(ctx context.Context, c cell, h *reach.Hands) (job.Re
 		return nil, err
 	}
 	if c.run.Step == "Authorize" {
-		if err := c.run.Save(added{Made: made, SHA: change.SHA256}); err != nil {
+		heirs := linesOf(trust.ParseAuthorizedKeys(change.After), c.pair.NewKey)
+		if err := c.run.Save(added{Made: made, SHA: change.SHA256, Restricted: slices.ContainsFunc(heirs, hasSource)}); err != nil {
 			return nil, err
 		}
 	}
@@ -102,9 +107,13 @@ func (ro *Rotator) prove(ctx context.Context, r job.Run, t job.Target) (job.Reco
 		return nil, err
 	}
 	p := proven{At: time.Now().UTC(), SHA: a.SHA}
-	p.Level, err = ro.proveNew(ctx, c, f)
-	if err != nil {
+	if p.Level, err = ro.proveAdded(ctx, c, f, a); err != nil {
 		return nil, err
+	}
+	if p.Level == "" {
+		if p.Level, err = ro.proveNew(ctx, c, f); err != nil {
+			return nil, err
+		}
 	}
 	if err := r.Save(p); err != nil {
 		return nil, err
@@ -120,6 +129,22 @@ func (ro *Rotator) prove(ctx context.Context, r job.Run, t job.Target) (job.Reco
 		at := slices.IndexFunc(h.Credentials, func(x inventory.Credential) bool { return x.Key == c.pair.Old })
 		return inventory.AddCredential(tx, h.ID, c.pair.New, max(at, 0))
 	}, nil
+}
+
+// proveAdded tries a login right after row Authorize wrote the line that lets it
+// in: nobody has to look at the file again to say what a login proves. It
+// returns nothing where there was none, or where more than that file is to be
+// looked at to know why there was: then somebody has to look. Whether the line
+// is still there rows Reprove and Withdraw see before old is touched.
+func (ro *Rotator) proveAdded(ctx context.Context, c cell, f found, a added) (Level, error) {
+	if f.Beside || a.Restricted || a.SHA == "" || c.run.Attempt > 1 {
+		return "", nil
+	}
+	outcome, err := ro.offer(ctx, c, c.pair.New, c.pair.NewKey)
+	if err != nil || outcome != dial.Accepted {
+		return "", err
+	}
+	return Login, nil
 }
 
 // proveNew proves the new key at least as well as the plan asks. A line that
@@ -207,20 +232,27 @@ func (ro *Rotator) reprove(ctx context.Context, r job.Run, t job.Target) (job.Re
 		return nil, err
 	}
 	defer h.Close()
-	files, why, err := ro.authorizedFiles(ctx, c, h)
+	_, why, err := ro.searched(ctx, c, h)
 	if err != nil {
 		return nil, err
 	}
 	if why != "" {
 		return nil, trust.Errorf(trust.Conflict, "%s", why)
 	}
-	file := files[slices.IndexFunc(files, at(c.spec.Path))]
+	files, uses, err := h.TextsAndUses(ctx, c.spec.User, []string{c.spec.Path}, c.pair.OldKey.Fingerprint(), r.Created)
+	if err != nil {
+		return nil, err
+	}
+	file := files[0]
+	if why, err := fit(c, file); err != nil || why != "" {
+		return nil, cmp.Or[error](err, trust.Errorf(trust.Conflict, "%s", why))
+	}
 	if lacks(file.Content, c.pair) && r.Attempt == 1 {
 		return nil, trust.Errorf(trust.Conflict, "somebody took the new key out of %s since it was proven; the old key was not touched", c.spec.name()).
 			WithHint("find what else writes that file; keyturn run resume %s puts the line back, keyturn run back %s gives up", c.run.ID, c.run.ID)
 	}
-	if !c.args.Compromised {
-		if err := ro.unexplained(ctx, c, h, r.Attempt); err != nil {
+	if !c.args.Compromised && r.Attempt == 1 {
+		if err := ro.unexplained(ctx, c, h, uses); err != nil {
 			return nil, err
 		}
 	}
@@ -357,14 +389,7 @@ func sum(content []byte) string {
 // unexplained holds the run when the old key was used, since the run began,
 // from an address that no known copy of it explains. A person who resumes the
 // run has seen it.
-func (ro *Rotator) unexplained(ctx context.Context, c cell, h *reach.Hands, attempt int) error {
-	if attempt > 1 {
-		return nil
-	}
-	uses, _, err := h.Uses(ctx, c.spec.User, c.pair.OldKey.Fingerprint(), c.run.Created)
-	if err != nil {
-		return err
-	}
+func (ro *Rotator) unexplained(ctx context.Context, c cell, h *reach.Hands, uses []remote.Use) error {
 	known, err := ro.sources(ctx, c, h)
 	if err != nil {
 		return err
@@ -376,6 +401,12 @@ func (ro *Rotator) unexplained(ctx context.Context, c cell, h *reach.Hands, atte
 		}
 	}
 	return nil
+}
+
+// hasSource reports whether a line says from where its key may be used.
+func hasSource(l trust.AuthorizedLine) bool {
+	g, err := l.Grant()
+	return err == nil && g.HasSource
 }
 
 func at(path string) func(remote.File) bool {

@@ -33,6 +33,9 @@ type found struct {
 	// Of an authorized place: the lines of the old and the new key.
 	OldLines []string `json:"old_lines,omitempty"`
 	NewLines []string `json:"new_lines,omitempty"`
+	// Beside: some other file that sshd reads for the account holds one of the
+	// keys, too.
+	Beside bool `json:"beside,omitempty"`
 	// Restricted: some line of the old key has a from=, so that a login from
 	// here may prove less than a login.
 	Restricted bool `json:"restricted,omitempty"`
@@ -72,7 +75,7 @@ func (ro *Rotator) baseline(ctx context.Context, r job.Run, t job.Target) (job.R
 
 func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {
 	f := found{}
-	files, why, err := ro.authorizedFiles(ctx, c, h)
+	paths, why, err := ro.searched(ctx, c, h)
 	if err != nil {
 		return nil, err
 	}
@@ -80,25 +83,34 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 		f.Why = why
 		return nil, c.run.Save(f)
 	}
+	beside := slices.DeleteFunc(paths, func(p string) bool { return p == c.spec.Path })
 	// What counts is what the file holds under the lock.
-	var content []byte
+	var file remote.File
+	var others []remote.File
 	err = c.hold(ctx, h, func() (err error) {
-		content, err = h.HoldText(ctx, c.lock(), c.spec.User, c.spec.Path)
+		file, others, err = h.HoldFile(ctx, c.lock(), c.spec.User, c.spec.Path, beside)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(files, func(x remote.File) bool { return x.Path == c.spec.Path })
-	files[at].Content, files[at].SHA256 = content, sum(content)
-	f.SHA = files[at].SHA256
-	f.OldLines = textsOf(files[at].Content, c.pair.OldKey)
-	f.NewLines = textsOf(files[at].Content, c.pair.NewKey)
-	for _, x := range files {
-		if x.Path != c.spec.Path && len(textsOf(x.Content, c.pair.OldKey)) > 0 && !ro.planned(ctx, c, x.Path) {
+	if f.Why, err = fit(c, file); err != nil {
+		return nil, err
+	}
+	if f.Why != "" {
+		return nil, c.run.Save(f)
+	}
+	f.SHA = file.SHA256
+	f.OldLines = textsOf(file.Content, c.pair.OldKey)
+	f.NewLines = textsOf(file.Content, c.pair.NewKey)
+	for _, x := range others {
+		olds, news := textsOf(x.Content, c.pair.OldKey), textsOf(x.Content, c.pair.NewKey)
+		if len(olds) > 0 && !ro.planned(ctx, c, x.Path) {
 			return nil, stale(c, fmt.Sprintf("%s on %s grants %s the same key", x.Path, c.spec.Name, c.spec.User))
 		}
+		f.Beside = f.Beside || len(olds)+len(news) > 0
 	}
+	files := append(others, file)
 	f.Opens = h.Row.User == c.spec.User && opens(h.Row, c.pair.Old)
 	f.Opened = h.Row.User == c.spec.User && opens(h.Row, c.pair.New)
 	for _, key := range []trust.KeyID{c.pair.Old, c.pair.New} {
@@ -121,33 +133,44 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 	return nil, c.run.Save(f)
 }
 
-// authorizedFiles reads every file in which sshd on c's host looks for keys of
-// c's account. why says why c's file is not one that this run may change, or
-// is empty.
-func (ro *Rotator) authorizedFiles(ctx context.Context, c cell, h *reach.Hands) (files []remote.File, why string, err error) {
+// searched returns the paths in which sshd on c's host looks for keys of c's
+// account. why says that c's file is not one of them, or is empty.
+func (ro *Rotator) searched(ctx context.Context, c cell, h *reach.Hands) (paths []string, why string, err error) {
 	cfg, err := h.AccountConfig(ctx, c.spec.User)
 	if err != nil {
 		return nil, "", err
 	}
 	if !slices.Contains(cfg.AuthorizedKeys, c.spec.Path) {
-		return nil, fmt.Sprintf("sshd on %s reads the keys of %s from %s, not from %s", c.spec.Name, c.spec.User, strings.Join(cfg.AuthorizedKeys, ", "), c.spec.Path), nil
+		why = fmt.Sprintf("sshd on %s reads the keys of %s from %s, not from %s", c.spec.Name, c.spec.User, strings.Join(cfg.AuthorizedKeys, ", "), c.spec.Path)
 	}
-	files, err = h.Files(ctx, c.spec.User, cfg.AuthorizedKeys)
+	return slices.Clone(cfg.AuthorizedKeys), why, nil
+}
+
+// fit says why c's file is not one that this run may change, or nothing.
+func fit(c cell, x remote.File) (why string, err error) {
+	switch {
+	case x.Absent:
+		return fmt.Sprintf("%s does not exist on %s any more", c.spec.Path, c.spec.Name), nil
+	case x.Fixed != "":
+		return "", trust.Errorf(trust.Conflict, "%s on %s cannot be changed: %s", c.spec.Path, c.spec.Name, x.Fixed)
+	}
+	return "", nil
+}
+
+// authorizedFiles reads every file in which sshd on c's host looks for keys of
+// c's account. why says why c's file is not one that this run may change, or
+// is empty.
+func (ro *Rotator) authorizedFiles(ctx context.Context, c cell, h *reach.Hands) (files []remote.File, why string, err error) {
+	paths, why, err := ro.searched(ctx, c, h)
+	if err != nil || why != "" {
+		return nil, why, err
+	}
+	files, err = h.Files(ctx, c.spec.User, paths)
 	if err != nil {
 		return nil, "", err
 	}
-	for _, x := range files {
-		if x.Path != c.spec.Path {
-			continue
-		}
-		switch {
-		case x.Absent:
-			return nil, fmt.Sprintf("%s does not exist on %s any more", c.spec.Path, c.spec.Name), nil
-		case x.Fixed != "":
-			return nil, "", trust.Errorf(trust.Conflict, "%s on %s cannot be changed: %s", c.spec.Path, c.spec.Name, x.Fixed)
-		}
-	}
-	return files, "", nil
+	why, err = fit(c, files[slices.IndexFunc(files, at(c.spec.Path))])
+	return files, why, err
 }
 
 // proveKey finds out how well a key of the pair opens c's account now. An
@@ -164,7 +187,7 @@ func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files [
 	for _, f := range files {
 		for _, l := range linesOf(trust.ParseAuthorizedKeys(f.Content), key) {
 			present = true
-			if g, err := l.Grant(); err == nil && g.HasSource {
+			if hasSource(l) {
 				restricted = true
 			}
 		}

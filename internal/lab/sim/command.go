@@ -37,13 +37,24 @@ func (p *process) give(data []byte, limit int, nonce string) {
 	p.say("\n%s", nonce)
 }
 
-// run executes a command line of internal/remote and returns the exit status and
-// what goes to stderr.
-func (p *process) run(command string) (status int, stderr string) {
-	words, ok := split(command, p.env)
+// run executes a command line of internal/remote, which is one command or several,
+// and returns the exit status of the last and what goes to stderr.
+func (p *process) run(line string) (status int, stderr string) {
+	commands, ok := split(line, p.env)
 	if !ok {
 		return 2, "sh: Syntax error: Unterminated quoted string"
 	}
+	login := p.subject
+	for _, words := range commands {
+		p.subject = login
+		var said string
+		status, said = p.runOne(words)
+		stderr += said
+	}
+	return status, stderr
+}
+
+func (p *process) runOne(words []string) (status int, stderr string) {
 	words, stderr = p.become(words)
 	if stderr != "" {
 		return 1, stderr
@@ -87,19 +98,24 @@ func (p *process) become(words []string) (rest []string, stderr string) {
 	return words, ""
 }
 
-// split breaks a command line into words as a shell does: single quotes, a
-// backslash outside of them, and variables within double quotes.
-func split(line string, env map[string]string) (words []string, ok bool) {
+// split breaks a command line into commands, and these into words, as a shell does:
+// a semicolon, single quotes, a backslash outside of them, and variables within
+// double quotes.
+func split(line string, env map[string]string) (commands [][]string, ok bool) {
+	var words []string
 	var word strings.Builder
 	inside := false // a word has begun
 	for i := 0; i < len(line); i++ {
 		switch c := line[i]; c {
-		case ' ':
+		case ' ', ';':
 			if inside {
 				words = append(words, word.String())
 			}
 			word.Reset()
 			inside = false
+			if c == ';' {
+				commands, words = append(commands, words), nil
+			}
 			continue
 		case '\'', '"':
 			end := strings.IndexByte(line[i+1:], c)
@@ -124,7 +140,7 @@ func split(line string, env map[string]string) (words []string, ok bool) {
 	if inside {
 		words = append(words, word.String())
 	}
-	return words, true
+	return append(commands, words), true
 }
 
 func firstWord(words []string) string {

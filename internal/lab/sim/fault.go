@@ -1,6 +1,9 @@
 package sim
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // faults is what is wrong with a host.
 type faults struct {
@@ -121,20 +124,22 @@ func (h *Host) pretends() bool { return h.faults.pretends }
 // execute runs a command as one step of the host. A negative status means that
 // the connection is to end without an answer.
 func (h *Host) execute(p *process, command string) (status int, stderr string) {
-	name := opName(command)
-	h.mu.Lock()
-	act := h.faults.before[name]
-	delete(h.faults.before, name)
-	h.mu.Unlock()
-	if act != nil {
-		act()
+	names := opNames(command)
+	for _, name := range names {
+		h.mu.Lock()
+		act := h.faults.before[name]
+		delete(h.faults.before, name)
+		h.mu.Unlock()
+		if act != nil {
+			act()
+		}
 	}
-	if p.ops()[name].outside {
+	if slices.ContainsFunc(names, func(name string) bool { return p.ops()[name].outside }) {
 		return p.run(command)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	dropped := name != "" && h.faults.op == name
+	dropped := slices.Contains(names, h.faults.op)
 	if dropped {
 		h.faults.op = ""
 		if h.faults.when == BeforeEffect {
@@ -148,13 +153,16 @@ func (h *Host) execute(p *process, command string) (status int, stderr string) {
 	return status, stderr
 }
 
-// opName returns the op that a command runs, or "".
-func opName(command string) string {
-	words, _ := split(command, nil)
-	for i, w := range words {
-		if i > 1 && words[i-2] == "-c" && strings.HasPrefix(w, "keyturn.") {
-			return strings.TrimPrefix(w, "keyturn.")
+// opNames returns the ops that a command line runs.
+func opNames(line string) (names []string) {
+	commands, _ := split(line, nil)
+	for _, words := range commands {
+		for i, w := range words {
+			if i > 1 && words[i-2] == "-c" && strings.HasPrefix(w, "keyturn.") {
+				names = append(names, strings.TrimPrefix(w, "keyturn."))
+				break
+			}
 		}
 	}
-	return ""
+	return names
 }

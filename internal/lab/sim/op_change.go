@@ -24,7 +24,6 @@ func (p *process) hold(arg []string) *refusal {
 		return r
 	}
 	p.say("real %s/%s", strings.TrimSuffix(f.path, "/"), f.name)
-	p.say("dir %s", f.dir.listing("."))
 	n := f.file()
 	switch {
 	case n == nil && create == "-":

@@ -59,31 +59,54 @@ func (p *process) hello(arg []string) *refusal {
 	return nil
 }
 
-// read NONCE LIMIT content|facts HOME PATH...
+// read NONCE LIMIT HOME [content|facts|text PATH]...
 func (p *process) read(arg []string) *refusal {
 	limit, _ := strconv.Atoi(arg[1])
-	if arg[3] != "" {
+	if arg[2] != "" {
 		home := ""
-		if _, err := p.host.fs.enter(p.subject, arg[3]); err == nil {
-			home = path.Clean(arg[3])
+		if _, err := p.host.fs.enter(p.subject, arg[2]); err == nil {
+			home = path.Clean(arg[2])
 		}
 		p.say("home %s", home)
 	}
-	for k, file := range arg[4:] {
+	for k := 0; 2*k+4 < len(arg); k++ {
+		what, file := arg[2*k+3], arg[2*k+4]
 		p.say("path %d", k)
 		f, why := p.resolve(file)
 		if why != "" {
 			p.say("state %s", why)
 			continue
 		}
-		p.facts(f, arg[2] == "content", limit, arg[0])
+		p.say("real %s/%s", strings.TrimSuffix(f.path, "/"), f.name)
+		state, n := p.state(f)
+		if what != "text" {
+			p.facts(f, what == "content")
+		}
+		p.say("state %s", state)
+		if state == "file" && what != "facts" {
+			p.give(n.data, limit, arg[0])
+		}
 	}
 	return nil
 }
 
-// facts says all of one path whose directory can be entered.
-func (p *process) facts(f place, content bool, limit int, nonce string) {
-	p.say("real %s/%s", strings.TrimSuffix(f.path, "/"), f.name)
+// state says what lies at a path.
+func (p *process) state(f place) (string, *inode) {
+	switch n := f.file(); {
+	case n == nil:
+		return "absent", nil
+	case n.isDir():
+		return "special", n
+	case !p.may(n, toRead):
+		return "denied", n
+	default:
+		return "file", n
+	}
+}
+
+// facts says what an edit of a path depends on whose directory can be entered, and
+// the device that it is on.
+func (p *process) facts(f place, device bool) {
 	var above []string
 	for at := path.Clean(f.path); ; at = path.Dir(at) {
 		above = append(above, at)
@@ -96,16 +119,6 @@ func (p *process) facts(f place, content bool, limit int, nonce string) {
 			p.say("up %s", n.listing(at))
 		}
 	}
-	state, n := "absent", f.file()
-	switch {
-	case n == nil:
-	case n.isDir():
-		state = "special"
-	case !p.may(n, toRead):
-		state = "denied"
-	default:
-		state = "file"
-	}
 	if p.may(f.dir, toWrite) {
 		p.say("writable")
 	}
@@ -113,19 +126,18 @@ func (p *process) facts(f place, content bool, limit int, nonce string) {
 	if p.host.fs.full {
 		free = 0
 	}
-	p.say("dev 1\ndf /dev/sim 2097152 1048576 %d 50%% /\ndfi /dev/sim 131072 1024 130048 1%% /", free)
+	if device {
+		p.say("dev 1")
+	}
+	p.say("df /dev/sim 2097152 1048576 %d 50%% /\ndfi /dev/sim 131072 1024 130048 1%% /", free)
 	p.say("mount /dev/sim / ext4 rw,relatime 0 0")
 	if lock := f.dir.entries[f.lockName()]; lock != nil && lock.isDir() && p.may(lock, toRead) && p.may(lock, toEnter) {
 		for _, o := range lock.names("own.*") {
 			p.say("lock %s", strings.TrimPrefix(o, "own."))
 		}
 	}
-	if n != nil && !n.isDir() {
+	if n := f.file(); n != nil && !n.isDir() {
 		p.say("ls %s", n.listing(f.name))
-	}
-	p.say("state %s", state)
-	if state == "file" && content {
-		p.give(n.data, limit, nonce)
 	}
 }
 

@@ -7,11 +7,11 @@ else
   [ $make = - ] && no absent "$path";
   a=$missing;
   while :; do [ -d "$a" ] && break; a=${a%/*}; a=${a:-/}; done;
-  cd -P -- "$a" && ours "$(ls -ldin .)";
+  cd -P -- "$a" && ours;
   e=$(umask $make; mkdir -p -- "$missing" 2>&1) || no write "$e";
   sync "$a"; resolve "$path" || no $why "$path";
 fi;
-l=$(ls -ldin .); ours "$l"; printf "real %s/%s\ndir %s\n" "${D%/}" "$N" "$l";
+ours; printf "real %s/%s\n" "${D%/}" "$N";
 if [ -e "$N" ]; then
   [ -f "$N" ] || no special "$(ls -ldin -- "$N")";
 elif [ $make = - ]; then no absent "$path"; fi;
@@ -19,10 +19,10 @@ L=.$N.keyturn;
 [ -h "$L" ] && no special "$(ls -ldin -- "$L")";
 n=0;
 while :; do
-  e=$(mkdir -- "$L" 2>&1);
+  e=; [ -d "$L" ] || e=$(mkdir -- "$L" 2>&1);
   if cd -P -- "$L" 2>/dev/null; then
     held;
-    e=$( (: >"own.$I.$E.$R.$T") 2>&1) && break;
+    make "own.$I.$E.$R.$T" && break;
     cd -P -- "$D" || no absent "$D";
   elif [ -d "$L" ]; then set -- $(ls -ldin -- "$L"); [ "$4" = "$me" ] || no owner "$4"; fi;
   n=$((n+1)); [ $n -lt 5 ] || no write "$e";

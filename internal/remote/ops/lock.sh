@@ -20,15 +20,24 @@ settle() {
     [ "$2.$4" = "$I.$R" ] && [ "$3" -le "$E" ] && rm -f "$o";
   done;
 };
-# ours LISTING: nobody else may be able to exchange what lies beneath our feet.
-# As root we act only in a directory that only root can write, as anybody else
-# in one that this user can write. LISTING is that of "." by ls -ldin.
+# ours: nobody else may be able to exchange what lies beneath our feet. As root we
+# act only in a directory that only root can write, as anybody else in one that this
+# user can write. Sets me to our user id, without a process where /proc tells it.
 ours() {
-  set -- $1; me=$(id -u);
+  me=;
+  [ -r /proc/self/status ] && while read -r a b c d; do [ "$a" = Uid: ] && { me=$c; break; }; done </proc/self/status;
+  [ -n "$me" ] || me=$(id -u);
+  [ "$me" = 0 ] || { [ -w . ] && return 0; };
+  set -- $(ls -ldin .);
   case $me:$4:$2 in
-    0:0:?????-??-*) return 0;;
+    0:0:?????-??-*) :;;
     0:0:*) no shared "$2";;
-    0:*) no owner "$4";;
+    *) no owner "$4";;
   esac;
-  [ -w . ] || no owner "$4";
+};
+# make FILE: makes an empty file where there is none, or sets e to what is in the way.
+make() {
+  e=; set -C;
+  { true >"$1"; } 2>/dev/null || e=$( (true >"$1") 2>&1) || e=${e:-$1};
+  set +C; [ -z "$e" ];
 };

@@ -3,7 +3,13 @@
 prevs() {
   pending=;
   set -- prev.*; [ -e "$1" ] || return 0;
-  for o in $($hash "$@" | while read -r s o; do o=${o#[*]}; case $o in prev.$s.*) :;; *) echo "$o";; esac; done); do
-    pending=$o; echo "prev $o"; give "$o";
+  differ $($hash "$@");
+};
+# differ [SHA256 NAME]...: gives those inodes that do not hold what their name says.
+differ() {
+  while [ $# -ge 2 ]; do
+    o=${2#[*]};
+    case $o in prev.$1.*) :;; prev.*) pending=$o; echo "prev $o"; give "$o";; esac;
+    shift 2;
   done;
 };

@@ -14,6 +14,6 @@ resolve() {
     [ $n -le 16 ] || { why=loop; return 1; };
     p=$(readlink -- "$N") || { why=loop; return 1; };
   done;
-  D=$(pwd -P);
+  D=$PWD;
   case $N in ""|.|..) why=special; return 1;; esac;
 };

@@ -1,18 +1,42 @@
 # swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE
 # [MERGED BECOMES]... <BYTES: the file holds OLD now and holds BYTES afterwards.
 # Where nothing was merged, nothing may be there to merge.
+# verify: all is as it was said to be, the new bytes and those of every inode that we
+# replace or replaced, by one process that reads them.
+verify() {
+  set -- $($hash "$f" prev.* 2>/dev/null); fresh=; stale=;
+  while [ $# -ge 2 ]; do
+    o=${2#[*]};
+    case $o in
+      "$f") [ "$1" = "${new%.*}" ] || no short; fresh=yes;;
+      "$q") [ "$1" = "${old%.*}" ] || no changed; stale=yes;;
+      prev.$1.*) :;;
+      *) [ -n "$merging" ] || { differ "$@"; no pending; };;
+    esac;
+    shift 2;
+  done;
+  [ -n "$fresh" ] || no lost;
+  [ "$q" = - ] || [ -n "$stale" ] || no lost;
+};
+# current: what the file holds now, and the inodes that others have written to.
+current() {
+  set -- $($hash prev.* "../$N" 2>/dev/null); s=;
+  while [ $# -ge 2 ]; do case ${2#[*]} in prev.*) differ "$1" "$2";; *) s=$1; break;; esac; shift 2; done;
+  [ ${#s} = 64 ] || s=${s#?};
+  echo "now $s";
+};
 I=$3; E=$4; R=$5; T=$6; old=$7; new=$8; mode=$9; enter "$1" "$2";
 shift 9; uid=$1; gid=$2; limit=$3; nonce=$4; shift 4;
 held; [ "$own" = "$T" ] || no lost;
-f=new.$T; q=-;
-[ $# -gt 0 ] || { prevs; [ -z "$pending" ] || no pending; };
+f=new.$T; q=-; merging=$1;
 if [ "$old" = "$new" ]; then
+  [ $# -gt 0 ] || { prevs; [ -z "$pending" ] || no pending; };
   sum "../$N"; [ "$s" = "${old%.*}" ] || no changed;
   while [ $# -ge 2 ]; do mv -f -- "$1" "$2"; shift 2; done;
   e=$(sync "../$N" .. 2>&1) || no sync "$e";
   echo "now $s"; echo ok; exit 0;
 fi;
-e=$( (set -C; : >"$f") 2>&1) || no write "$e";
+make "$f" || no write "$e";
 trap "rm -f $f" 0;
 exec 3>>"$f";
 if [ "$old" = - ]; then
@@ -22,21 +46,19 @@ else
   trap "rm -f $f $q" 0;
 fi;
 keep "$f" "$q" "$mode" "$uid" "$gid";
-e=$(dd bs=65536 2>&1 >&3) || no write "$e";
+# A dd that cannot sync what it wrote says so before it reads anything.
+e=$(dd bs=65536 conv=fsync 2>&1 >&3) || e=$(dd bs=65536 2>&1 >&3 && sync "$f" 2>&1) || no write "$e";
 exec 3>&-;
-sum "$f"; [ "$s" = "${new%.*}" ] || no short;
-e=$(sync "$f" 2>&1) || no write "$e";
 held; [ "$own" = "$T" ] || no lost;
+verify;
 if [ "$old" = - ]; then
   e=$(ln -- "$f" "../$N" 2>&1) || { [ -e "../$N" ] && no changed; [ -e "$f" ] || no lost; no write "$e"; };
 else
-  sum "$q"; [ "$s" = "${old%.*}" ] || no changed;
   [ "$q" -ef "../$N" ] || no changed;
   e=$(mv -f -- "$f" "../$N" 2>&1) || { [ -e "$f" ] || no lost; no write "$e"; };
-  trap "rm -f $f" 0;
+  trap - 0;
 fi;
 while [ $# -ge 2 ]; do mv -f -- "$1" "$2"; shift 2; done;
 e=$(sync .. 2>&1) || no sync "$e";
-sum "../$N"; echo "now $s";
-prevs;
+current;
 echo ok;

@@ -1,0 +1,29 @@
+# facts: of the file N in the directory D, where we stand, all that an edit depends
+# on; and the device that it is on, unless that is all that is asked for. What is the
+# same for all files of a directory is found out once for those that come one after
+# another.
+nl=$(printf "\n:"); nl=${nl%:};
+facts() {
+  [ -w . ] && echo writable; [ -n "$linked" ] && echo link;
+  a=$D; set --;
+  while :; do set -- "$a" "$@"; [ "$a" = / ] && break; a=${a%/*}; a=${a:-/}; done;
+  set -f; IFS=$nl;
+  for l in $(ls -ldin -- "$@" "./$N" 2>/dev/null); do
+    case $l in *" ./$N") [ $s = special ] || printf "ls %s\n" "$l";; *) printf "up %s\n" "$l";; esac;
+  done;
+  command -v lsattr >/dev/null && for l in $(lsattr -d . "./$N" 2>/dev/null); do printf "attr %s\n" "$l"; done;
+  unset IFS;
+  if [ "$what $D" = "$was" ]; then :;
+  else
+    was="$what $D"; m=; dfi=; df=; mount=; dev=;
+    [ $what = facts ] || dev=$(stat -c %d . 2>/dev/null);
+    set -- $(df -P -i . 2>/dev/null); [ $# -lt 6 ] || { shift $(($#-6)); dfi=$*; };
+    set -- $(df -P . 2>/dev/null); [ $# -lt 6 ] || { shift $(($#-6)); df=$*; m=$6; };
+    while read -r src on rest; do [ "$on" = "$m" ] && mount="$src $on $rest"; done </proc/self/mounts;
+  fi;
+  set +f;
+  [ -z "$dev" ] || echo "dev $dev";
+  printf "df %s\ndfi %s\n" "$df" "$dfi";
+  [ -z "$mount" ] || printf "mount %s\n" "$mount";
+  for o in ".$N.keyturn"/own.*; do [ -e "$o" ] && printf "lock %s\n" "${o##*/own.}"; done;
+};
