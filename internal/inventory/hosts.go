@@ -135,6 +135,14 @@ func HostByID(tx *store.Tx, id trust.HostID) (Host, error) {
 	return oneHost(tx, q, string(id))
 }
 
+// HostBrief returns a host without its Facts and its Coverage, which are most of what
+// there is to read of one, or a NotFound error.
+func HostBrief(tx *store.Tx, id trust.HostID) (Host, error) {
+	q := newQuery(tx, sqlHostsBrief, "hosts")
+	q.and("id = ?", id)
+	return oneHost(tx, q, string(id))
+}
+
 // FindHost returns the host with a name, in upper or lower case, or an id. It
 // is a NotFound error that there is none.
 func FindHost(tx *store.Tx, nameOrID string) (Host, error) {

@@ -9,6 +9,9 @@ package inventory
 const (
 	sqlHosts = `SELECT id, name, address, login_user, become, mode, state, reason, created_at, revision,
 		facts, outcome, why, notes, tried_at, scanned_at FROM hosts`
+	// sqlHostsBrief has nothing for what a scan fills in.
+	sqlHostsBrief = `SELECT id, name, address, login_user, become, mode, state, reason, created_at, revision,
+		'{}', '', '', '[]', 0, 0 FROM hosts`
 	sqlHostRefs      = `SELECT id, name FROM hosts`
 	sqlHostAddresses = `SELECT id, name, address FROM hosts`
 	sqlKnownHosts    = `SELECT h.name, k.login_user, k.path, k.line_no, k.about, COALESCE(a.name, ''), k.marker, k.names, k.public_key

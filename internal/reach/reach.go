@@ -74,7 +74,8 @@ func (r *Reach) Close() {
 // Hands are a connection to a host, lent to one caller until Close.
 type Hands struct {
 	*remote.Host
-	// Row is the host as the inventory had it when the connection was asked for.
+	// Row is the host as the inventory had it when the connection was asked for,
+	// without what scans found.
 	Row inventory.Host
 	// OpenedBy is the key that opened the connection; empty where a password did,
 	// which is then not kept.
@@ -278,7 +279,7 @@ func (r *Reach) Disprove(ctx context.Context, tenant trust.TenantID, login trust
 
 func (r *Reach) row(ctx context.Context, tenant trust.TenantID, host trust.HostID) (row inventory.Host, err error) {
 	err = r.store.View(ctx, tenant, func(tx *store.Tx) error {
-		row, err = inventory.HostByID(tx, host)
+		row, err = inventory.HostBrief(tx, host)
 		return err
 	})
 	return row, err
