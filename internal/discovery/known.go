@@ -26,24 +26,24 @@ const (
 	maxHashes = 200_000
 )
 
-// files reads the authorized_keys files of user, and the known_hosts files with
-// them, because a command costs more than a file does.
-func (s *scanner) files(ctx context.Context, user string, authorized []string) (files, known []remote.File, err error) {
+// files reads the authorized_keys files of user, and the known_hosts files and the
+// identities with them, because a command costs more than a file does.
+func (s *scanner) files(ctx context.Context, user string, authorized []string) (files, known []remote.File, identities []remote.Identity, err error) {
 	paths, err := s.hands.KnownHosts(ctx, user)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	n := len(authorized)
-	files, err = s.hands.Files(ctx, user, slices.Concat(authorized, paths))
+	files, identities, err = s.hands.FilesAndIdentities(ctx, user, slices.Concat(authorized, paths))
 	if trust.KindOf(err) == trust.Exhausted {
 		// A known_hosts file that is too long must not hide who is let in.
 		s.note(inventory.NoteLimit, user, "", "%s", sentence(err))
-		files, err = s.hands.Files(ctx, user, authorized)
+		files, identities, err = s.hands.FilesAndIdentities(ctx, user, authorized)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return files[:n], files[n:], nil
+	return files[:n], files[n:], identities, nil
 }
 
 // systemKnownHosts reads the known_hosts files of the whole host.

@@ -48,9 +48,14 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 	if err != nil {
 		return inventory.Scan{}, err
 	}
-	for _, user := range accounts {
-		if err := s.account(ctx, user); err != nil {
+	for some := range slices.Chunk(accounts, 32) {
+		if err := s.skip(hands.AskAhead(ctx, some)); err != nil {
 			return inventory.Scan{}, err
+		}
+		for _, user := range some {
+			if err := s.account(ctx, user); err != nil {
+				return inventory.Scan{}, err
+			}
 		}
 	}
 	if err := s.systemKnownHosts(ctx); err != nil {
@@ -111,7 +116,7 @@ func (s *scanner) account(ctx context.Context, user string) error {
 		return s.unread(user, "", err)
 	}
 	s.unseen(user, cfg)
-	files, known, err := s.files(ctx, user, cfg.AuthorizedKeys)
+	files, known, identities, err := s.files(ctx, user, cfg.AuthorizedKeys)
 	if err != nil {
 		return s.unread(user, "", err)
 	}
@@ -130,10 +135,6 @@ func (s *scanner) account(ctx context.Context, user string) error {
 				File: s.file(user, f, i, inventory.AuthorizedFile), Authorized: inventory.AuthorizedKeysOf(f.Content, s.hands.Server()),
 			})
 		}
-	}
-	identities, err := s.hands.Identities(ctx, user)
-	if err != nil {
-		return s.unread(user, "", err)
 	}
 	for i, id := range identities {
 		half := inventory.Identity{Key: id.Key, Format: id.Info.Format, Encrypted: id.Info.Encrypted, Comment: id.Comment}

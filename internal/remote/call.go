@@ -198,7 +198,7 @@ func (h *Host) command(ctx context.Context, c call) (string, error) {
 			}
 		}
 	}
-	words := append(prefix, shell, quoted()[c.op.name], "keyturn."+c.op.name)
+	words := append(prefix, shell, quote(c.op.script()), "keyturn."+c.op.name)
 	for _, a := range c.args {
 		if strings.ContainsAny(a, "\x00\n") {
 			return "", trust.Errorf(trust.Invalid, "%q cannot be an argument on %s", a, h.name)

@@ -58,6 +58,30 @@ func (h *Host) AccountConfig(ctx context.Context, user string) (AccountConfig, e
 	return c, nil
 }
 
+// AskAhead asks the server what AccountConfig of each of the users is going to need, in
+// few requests where that asks one by one.
+func (h *Host) AskAhead(ctx context.Context, users []string) error {
+	s, err := h.Sshd(ctx)
+	if err != nil || s.Family != trust.OpenSSH {
+		return err
+	}
+	var calls []call
+	for _, user := range users {
+		calls = append(calls, h.configuring(s, h.connectionOf(user, netip.Addr{})))
+	}
+	answers, err := h.runAll(ctx, calls...)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.said = map[string]answer{}
+	for i, c := range calls {
+		h.said[c.args[1]] = answers[i]
+	}
+	return nil
+}
+
 // Config returns the configuration that a server applies to a login of user from a
 // source address, or from ours if that is the zero Addr. sshd is asked itself,
 // started with the same options; where it will not say, its files are read and
@@ -76,27 +100,24 @@ func (h *Host) ask(ctx context.Context, s Sshd, conn trust.SSHDConnection) (conf
 	if s.Family != trust.OpenSSH {
 		return fixedConfig(s), version, "", nil
 	}
-	c := call{op: opConfig, as: h.strongest(), args: []string{s.Binary, fmt.Sprintf("user=%s,host=%s,addr=%s,laddr=%s,lport=%d", conn.User, conn.Addr, conn.Addr, conn.LocalAddr, conn.LocalPort)}}
-	for i := 0; i < len(s.Options); i++ {
-		option := s.Options[i]
-		switch {
-		case slices.Contains([]string{"-f", "-o", "-h", "-c", "-p", "-g", "-u"}, option) && i+1 < len(s.Options):
-			i++
-			c.args = append(c.args, option, s.Options[i])
-		case option == "-4" || option == "-6":
-			c.args = append(c.args, option)
+	c := h.configuring(s, conn)
+	h.mu.Lock()
+	a, known := h.said[c.args[1]]
+	delete(h.said, c.args[1])
+	h.mu.Unlock()
+	if !known {
+		answers, err := h.runAll(ctx, c)
+		if err != nil {
+			return config, version, "", err
 		}
+		a = answers[0]
 	}
-	lines, err := h.run(ctx, c)
-	if r, ok := err.(*refusal); ok {
-		config, err = h.evaluate(ctx, s, conn, version, lines, r)
-		return config, version, fmt.Sprintf("%s does not tell its configuration: %s", s.Binary, r.Error()), err
-	}
-	if err != nil {
-		return config, version, "", err
+	if a.no != nil {
+		config, err = h.evaluate(ctx, s, conn, version, a.lines, a.no)
+		return config, version, fmt.Sprintf("%s does not tell its configuration: %s", s.Binary, a.no.Error()), err
 	}
 	var text strings.Builder
-	for _, l := range lines {
+	for _, l := range a.lines {
 		switch l.word {
 		case "set":
 			text.WriteString(l.rest + "\n")
@@ -116,6 +137,22 @@ func (h *Host) ask(ctx context.Context, s Sshd, conn trust.SSHDConnection) (conf
 		return config, version, "", trust.Errorf(trust.Conflict, "%s: %s -T: %w", h.name, s.Binary, err)
 	}
 	return config, version, "", nil
+}
+
+// configuring is a call of op config.
+func (h *Host) configuring(s Sshd, conn trust.SSHDConnection) call {
+	c := call{op: opConfig, as: h.strongest(), args: []string{s.Binary, fmt.Sprintf("user=%s,host=%s,addr=%s,laddr=%s,lport=%d", conn.User, conn.Addr, conn.Addr, conn.LocalAddr, conn.LocalPort)}}
+	for i := 0; i < len(s.Options); i++ {
+		option := s.Options[i]
+		switch {
+		case slices.Contains([]string{"-f", "-o", "-h", "-c", "-p", "-g", "-u"}, option) && i+1 < len(s.Options):
+			i++
+			c.args = append(c.args, option, s.Options[i])
+		case option == "-4" || option == "-6":
+			c.args = append(c.args, option)
+		}
+	}
+	return c
 }
 
 // connectionOf returns a login as Match blocks see it: from where the host sees us

@@ -209,7 +209,7 @@ func TestReadingChangesNothing(t *testing.T) {
 		if _, err := h.Files(t.Context(), "nobody", []string{path, path + "2", dir + "/none/keys"}); err != nil {
 			t.Error(err)
 		}
-		if _, err := h.IdentitiesIn(t.Context(), "nobody", []string{filepath.Join(dir, ".ssh"), dir + "/none"}); err != nil {
+		if _, err := identitiesIn(t, h, "nobody", filepath.Join(dir, ".ssh"), dir+"/none"); err != nil {
 			t.Error(err)
 		}
 		if _, err := h.Accounts(t.Context()); err != nil {

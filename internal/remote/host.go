@@ -53,6 +53,7 @@ type Host struct {
 	accounts map[string]Account
 	sshd     *Sshd
 	configs  map[string]AccountConfig // by user
+	said     map[string]answer        // of op config, by connection, that AskAhead asked for
 	recent   map[recentName]recent    // files that are held
 }
 

@@ -132,30 +132,47 @@ type Identity struct {
 	UID, GID          int
 }
 
-// Identities returns the private key files in user's ~/.ssh, in the order of their
-// names. No private byte leaves the host.
-func (h *Host) Identities(ctx context.Context, user string) ([]Identity, error) {
-	dir := h.here
-	if user != h.login || !strings.HasPrefix(dir, "/") {
-		owner, err := h.account(ctx, user)
-		if err != nil {
-			return nil, err
-		}
-		dir = owner.Home
+// FilesAndIdentities returns what Files does, and the private key files in user's
+// ~/.ssh, in the order of their names. No private byte leaves the host.
+func (h *Host) FilesAndIdentities(ctx context.Context, user string, paths []string) ([]File, []Identity, error) {
+	if err := checkPaths(paths); err != nil {
+		return nil, nil, err
 	}
-	return h.IdentitiesIn(ctx, user, []string{strings.TrimSuffix(dir, "/") + "/.ssh"})
+	owner, err := h.account(ctx, user)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir := owner.Home
+	if user == h.login && strings.HasPrefix(h.here, "/") {
+		dir = h.here
+	}
+	dir = strings.TrimSuffix(dir, "/") + "/.ssh"
+	answers, err := h.runAll(ctx, append([]call{h.finding(user, dir)}, h.readings(owner, paths, "content", "content")...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := h.readFiles(answers[1:], owner, paths)
+	if err != nil {
+		return nil, nil, err
+	}
+	identities, err := h.readIdentities(answers[0], dir)
+	return files, identities, err
 }
 
-// IdentitiesIn returns the private key files in directories, as user sees them.
-func (h *Host) IdentitiesIn(ctx context.Context, user string, dirs []string) ([]Identity, error) {
+// finding is a call of op identities.
+func (h *Host) finding(user string, dirs ...string) call {
 	c := call{op: opIdentities, as: h.actorsFor(user)[0], nonce: newNonce()}
 	c.args = append([]string{c.nonce}, dirs...)
-	lines, err := h.run(ctx, c)
-	if err != nil {
-		return nil, h.fail(err, strings.Join(dirs, ", "))
+	return c
+}
+
+// readIdentities reads the answer of op identities.
+func (h *Host) readIdentities(a answer, dir string) ([]Identity, error) {
+	if a.no != nil {
+		return nil, h.fail(a.no, dir)
 	}
 	var list []Identity
-	for _, l := range lines {
+	for _, l := range a.lines {
 		if l.word == "identity" {
 			format, encrypted, _ := strings.Cut(l.rest, " ")
 			list = append(list, Identity{Info: KeyInfo{Format: format, Encrypted: encrypted != "no"}})

@@ -163,7 +163,7 @@ func TestIdentities(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, "config"), []byte("Host *\n"), 0o600))
 		must(t, os.Symlink("id_plain", filepath.Join(dir, "id_link")))
 		before := tree(t, dir)
-		list, err := h.IdentitiesIn(t.Context(), "root", []string{dir})
+		list, err := identitiesIn(t, h, "root", dir)
 		must(t, err)
 		seen := map[string]Identity{}
 		for _, i := range list {
@@ -203,4 +203,14 @@ func FuzzUnmarshalIdentityFiles(f *testing.F) {
 			t.Errorf("%q comes back as %q", data, files.Marshal())
 		}
 	})
+}
+
+// identitiesIn returns the private key files in directories, as user sees them.
+func identitiesIn(t testing.TB, h *Host, user string, dirs ...string) ([]Identity, error) {
+	t.Helper()
+	answers, err := h.runAll(t.Context(), h.finding(user, dirs...))
+	if err != nil {
+		return nil, err
+	}
+	return h.readIdentities(answers[0], dirs[0])
 }

@@ -3,7 +3,6 @@ package remote
 import (
 	"embed"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -212,15 +211,6 @@ var (
 func ops() []op {
 	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opLookup, opUses, opSshd, opConfig}
 }
-
-// quoted holds the script of each op as one word of a command, by the op's name.
-var quoted = sync.OnceValue(func() map[string]string {
-	words := map[string]string{}
-	for _, o := range ops() {
-		words[o.name] = quote(o.script())
-	}
-	return words
-})
 
 // script returns the text of the op as it goes over the wire: the lines of its
 // files, joined by blanks. Lines that begin with "#" are comments; every other line

@@ -335,7 +335,7 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			w.release("release", mine, w.at("id_new"))
 			w.write(w.at("id_open"), string(id.Private), 0o644)
 			w.write(w.at("notes"), "no key\n", 0o644)
-			list, err := w.h.Identities(w.t.Context(), w.user)
+			_, list, err := w.h.FilesAndIdentities(w.t.Context(), w.user, nil)
 			for _, i := range list {
 				w.says("identity", nil, fmt.Sprintf("%+v", i))
 			}

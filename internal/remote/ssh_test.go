@@ -133,7 +133,7 @@ func TestEditOverSSH(t *testing.T) {
 	if err != nil || !got.Equal(id) {
 		t.Errorf("%v, %v", got, err)
 	}
-	list, err := h.Identities(t.Context(), s.User())
+	_, list, err := h.FilesAndIdentities(t.Context(), s.User(), nil)
 	if err != nil || len(list) != 1 || list[0].Path != where {
 		t.Errorf("identities %+v, %v", list, err)
 	}
