@@ -125,6 +125,9 @@ func (w *writer) close() {
 // update hands a request to the writer, runs its function when it has the
 // turn, and returns the outcome.
 func (w *writer) update(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
+	if ctx.Err() != nil {
+		return gone(ctx) // a select below would take any of what is ready
+	}
 	r := &request{ctx: ctx, tx: tx, fn: fn, word: make(chan word, 1), done: make(chan error, 1)}
 	select {
 	case <-w.stop:
