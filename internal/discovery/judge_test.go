@@ -1,8 +1,10 @@
 package discovery
 
 import (
-	"crypto/rand"
+	"crypto/ed25519"
 	"crypto/rsa"
+	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,8 @@ import (
 
 	"keyturn/internal/inventory"
 	"keyturn/internal/keyring"
+	"keyturn/internal/store"
+	"keyturn/internal/store/storetest"
 	"keyturn/internal/trust"
 )
 
@@ -23,11 +27,8 @@ func TestJudgeKey(t *testing.T) {
 	}
 	rsaKey := func(bits int) trust.PublicKey {
 		t.Helper()
-		k, err := rsa.GenerateKey(rand.Reader, bits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pub, err := ssh.NewPublicKey(&k.PublicKey)
+		modulus := new(big.Int).SetBit(big.NewInt(1), bits-1, 1) // of that size, and nobody's
+		pub, err := ssh.NewPublicKey(&rsa.PublicKey{N: modulus, E: 65537})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,12 +67,18 @@ func TestJudgeKey(t *testing.T) {
 		{"two accounts read one file", keyCase{key(nil), authorized, []inventory.IdentityPlace{one[0], identity("h", "bob", "/id")}, nil}, ""},
 		{"RSA 1024", keyCase{key(func(k *inventory.Key) { k.Public = rsaKey(1024) }), authorized, one, nil}, "weak/warning"},
 		{"RSA 2048", keyCase{key(func(k *inventory.Key) { k.Public = rsaKey(2048) }), authorized, one, nil}, "weak/note"},
+		{"RSA 2040, as some programs made for 2048", keyCase{key(func(k *inventory.Key) { k.Public = rsaKey(2040) }), authorized, one, nil}, "weak/warning"},
 		{"RSA 3072", keyCase{key(func(k *inventory.Key) { k.Public = rsaKey(3072) }), authorized, one, nil}, ""},
+		{"as old as a key may be", keyCase{key(func(k *inventory.Key) { k.CreatedAt = now.Add(-staleAge) }), authorized, one, nil}, ""},
 		{"old", keyCase{key(func(k *inventory.Key) { k.CreatedAt = now.AddDate(-3, 0, 0) }), authorized, one, nil}, "stale/warning"},
 		{"old, and rotated since", keyCase{key(func(k *inventory.Key) {
 			k.CreatedAt, k.LastRotatedAt = now.AddDate(-3, 0, 0), now.AddDate(0, -1, 0)
 		}), authorized, one, nil}, ""},
 		{"compromised", keyCase{key(func(k *inventory.Key) { k.Compromised = true }), authorized, one, nil}, "stale/warning"},
+		{"compromised, and accepted nowhere", keyCase{key(func(k *inventory.Key) { k.Compromised = true }), nil, one, nil}, "orphaned/note"},
+		{"compromised, and old", keyCase{key(func(k *inventory.Key) {
+			k.Compromised, k.CreatedAt = true, now.AddDate(-3, 0, 0)
+		}), authorized, one, nil}, "stale/warning"},
 		{"rotated, and gone", keyCase{key(func(k *inventory.Key) { k.State = inventory.Rotated }), nil, nil, archived}, ""},
 		{"rotated, in its soak", keyCase{key(func(k *inventory.Key) { k.State = inventory.Rotated }), authorized, one, []inventory.Rotation{{At: now}}}, ""},
 		{"rotated, and back", keyCase{key(func(k *inventory.Key) { k.State = inventory.Rotated }), authorized, nil, archived}, "stale/warning"},
@@ -91,6 +98,84 @@ func TestJudgeKey(t *testing.T) {
 		}
 		slices.Sort(got)
 		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// A finding keeps its id for as long as its text is the same: what has not
+// changed since reads the same on the next day.
+func TestFindingsKeepTheirTexts(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	key := inventory.Key{Kind: inventory.UserKey, State: inventory.Active, CreatedAt: now.AddDate(-3, 0, 0)}
+	var c keyCase
+	for i := range someIdentities + 1 {
+		c.identities = append(c.identities, inventory.IdentityPlace{Place: trust.Place{Host: trust.HostID(rune('a' + i)), Path: "/id"}, HostName: "web" + string(rune('a'+i))})
+	}
+	c.key, c.authorized = key, []inventory.AuthorizedPlace{{AuthorizedKey: inventory.AuthorizedKey{Line: 1}}}
+	today, tomorrow := judgeKey(c, now), judgeKey(c, now.AddDate(0, 0, 1))
+	if len(today) != 2 || !slices.Equal(today, tomorrow) {
+		t.Errorf("today\n%+v\ntomorrow\n%+v", today, tomorrow)
+	}
+	for _, f := range today {
+		if f.Kind == inventory.Shared && (!strings.Contains(f.Text, "weba:/id, webb:/id, webc:/id, webd:/id, webe:/id, and more") || strings.Contains(f.Text, "webf")) {
+			t.Errorf("a key in very many places is %q", f.Text)
+		}
+	}
+}
+
+// What is wrong with a host: a key that nobody has vouched for, and a machine
+// that is there twice.
+func TestJudgeHost(t *testing.T) {
+	s := storetest.Open(t, inventory.Schema)
+	pin := func(name string, origin inventory.Origin) inventory.Pin {
+		t.Helper()
+		k, err := ssh.NewPublicKey(ed25519.NewKeyFromSeed(fmt.Appendf(nil, "%032s", name)).Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return inventory.Pin{Key: trust.PublicKeyOf(k), Origin: origin}
+	}
+	for _, test := range []struct {
+		name    string
+		origin  inventory.Origin
+		machine string
+		want    string
+	}{
+		{"given", inventory.Given, "", ""},
+		{"met", inventory.FirstUse, "", "unconfirmed"},
+		{"vouched-for", inventory.Confirmed, "", ""},
+		{"alone", inventory.Given, "m1", ""},
+		{"original", inventory.Given, "m2", ""},
+		{"clone", inventory.Given, "m2", "doubled"},
+		{"unknown-machine", inventory.Given, "", ""},
+		{"met-clone", inventory.FirstUse, "m2", "doubled unconfirmed"},
+	} {
+		var kinds []string
+		err := s.Update(t.Context(), storetest.Event(), func(tx *store.Tx) error {
+			h := inventory.Host{ID: inventory.NewHostID(), Name: test.name, Address: test.name + ":22", User: "root", State: inventory.Ready, Pins: []inventory.Pin{pin(test.name, test.origin)}}
+			if _, err := inventory.AddHost(tx, h); err != nil {
+				return err
+			}
+			scan := inventory.Scan{Host: h.ID, Outcome: inventory.Scanned, Facts: inventory.Facts{Machine: test.machine}, Complete: true}
+			if _, err := inventory.RecordScan(tx, scan); err != nil {
+				return err
+			}
+			if err := JudgeHost(tx, h.ID); err != nil {
+				return err
+			}
+			found, _, err := inventory.Findings(tx, inventory.FindingFilter{Host: h.ID}, inventory.Page{Limit: 10})
+			kinds = nil
+			for _, f := range found {
+				kinds = append(kinds, string(f.Kind))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(kinds)
+		if got := strings.Join(kinds, " "); got != test.want {
 			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
 		}
 	}
