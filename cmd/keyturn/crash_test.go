@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,7 +90,11 @@ func newWard(w *ward, alter func([]job.Procedure)) *ward {
 		}
 	}
 	w.start()
-	w.ok("scan", "--wait")
+	var scan startedJSON
+	w.api(&scan, http.MethodPost, "/scans", map[string]any{})
+	if err := w.client.awaitRun(t.Context(), scan.Run); err != nil {
+		t.Fatal(err)
+	}
 	k := w.world.key(w.key)
 	if len(k.Authorized) != w.lines() || len(k.Identities) != 1 || k.Custody == "held" {
 		t.Fatalf("the scan found %+v", k)
@@ -227,7 +232,7 @@ func (w *ward) await(run string) (state job.State, reason string, crashed bool) 
 			return state, reason, false
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("run %s is %s after a minute: %s\n%s", run, state, reason, w.ok("run", "show", run))
+			w.t.Fatalf("run %s is %s after a minute: %s\n%+v", run, state, reason, w.show(run))
 		}
 		time.Sleep(5 * time.Millisecond) // the next look, not a wait for something
 	}
@@ -237,15 +242,22 @@ func (w *ward) await(run string) (state job.State, reason string, crashed bool) 
 func (w *ward) rotate() string {
 	w.t.Helper()
 	var started startedJSON
-	w.json(&started, "rotate", w.uuid, "--share", "--soak", "0s")
+	w.api(&started, http.MethodPost, "/rotations", map[string]any{"keys": []string{w.uuid}, "share": true, "soak": "0s"})
 	return started.Run
+}
+
+// show returns a run as the API tells of it.
+func (w *ward) show(run string) (r runJSON) {
+	w.t.Helper()
+	w.api(&r, http.MethodGet, "/runs/"+run, nil)
+	return r
 }
 
 // back asks for the way back of a run and returns the run that goes it.
 func (w *ward) back(run string) string {
 	w.t.Helper()
 	var started startedJSON
-	w.json(&started, "run", "back", run)
+	w.api(&started, http.MethodPost, "/runs/"+run+"/back", map[string]any{})
 	return started.Run
 }
 
@@ -253,7 +265,7 @@ func (w *ward) back(run string) string {
 func (w *ward) mustEnd(run string, want job.State) {
 	w.t.Helper()
 	if state, reason, crashed := w.await(run); crashed || state != want {
-		w.t.Fatalf("after the crash at %q the run ended %q, want %q: %s\n%s", w.at, state, want, reason, w.ok("run", "show", run))
+		w.t.Fatalf("after the crash at %q the run ended %q, want %q: %s\n%+v", w.at, state, want, reason, w.show(run))
 	}
 }
 
@@ -302,13 +314,12 @@ func (w *ward) same(want map[string]string) {
 // before is what all files were.
 func (w *ward) wentForward(run string, before map[string]string) {
 	w.t.Helper()
-	var r runJSON
-	w.json(&r, "run", "show", run)
+	r := w.show(run)
 	if len(r.Keys) != 1 || len(r.Keys[0].New) != 1 {
 		w.t.Fatalf("run %s is of the keys %+v", run, r.Keys)
 	}
 	var next keyJSON
-	w.json(&next, "key", "show", r.Keys[0].New[0])
+	w.api(&next, http.MethodGet, "/keys/"+r.Keys[0].New[0], nil)
 	public, _, err := trust.ParsePublicKey(next.PublicKey)
 	if err != nil {
 		w.t.Fatal(err)
@@ -495,9 +506,17 @@ func TestCrashEverywhere(t *testing.T) {
 	if os.Getenv("KEYTURN_SOAK") != "" {
 		hosts = 6
 	}
-	t.Run("forward", func(t *testing.T) { crashForward(simWard(t, hosts, nil), 1) })
-	t.Run("forward then back", func(t *testing.T) { crashForwardThenBack(simWard(t, hosts, nil), 1) })
+	ways := map[string]func(w *ward){
+		"forward":           func(w *ward) { crashForward(w, 1) },
+		"forward then back": func(w *ward) { crashForwardThenBack(w, 1) },
+	}
 	for name, until := range waysBack {
-		t.Run(name, func(t *testing.T) { crashOnTheWayBack(simWard(t, hosts, nil), until, 1) })
+		ways[name] = func(w *ward) { crashOnTheWayBack(w, until, 1) }
+	}
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			way(simWard(t, hosts, nil))
+		})
 	}
 }

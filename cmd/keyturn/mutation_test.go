@@ -106,6 +106,7 @@ func TestWrongTablesLockOut(t *testing.T) {
 	need.Long(t)
 	for _, c := range trials() {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			var table func([]job.Step) []job.Step
 			w := simWard(t, 2, func(procedures []job.Procedure) {
 				for i, p := range procedures {

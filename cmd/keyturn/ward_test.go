@@ -95,7 +95,7 @@ func labWard(t *testing.T, alter func([]job.Procedure)) *ward {
 // simWard makes a ward of n simulated hosts.
 func simWard(t *testing.T, n int, alter func([]job.Procedure)) *ward {
 	t.Helper()
-	w := &ward{world: &world{t: t, dir: memoryDir(t), workers: 8}}
+	w := &ward{world: &world{t: t, dir: memoryDir(t), workers: 8, parallel: true}}
 	fleet, err := sim.Listen(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +103,7 @@ func simWard(t *testing.T, n int, alter func([]job.Procedure)) *ward {
 	t.Cleanup(fleet.Close)
 	ops := w.opsKey()
 	w.start()
+	var hosts []*sim.Host
 	for i := range n {
 		h, err := fleet.Add(sim.Options{Name: fmt.Sprintf("web%d", i+1)})
 		if err == nil {
@@ -111,9 +112,9 @@ func simWard(t *testing.T, n int, alter func([]job.Procedure)) *ward {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.hosts = append(w.hosts, simHost{h})
-		w.ok("host", "add", h.Name(), "--address", h.Address(), "--login", "deploy", "--identity", w.ops, "--host-key", h.HostKey().String(), "--enforce")
+		hosts, w.hosts = append(hosts, h), append(w.hosts, simHost{h})
 	}
+	w.enrolFleet(w.client, hosts)
 	return newWard(w, alter)
 }
 

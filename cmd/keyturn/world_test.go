@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,10 +33,14 @@ type world struct {
 	node    *node
 	servers []*lab.Server
 	stop    func()
-	token   string        // an API token that may do everything
-	ops     string        // private key file of Keyturn's own login
-	workers int           // of the node
-	tune    func(*config) // changes what the node is started with; may be nil
+	client  *client
+	token   string // an API token that may do everything
+	// parallel: other worlds live at the same time, so that the environment is not
+	// this one's, and it is spoken to through api alone.
+	parallel bool
+	ops      string        // private key file of Keyturn's own login
+	workers  int           // of the node
+	tune     func(*config) // changes what the node is started with; may be nil
 }
 
 const testPassword = "correct horse battery staple"
@@ -123,15 +129,29 @@ func (w *world) start() {
 		n.close()
 	}
 	w.t.Cleanup(func() { w.stop() })
-	w.t.Setenv("KEYTURN_SERVER", "http://"+n.address)
-	w.t.Setenv("KEYTURN_USER", "admin")
-	w.t.Setenv("KEYTURN_PASSWORD", testPassword)
+	w.client = &client{server: "http://" + n.address, user: "admin", pass: testPassword, token: w.token, http: newHTTP()}
 	if w.token == "" { // checking a password takes a tenth of a second, each time
 		var token tokenJSON
-		w.json(&token, "token", "create", "test", "--permission", "All")
-		w.token = token.Token
+		w.api(&token, http.MethodPost, "/tokens", map[string]any{"name": "test", "permissions": []string{"All"}})
+		w.token, w.client.token = token.Token, token.Token
 	}
+	if w.parallel {
+		return
+	}
+	w.t.Setenv("KEYTURN_SERVER", w.client.server)
+	w.t.Setenv("KEYTURN_USER", "admin")
+	w.t.Setenv("KEYTURN_PASSWORD", testPassword)
 	w.t.Setenv("KEYTURN_TOKEN", w.token)
+}
+
+// api calls an endpoint, which must succeed.
+func (w *world) api(out any, method, path string, in any) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := w.client.call(ctx, method, path, in, out); err != nil {
+		w.t.Fatalf("%s %s: %v", method, path, err)
+	}
 }
 
 // try runs a command and returns its exit code and output.
@@ -197,7 +217,7 @@ func (w *world) keyFile(path, comment string) trust.PublicKey {
 func (w *world) key(public trust.PublicKey) keyJSON {
 	w.t.Helper()
 	var k keyJSON
-	w.json(&k, "key", "show", string(public.Fingerprint()))
+	w.api(&k, http.MethodGet, "/keys/"+url.PathEscape(string(public.Fingerprint())), nil)
 	return k
 }
 
