@@ -38,7 +38,11 @@ type Account struct {
 // Accounts returns the accounts of the host that the login may see, in the order of
 // its database.
 func (h *Host) Accounts(ctx context.Context) ([]Account, error) {
-	accounts, err := h.readAccounts(ctx)
+	answers, err := h.runAll(ctx, h.listing())
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := h.readAccounts(answers[0])
 	if err != nil {
 		return nil, err
 	}
@@ -58,10 +62,27 @@ func (h *Host) account(ctx context.Context, user string) (Account, error) {
 	if ok {
 		return a, nil
 	}
-	if user == "" || strings.HasPrefix(user, "-") || strings.ContainsAny(user, "/:\x00\n ") {
-		return Account{}, trust.Errorf(trust.Invalid, "%q cannot be an account", user)
+	if err := checkUser(user); err != nil {
+		return Account{}, err
 	}
-	accounts, err := h.readAccounts(ctx, user)
+	answers, err := h.runAll(ctx, h.listing(user))
+	if err != nil {
+		return Account{}, err
+	}
+	return h.readAccount(answers[0], user)
+}
+
+// checkUser refuses what is no name of an account.
+func checkUser(user string) error {
+	if user == "" || strings.HasPrefix(user, "-") || strings.ContainsAny(user, "/:\x00\n ") {
+		return trust.Errorf(trust.Invalid, "%q cannot be an account", user)
+	}
+	return nil
+}
+
+// readAccount finds an account in the answer of op accounts, and remembers it.
+func (h *Host) readAccount(a answer, user string) (Account, error) {
+	accounts, err := h.readAccounts(a)
 	if err != nil {
 		return Account{}, err
 	}
@@ -76,14 +97,19 @@ func (h *Host) account(ctx context.Context, user string) (Account, error) {
 	return Account{}, trust.Errorf(trust.NotFound, "%s has no account %q", h.name, user)
 }
 
-func (h *Host) readAccounts(ctx context.Context, name ...string) ([]Account, error) {
-	lines, err := h.run(ctx, call{op: opAccounts, as: h.strongest(), args: name})
-	if err != nil {
-		return nil, h.fail(err, "")
+// listing is a call of op accounts.
+func (h *Host) listing(name ...string) call {
+	return call{op: opAccounts, as: h.strongest(), args: name}
+}
+
+// readAccounts reads the answer of op accounts.
+func (h *Host) readAccounts(a answer) ([]Account, error) {
+	if a.no != nil {
+		return nil, h.fail(a.no, "")
 	}
 	var accounts []Account
 	index := map[string]int{}
-	for _, l := range lines {
+	for _, l := range a.lines {
 		f := strings.Split(l.rest, ":")
 		switch {
 		case l.word == "account" && len(f) == 6:

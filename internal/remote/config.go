@@ -36,11 +36,7 @@ func (h *Host) AccountConfig(ctx context.Context, user string) (AccountConfig, e
 	if known {
 		return c, nil
 	}
-	account, err := h.account(ctx, user)
-	if err != nil {
-		return AccountConfig{}, err
-	}
-	s, err := h.Sshd(ctx)
+	account, s, err := h.accountAndSshd(ctx, user)
 	if err != nil {
 		return AccountConfig{}, err
 	}
@@ -56,6 +52,29 @@ func (h *Host) AccountConfig(ctx context.Context, user string) (AccountConfig, e
 	h.configs[user] = c
 	h.mu.Unlock()
 	return c, nil
+}
+
+// accountAndSshd returns what account and Sshd do, by one request where neither is
+// known yet, as on a new connection.
+func (h *Host) accountAndSshd(ctx context.Context, user string) (account Account, s Sshd, err error) {
+	h.mu.Lock()
+	_, known := h.accounts[user]
+	known = known || h.sshd != nil
+	h.mu.Unlock()
+	if known || checkUser(user) != nil {
+		if account, err = h.account(ctx, user); err == nil {
+			s, err = h.Sshd(ctx)
+		}
+		return account, s, err
+	}
+	answers, err := h.runAll(ctx, h.listing(user), call{op: opSshd, as: h.strongest()})
+	if err == nil {
+		account, err = h.readAccount(answers[0], user)
+	}
+	if err == nil {
+		s, err = h.readSshd(ctx, answers[1])
+	}
+	return account, s, err
 }
 
 // AskAhead asks the server what AccountConfig of each of the users is going to need, in

@@ -48,7 +48,16 @@ func (h *Host) Sshd(ctx context.Context) (Sshd, error) {
 	if known != nil {
 		return *known, nil
 	}
-	s, err := h.findSshd(ctx)
+	answers, err := h.runAll(ctx, call{op: opSshd, as: h.strongest()})
+	if err != nil {
+		return Sshd{}, err
+	}
+	return h.readSshd(ctx, answers[0])
+}
+
+// readSshd reads the answer of op sshd, and remembers what it says.
+func (h *Host) readSshd(ctx context.Context, a answer) (Sshd, error) {
+	s, err := h.findSshd(ctx, a)
 	if err != nil {
 		return Sshd{}, err
 	}
@@ -58,16 +67,15 @@ func (h *Host) Sshd(ctx context.Context) (Sshd, error) {
 	return s, nil
 }
 
-func (h *Host) findSshd(ctx context.Context) (Sshd, error) {
-	lines, err := h.run(ctx, call{op: opSshd, as: h.strongest()})
-	if err != nil {
-		return Sshd{}, h.fail(err, "")
+func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
+	if a.no != nil {
+		return Sshd{}, h.fail(a.no, "")
 	}
 	var chain []process
 	var hidden bool
 	var unit, inPath string
 	show := map[string]string{}
-	for _, l := range lines {
+	for _, l := range a.lines {
 		switch l.word {
 		case "proc":
 			f := strings.SplitN(l.rest, " ", 4)

@@ -1,15 +1,15 @@
 # hello CONNECTION HOME: who and what is here.
 printf "connection %s\nhere %s\n" "$1" "$2";
-echo "uid $(id -u)"; echo "gid $(id -g)"; echo "user $(id -un)";
-p=$(getent passwd "$(id -u)" 2>/dev/null) || p=$(grep "^[^:]*:[^:]*:$(id -u):" /etc/passwd);
-p=${p#*:*:*:*:*:}; echo "home ${p%%:*}"; echo "shell ${p#*:}";
-echo "kernel $(uname -srm)"; echo "host $(uname -n)"; echo "time $(date +%s)";
+me=$(id -u); echo "uid $me"; echo "gid $(id -g)";
+p=$(getent passwd "$me" 2>/dev/null) || p=$(grep "^[^:]*:[^:]*:$me:" /etc/passwd);
+echo "user ${p%%:*}"; p=${p#*:*:*:*:*:}; echo "home ${p%%:*}"; echo "shell ${p#*:}";
+set -- $(uname -snrm); echo "kernel $1 $3 $4"; echo "host $2"; echo "time $(date +%s)";
 t=;
 for c in sudo doas setpriv runuser su ssh ssh-keygen dbclient getent stat df lsattr getfacl setfacl chcon timeout sync systemctl sha256sum shasum openssl; do
   command -v $c >/dev/null && t="$t $c";
 done;
 echo "tools$t";
-if [ "$(id -u)" = 0 ]; then
+if [ "$me" = 0 ]; then
   if setpriv --reuid=0 --regid=0 --init-groups true 2>/dev/null; then echo drop setpriv;
   elif command -v runuser >/dev/null; then echo drop runuser;
   elif command -v su >/dev/null; then echo drop su; fi;
