@@ -1,0 +1,117 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyturn/internal/dial"
+	"keyturn/internal/trust"
+)
+
+// counting returns a host that counts the requests that are made of it.
+func counting(t testing.TB, v variant) (h *Host, requests *int) {
+	t.Helper()
+	run, n := v.exec(), 0
+	h, err := open(t.Context(), "here", "root", None, nil, func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
+		n++
+		if len(command) > 9000 {
+			t.Errorf("a command of %d bytes is more than Dropbear takes", len(command))
+		}
+		return run(ctx, command, stdin, limit)
+	})
+	must(t, err)
+	_, err = h.account(t.Context(), "nobody")
+	must(t, err)
+	n = 0
+	return h, &n
+}
+
+// A file is looked at and locked by one request, and the edit that follows takes one
+// more.
+func TestHoldFile(t *testing.T) {
+	each(t, func(t *testing.T, v variant, _ *Host) {
+		h, requests := counting(t, v)
+		dir, path := home(t, "nobody", "one\n")
+		must(t, os.WriteFile(path+"2", []byte("two\n"), 0o644))
+		f, others, err := h.HoldFile(t.Context(), mine, "nobody", path, []string{path + "2", path + "3"})
+		must(t, err)
+		if string(f.Content) != "one\n" || f.SHA256 != hexSum(f.Content) || f.Fixed != "" || f.Mode != 0o600 || len(f.Directories) == 0 {
+			t.Errorf("the file is %+v", f)
+		}
+		if string(others[0].Content) != "two\n" || !others[1].Absent {
+			t.Errorf("beside it lie %+v", others)
+		}
+		change, err := h.Edit(t.Context(), mine, "nobody", path, add("more"))
+		if err != nil || string(change.After) != "one\nmore\n" || *requests != 2 {
+			t.Errorf("%q, %v after %d requests, want 2", change.After, err, *requests)
+		}
+		_, _, err = h.HoldFile(t.Context(), another, "nobody", path, nil)
+		var locked *LockedError
+		if !errors.As(err, &locked) || locked.By != mine {
+			t.Errorf("the lock of another run: %v", err)
+		}
+		must(t, h.Release(t.Context(), mine, "nobody", path))
+		only(t, filepath.Join(dir, ".ssh"), "authorized_keys", "authorized_keys2")
+	})
+}
+
+// What an edit would not do is told, and not locked.
+func TestHoldFileThatIsFixed(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		dir, path := home(t, "nobody", "one\n")
+		f, _, err := h.HoldFile(t.Context(), mine, "nobody", path+".none", nil)
+		if err != nil || !f.Absent {
+			t.Errorf("a file that is not there: %+v, %v", f, err)
+		}
+		must(t, os.Link(path, path+".other"))
+		f, _, err = h.HoldFile(t.Context(), mine, "nobody", path, nil)
+		if err != nil || !strings.Contains(f.Fixed, "2 names") {
+			t.Errorf("a file with two names: %+v, %v", f, err)
+		}
+		only(t, filepath.Join(dir, ".ssh"), "authorized_keys", "authorized_keys.other")
+	})
+}
+
+// What does not fit into one command is asked by several.
+func TestRequestsAreBounded(t *testing.T) {
+	each(t, func(t *testing.T, v variant, _ *Host) {
+		h, requests := counting(t, v)
+		_, path := home(t, "nobody", "one\n")
+		paths := slices.Repeat([]string{path, path + "." + strings.Repeat("x", 150)}, 60)
+		files, err := h.Files(t.Context(), "nobody", paths)
+		must(t, err)
+		for i, f := range files {
+			if f.Path != paths[i] || f.Absent != (i%2 == 1) {
+				t.Fatalf("file %d is %+v", i, f)
+			}
+		}
+		if len(files) != len(paths) || *requests < 3 || *requests > 12 {
+			t.Errorf("%d files by %d requests", len(files), *requests)
+		}
+	})
+}
+
+// Of ops whose answers did not all arrive it is not known what they did.
+func TestSecondAnswerCutOff(t *testing.T) {
+	each(t, func(t *testing.T, v variant, whole *Host) {
+		run := v.exec()
+		h, err := open(t.Context(), "here", "root", None, nil, func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
+			result, err := run(ctx, command, stdin, limit)
+			if at := strings.Index(string(result.Stdout), "keyturn hold 1\n"); at >= 0 {
+				result.Stdout, result.Exit = result.Stdout[:at], 1
+			}
+			return result, err
+		})
+		must(t, err)
+		_, path := home(t, "nobody", "one\n")
+		_, _, err = h.HoldFile(t.Context(), mine, "nobody", path, nil)
+		kind(t, err, trust.Unavailable, "hold")
+		_, _, err = whole.HoldFile(t.Context(), mine, "nobody", path, nil)
+		must(t, err)
+	})
+}
