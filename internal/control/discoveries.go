@@ -80,6 +80,9 @@ func (n NewDiscovery) check() error {
 // CreateDiscovery names a scan, starts it, and has it repeated if that is asked
 // for.
 func (p *Plane) CreateDiscovery(ctx context.Context, actor identity.Actor, n NewDiscovery) (d Discovery, err error) {
+	if err := require(actor, identity.HostsWrite); err != nil {
+		return d, err
+	}
 	if err := n.check(); err != nil {
 		return d, err
 	}

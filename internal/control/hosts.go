@@ -59,6 +59,9 @@ func (a AddHost) check() error {
 // reads what it finds. A dry run does the same and takes it back, so that it is
 // refused for what the host would be.
 func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h inventory.Host, run trust.RunID, err error) {
+	if err := require(actor, identity.HostsWrite, identity.KeysWrite); err != nil {
+		return h, "", err
+	}
 	if err := a.check(); err != nil {
 		return h, "", err
 	}

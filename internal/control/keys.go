@@ -84,6 +84,9 @@ func (p *Plane) ShowKey(ctx context.Context, actor identity.Actor, idOrFingerpri
 
 // ImportKey has the keyring hold a private key. Doing so twice is doing so once.
 func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, private keyring.Private) (k inventory.Key, err error) {
+	if err := require(actor, identity.KeysWrite); err != nil {
+		return k, err
+	}
 	if private.IsZero() {
 		return k, trust.Errorf(trust.Invalid, "no private key is given").WithField("private_key")
 	}
@@ -92,7 +95,7 @@ func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, private key
 
 // GenerateKey makes a key pair that the keyring holds.
 func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyring.Spec, comment string) (k inventory.Key, err error) {
-	if err := actor.Require(identity.KeysWrite); err != nil {
+	if err := require(actor, identity.KeysWrite); err != nil {
 		return k, err // before seconds of work
 	}
 	private, err := keyring.Generate(spec)

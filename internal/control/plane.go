@@ -53,12 +53,21 @@ func (p *Plane) view(ctx context.Context, actor identity.Actor, needs identity.P
 // update commits a change on behalf of an actor who must have the permissions,
 // as one event.
 func (p *Plane) update(ctx context.Context, actor identity.Actor, needs []identity.Permission, action, subject string, fn func(*store.Tx) error) error {
+	if err := require(actor, needs...); err != nil {
+		return err
+	}
+	return p.store.Update(ctx, audit.Event{Tenant: actor.Tenant, Actor: actor.Audit(), Action: action, Subject: subject}, fn)
+}
+
+// require refuses an actor who lacks one of the permissions. A verb that does
+// anything before its commit, be it to look at what was asked for, begins with it.
+func require(actor identity.Actor, needs ...identity.Permission) error {
 	for _, n := range needs {
 		if err := actor.Require(n); err != nil {
 			return err
 		}
 	}
-	return p.store.Update(ctx, audit.Event{Tenant: actor.Tenant, Actor: actor.Audit(), Action: action, Subject: subject}, fn)
+	return nil
 }
 
 // wake tells the engine that there may be something to do. It follows every

@@ -37,6 +37,9 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 	if r.DryRun {
 		return p.preview(ctx, actor, r)
 	}
+	if err := require(actor, identity.KeysWrite, identity.RunsWrite); err != nil {
+		return "", err // before a run is shown, or seconds are spent on new keys
+	}
 	var candidates []rotation.Candidate
 	err = p.view(ctx, actor, identity.KeysWrite, func(tx *store.Tx) error {
 		if err := p.knownDiscovery(tx, r.Discovery); err != nil {
@@ -56,8 +59,7 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 	if err != nil || run != "" {
 		return run, err
 	}
-	made := make([]keyring.Private, len(candidates))
-	news := make([]trust.PublicKey, len(candidates))
+	made, news := make([]keyring.Private, len(candidates)), make([]trust.PublicKey, len(candidates))
 	for i, c := range candidates {
 		if made[i], err = keyring.Generate(c.Spec); err != nil {
 			return "", err
@@ -199,6 +201,9 @@ type Rollback struct {
 // returns the runs that do so, in the order of the keys, each once. All keys of
 // such a run come back together: each of them has to be named.
 func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) (runs []trust.RunID, err error) {
+	if err := require(actor, identity.KeysWrite, identity.RunsWrite); err != nil {
+		return nil, err
+	}
 	if len(r.Keys) == 0 || len(r.Keys) > rotation.MaxKeys {
 		return nil, trust.Errorf(trust.Invalid, "%d keys are named; a rollback takes 1 to %d", len(r.Keys), rotation.MaxKeys).WithField("keys")
 	}

@@ -118,6 +118,9 @@ func (p *Plane) ResumeRun(ctx context.Context, actor identity.Actor, id trust.Ru
 // that has begun to withdraw a key that is marked as compromised goes back by
 // Rollback, with force, only.
 func (p *Plane) BackRun(ctx context.Context, actor identity.Actor, id trust.RunID, soak *time.Duration) (by trust.RunID, err error) {
+	if err := require(actor, identity.RunsWrite); err != nil {
+		return "", err
+	}
 	args, err := rotation.BackArgs(soak)
 	if err != nil {
 		return "", err
@@ -144,6 +147,9 @@ func (p *Plane) BackRun(ctx context.Context, actor identity.Actor, id trust.RunI
 
 // LeaveRun has a run go on without some places, and returns how many.
 func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.RunID, w job.Which) (n int, err error) {
+	if err := require(actor, identity.RunsWrite); err != nil {
+		return 0, err
+	}
 	if w == (job.Which{}) {
 		return 0, trust.Errorf(trust.Invalid, "no place is named").WithField("place").WithHint("keyturn run show %s", id)
 	}

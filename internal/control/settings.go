@@ -60,7 +60,7 @@ var settings = []Setting{
 		Meaning: "how long the private halves of rotated keys, and what lay where, are kept for going back; then they are destroyed",
 	},
 	{
-		Name: scanInterval, Default: "0s", check: durationBetween(0, 366*24*time.Hour),
+		Name: scanInterval, Default: "0s", check: neverOrBetween(10*time.Minute, 366*24*time.Hour),
 		Meaning: "how often all hosts are scanned without being asked, 10m or more; 0s for never",
 	},
 }
@@ -70,6 +70,17 @@ func durationBetween(least, most time.Duration) func(string) error {
 		d, err := time.ParseDuration(v)
 		if err != nil || d < least || d > most {
 			return trust.Errorf(trust.Invalid, "%q is not a duration between %s and %s, such as 90s, 15m or 24h", clip(v), least, most).WithField("value")
+		}
+		return nil
+	}
+}
+
+// neverOrBetween is durationBetween for what a duration of 0 turns off.
+func neverOrBetween(least, most time.Duration) func(string) error {
+	return func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d != 0 && (d < least || d > most) {
+			return trust.Errorf(trust.Invalid, "%q is neither 0s, for never, nor a duration between %s and %s", clip(v), least, most).WithField("value")
 		}
 		return nil
 	}
@@ -103,6 +114,9 @@ func (p *Plane) ListSettings(ctx context.Context, actor identity.Actor) (list []
 // SetSetting changes a setting, and returns it as it is now. Runs that have
 // begun keep what they were planned with.
 func (p *Plane) SetSetting(ctx context.Context, actor identity.Actor, name, value string) (s Setting, err error) {
+	if err := require(actor, identity.SettingsWrite); err != nil {
+		return Setting{}, err
+	}
 	i := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == name })
 	if i < 0 {
 		return Setting{}, trust.Errorf(trust.NotFound, "there is no setting %q", clip(name)).WithHint("keyturn settings list")

@@ -1,0 +1,159 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyturn/internal/identity"
+	"keyturn/internal/store/storetest"
+	"keyturn/internal/trust"
+)
+
+// verbs is every verb with the permissions that it needs. A verb that asks for
+// others, or that is not here, fails TestVerbsRefuseFirst.
+var verbs = map[string][]identity.Permission{
+	"ShowAccount": {identity.AccountRead},
+	"CreateToken": {identity.TokensWrite},
+	"ListTokens":  {identity.TokensRead},
+	"RevokeToken": {identity.TokensWrite},
+
+	"ListHosts":      {identity.HostsRead},
+	"ShowHost":       {identity.HostsRead},
+	"ListKnownHosts": {identity.HostsRead},
+	"ListFindings":   {identity.HostsRead},
+	"AddHost":        {identity.HostsWrite, identity.KeysWrite},
+	"RemoveHost":     {identity.HostsWrite},
+	"SetHostMode":    {identity.HostsWrite},
+	"ConfirmHost":    {identity.HostsWrite},
+	"Scan":           {identity.HostsWrite},
+
+	"ListDiscoveries": {identity.HostsRead},
+	"ShowDiscovery":   {identity.HostsRead},
+	"CreateDiscovery": {identity.HostsWrite},
+	"RemoveDiscovery": {identity.HostsWrite},
+
+	"ListKeys":    {identity.KeysRead},
+	"SearchKeys":  {identity.KeysRead},
+	"ShowKey":     {identity.KeysRead},
+	"ImportKey":   {identity.KeysWrite},
+	"GenerateKey": {identity.KeysWrite},
+	"Rotate":      {identity.KeysWrite, identity.RunsWrite},
+	"Rollback":    {identity.KeysWrite, identity.RunsWrite},
+	"Retire":      {identity.KeysWrite, identity.RunsWrite},
+
+	"ListRuns":      {identity.RunsRead},
+	"ShowRun":       {identity.RunsRead},
+	"ListRunPlaces": {identity.RunsRead},
+	"WaitForRun":    {identity.RunsRead},
+	"PauseRun":      {identity.RunsWrite},
+	"PauseAllRuns":  {identity.RunsWrite},
+	"ResumeRun":     {identity.RunsWrite},
+	"BackRun":       {identity.RunsWrite},
+	"LeaveRun":      {identity.RunsWrite},
+
+	"Count": {identity.MetricsRead},
+
+	"ListSettings": {identity.SettingsRead},
+	"SetSetting":   {identity.SettingsWrite},
+}
+
+// unasked is what anybody may call: what says who somebody is, and what the
+// program itself calls.
+var unasked = []string{"IssueServiceToken", "Login", "Password", "Ready", "Schedule", "ServiceToken", "Token", "WebLogin"}
+
+// Whoever may not do a thing is refused before anything is read, checked, made or
+// written, and learns which permission that takes. The verbs are called on a plane
+// that has no store, keyring or engine to touch, with arguments that say nothing.
+func TestVerbsRefuseFirst(t *testing.T) {
+	plane := reflect.ValueOf(New(nil, nil, nil, nil))
+	var found []string
+	for i := range plane.NumMethod() {
+		name, verb := plane.Type().Method(i).Name, plane.Method(i)
+		if verb.Type().NumIn() < 2 || verb.Type().In(1) != reflect.TypeFor[identity.Actor]() {
+			if !slices.Contains(unasked, name) {
+				t.Errorf("%s takes no actor, and is not among those that need none", name)
+			}
+			continue
+		}
+		found = append(found, name)
+		for _, lacking := range verbs[name] {
+			var others []identity.Permission
+			for _, g := range identity.Permissions {
+				if may := (identity.Actor{Permissions: []identity.Permission{g.Permission}}); !may.May(lacking) {
+					others = append(others, g.Permission)
+				}
+			}
+			if err := call(verb, identity.Actor{Tenant: storetest.Tenant, Permissions: others}); trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), string(lacking)) {
+				t.Errorf("%s, without %s only: got %v, want a refusal that names it", name, lacking, err)
+			}
+		}
+		if err := call(verb, identity.Actor{Tenant: storetest.Tenant, Permissions: verbs[name]}); trust.KindOf(err) == trust.Denied {
+			t.Errorf("%s needs more than %q: %v", name, verbs[name], err)
+		}
+	}
+	slices.Sort(found)
+	if want := slices.Sorted(maps.Keys(verbs)); !slices.Equal(found, want) {
+		t.Errorf("the verbs are %q, and the permissions of these are known: %q", found, want)
+	}
+}
+
+// call calls a verb with nothing but an actor. Getting as far as to touch what
+// is not there is an error.
+func call(verb reflect.Value, actor identity.Actor) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it went on: %v", p)
+		}
+	}()
+	args := []reflect.Value{reflect.ValueOf(context.Background()), reflect.ValueOf(actor)}
+	for i := 2; i < verb.Type().NumIn(); i++ {
+		args = append(args, reflect.Zero(verb.Type().In(i)))
+	}
+	out := verb.Call(args)
+	err, _ = out[len(out)-1].Interface().(error)
+	return err
+}
+
+// A Plane wires, and keeps nothing: state that verbs share would be state that
+// two nodes do not.
+func TestPlaneIsSmall(t *testing.T) {
+	const most = 10
+	if n := reflect.TypeFor[Plane]().NumField(); n > most {
+		t.Errorf("Plane has %d fields, more than %d: it holds what belongs into a mechanism", n, most)
+	}
+}
+
+func TestPageLimit(t *testing.T) {
+	for _, test := range []struct{ asked, want int }{{0, 100}, {1, 1}, {MaxPage, MaxPage}, {MaxPage + 1, -1}, {-1, -1}} {
+		got, err := Page{Limit: test.asked}.limit()
+		if test.want < 0 && trust.KindOf(err) != trust.Invalid || test.want >= 0 && (err != nil || got != test.want) {
+			t.Errorf("limit %d: got %d, %v; want %d", test.asked, got, err, test.want)
+		}
+	}
+}
+
+// A dry run needs no more than a scan does, and may tell of keys: it changes
+// nothing.
+func TestDryRunNeedsLess(t *testing.T) {
+	for _, test := range []struct {
+		has    []identity.Permission
+		denied bool
+	}{
+		{[]identity.Permission{identity.KeysRead, identity.HostsWrite}, false},
+		{[]identity.Permission{identity.KeysRead, identity.HostsRead, identity.RunsWrite}, true},
+		{[]identity.Permission{identity.HostsWrite, identity.RunsWrite}, true},
+	} {
+		dry := func(ctx context.Context, actor identity.Actor) (trust.RunID, error) {
+			return New(nil, nil, nil, nil).Rotate(ctx, actor, Rotate{DryRun: true})
+		}
+		err := call(reflect.ValueOf(dry), identity.Actor{Tenant: storetest.Tenant, Permissions: test.has})
+		if got := trust.KindOf(err) == trust.Denied; got != test.denied {
+			t.Errorf("with %q: %v", test.has, err)
+		}
+	}
+}
