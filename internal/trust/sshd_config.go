@@ -25,8 +25,9 @@ type SSHDConfig struct {
 	// RevokedKeys are files (one before OpenSSH 10.3). One that cannot be read
 	// refuses every key.
 	RevokedKeys []string
-	// HostKey: of several keys of one type, the first is used and all are
-	// announced.
+	// HostKey may be empty: an sshd that cannot read its own and is given another
+	// one to answer with does not say what it would use. Of several keys of one
+	// type, the first is used and all are announced.
 	HostKey, HostCertificate []string
 	HostKeyAgent             string
 
@@ -207,7 +208,7 @@ func ParseSSHDConfig(text []byte) (SSHDConfig, error) {
 			settings[keyword] = append(settings[keyword], value)
 		}
 	}
-	for _, keyword := range []string{"pubkeyauthentication", "hostkey", "strictmodes"} {
+	for _, keyword := range []string{"pubkeyauthentication", "strictmodes"} {
 		if len(settings[keyword]) == 0 {
 			return SSHDConfig{}, Errorf(Invalid, "the output of sshd -T lacks %q", keyword)
 		}

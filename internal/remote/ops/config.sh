@@ -9,7 +9,7 @@ d=;
 if try -G -C "$spec" "$@"; then how=-G;
 elif try -T -C "$spec" "$@"; then how=-T;
 else
-  e=$($wait "$b" -T -ddd -C "$spec" "$@" 2>&1 >/dev/null </dev/null);
+  e=$($wait "$b" -T -ddd -C "$spec" "$@" 2>&1 >/dev/null </dev/null | tr -d "\r");
   scratch; ssh-keygen -q -t ed25519 -N "" -f "$d/key" </dev/null >/dev/null 2>&1;
   if try -T -h "$d/key" -C "$spec" "$@"; then how=-h;
   else

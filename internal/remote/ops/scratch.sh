@@ -1,14 +1,15 @@
 # scratch: makes a directory d that only we can read, in memory where there is
 # such a place, and that goes with this shell; sweeps those whose shell has died.
+# It uses at, me and o.
 scratch() {
   me=$(id -u); d=;
-  for b in /dev/shm /tmp "$HOME"; do
-    [ -d "$b" ] && [ -w "$b" ] || continue;
-    for o in "$b"/.keyturn."$me".*; do
+  for at in /dev/shm /tmp "$HOME"; do
+    [ -d "$at" ] && [ -w "$at" ] || continue;
+    for o in "$at"/.keyturn."$me".*; do
       [ -d "$o" ] && [ -O "$o" ] && { kill -0 "${o##*.}" 2>/dev/null || rm -rf -- "$o"; };
     done;
     [ -n "$d" ] && continue;
-    mkdir -- "$b/.keyturn.$me.$$" 2>/dev/null && d=$b/.keyturn.$me.$$;
+    mkdir -- "$at/.keyturn.$me.$$" 2>/dev/null && d=$at/.keyturn.$me.$$;
   done;
   [ -n "$d" ] || no write "no directory for a scratch file";
   trap "rm -rf -- \"$d\"" 0; trap "exit 1" 1 2 13 15;
