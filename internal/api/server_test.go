@@ -1,0 +1,89 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"keyturn/internal/trust"
+)
+
+// What is wrong with a body is said by name, and whatever a body is, nothing but
+// its one value is taken.
+func TestReadJSON(t *testing.T) {
+	type body struct {
+		Name  string `json:"name"`
+		Inner struct {
+			Count int `json:"count"`
+		} `json:"inner"`
+	}
+	for _, test := range []struct {
+		text   string
+		strict bool
+		kind   trust.Kind // 0 where it is read
+		field  string
+	}{
+		{`{"name":"a","inner":{"count":1}}`, true, 0, ""},
+		{" {}\n ", true, 0, ""},
+		{`{"name":"a","more":1}`, false, 0, ""},
+		{`{"name":"a","more":1}`, true, trust.Invalid, "more"},
+		{`{"name":1}`, false, trust.Invalid, "name"},
+		{`{"inner":{"count":"1"}}`, false, trust.Invalid, "inner.count"},
+		{`{"name":"a"} {"name":"b"}`, false, trust.Invalid, ""},
+		{`{"name":"a"}]`, false, trust.Invalid, ""},
+		{``, false, trust.Invalid, ""},
+		{`{"name":`, false, trust.Invalid, ""},
+		{`name=a`, false, trust.Invalid, ""},
+		{`{"name":"` + strings.Repeat("a", MaxBody) + `"}`, false, trust.Exhausted, ""},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(test.text))
+		r.Body = http.MaxBytesReader(nil, r.Body, MaxBody)
+		var v body
+		err := ReadJSON(r, &v, test.strict)
+		var e *trust.Error
+		switch errors.As(err, &e); {
+		case test.kind == 0 && err != nil:
+			t.Errorf("%.60s: %v", test.text, err)
+		case test.kind != 0 && (e == nil || e.Kind != test.kind || e.Field != test.field):
+			t.Errorf("%.60s: got %+v, want kind %v of field %q", test.text, e, test.kind, test.field)
+		}
+	}
+}
+
+// The address that a login or a throttle knows somebody by has no port, and is
+// not what a header says.
+func TestSource(t *testing.T) {
+	for remote, want := range map[string]string{"192.0.2.1:5000": "192.0.2.1", "[2001:db8::1]:5000": "2001:db8::1", "@": "@"} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = remote
+		r.Header.Set("X-Forwarded-For", "198.51.100.1")
+		if got := Source(r); got != want {
+			t.Errorf("%s: got %q, want %q", remote, got, want)
+		}
+	}
+}
+
+// A door that panics answers 500 and says nothing of why; the log does, under the
+// id that the answer has.
+func TestPanic(t *testing.T) {
+	var log strings.Builder
+	door := Door{Prefix: "/door/", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret reason") })}
+	s := NewServer(slog.New(slog.NewTextHandler(&log, nil)), nil, door)
+	w := httptest.NewRecorder()
+	s.Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/door/x?token=kt_secret", nil))
+	answer, err := io.ReadAll(w.Result().Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := w.Header().Get("X-Request-Id")
+	if w.Code != http.StatusInternalServerError || strings.Contains(string(answer), "secret") {
+		t.Errorf("got %d: %s", w.Code, answer)
+	}
+	if id == "" || !strings.Contains(log.String(), id) || !strings.Contains(log.String(), "secret reason") || strings.Contains(log.String(), "kt_secret") {
+		t.Errorf("request %q is logged as %s", id, log.String())
+	}
+}
