@@ -16,15 +16,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/sync/errgroup"
 
-	"keyturn/internal/dial"
 	"keyturn/internal/lab"
 	"keyturn/internal/trust"
 )
@@ -263,7 +260,7 @@ func (d *demo) preview(ctx context.Context) error {
 // rotate rotates the key, kills the daemon as soon as the journal says that the
 // new key is being added, and starts it again.
 func (d *demo) rotate(ctx context.Context) error {
-	run, err := d.begin(ctx, map[string]any{"keys": []string{d.deploy}, "soak": "1s", "canary": 1, "share": true})
+	run, err := d.begin(ctx, map[string]any{"keys": []string{d.deploy}, "soak": shortestSoak.String(), "canary": 1, "share": true})
 	if err != nil {
 		return err
 	}
@@ -522,72 +519,4 @@ func newIdentity(path, comment string) (trust.PublicKey, string, error) {
 		return trust.PublicKey{}, "", err
 	}
 	return public, string(text), os.WriteFile(path+".pub", []byte(public.String()+" "+comment+"\n"), 0o644)
-}
-
-// A watcher logs in to servers in turn, twenty times a second, each time with one
-// read of the bytes that an identity file holds at that instant: as a client would
-// that has no other key, and nobody to ask.
-type watcher struct {
-	logins, refused atomic.Int64
-	cancel          context.CancelFunc
-	done            chan struct{}
-}
-
-// maxWatching is how many logins of a watcher may be under way: on a machine that
-// is slower it logs in less often.
-const maxWatching = 8
-
-// watch starts a watcher of the identity file on the first of servers.
-func watch(servers []*lab.Server) *watcher {
-	ctx, cancel := context.WithCancel(context.Background())
-	w := &watcher{cancel: cancel, done: make(chan struct{})}
-	identity := filepath.Join(servers[0].Home(), ".ssh", "id_ed25519")
-	go func() {
-		defer close(w.done)
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		var under errgroup.Group
-		under.SetLimit(maxWatching)
-		for n := 0; ; n++ {
-			select {
-			case <-ctx.Done():
-				_ = under.Wait()
-				return
-			case <-tick.C:
-			}
-			under.TryGo(func() error {
-				w.login(ctx, identity, servers[n%len(servers)])
-				return nil
-			})
-		}
-	}()
-	return w
-}
-
-func (w *watcher) login(ctx context.Context, identity string, s *lab.Server) {
-	text, err := os.ReadFile(identity)
-	if err != nil {
-		w.refused.Add(1)
-		return
-	}
-	signer, err := ssh.ParsePrivateKey(text)
-	if err != nil {
-		w.refused.Add(1)
-		return
-	}
-	outcome, err := dial.Prove(ctx, dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}, signer)
-	if ctx.Err() != nil {
-		return
-	}
-	w.logins.Add(1)
-	if err != nil || outcome != dial.Accepted {
-		w.refused.Add(1)
-	}
-}
-
-// stop ends the watcher and returns how often it logged in, and in vain.
-func (w *watcher) stop() (logins, refused int64) {
-	w.cancel()
-	<-w.done
-	return w.logins.Load(), w.refused.Load()
 }

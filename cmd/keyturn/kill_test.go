@@ -264,7 +264,7 @@ func (f *fleet) rotate(key trust.PublicKey) string {
 		f.t.Fatalf("key %s is known in %d accounts and %d identities", k.Fingerprint, len(k.Authorized), len(k.Identities))
 	}
 	var out startedJSON
-	f.must(f.client.call(f.t.Context(), "POST", "/rotations", map[string]any{"keys": []string{k.UUID}, "soak": "1s", "share": true}, &out))
+	f.must(f.client.call(f.t.Context(), "POST", "/rotations", map[string]any{"keys": []string{k.UUID}, "soak": shortestSoak.String(), "share": true}, &out))
 	return out.Run
 }
 

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
+
+	"keyturn/internal/dial"
+	"keyturn/internal/lab"
+	"keyturn/internal/trust"
+)
+
+// A watcher logs in to servers in turn, twenty times a second, each time with one
+// read of the bytes that an identity file holds at that instant: as a client would
+// that has no other key, and nobody to ask.
+type watcher struct {
+	logins, refused atomic.Int64
+	cancel          context.CancelFunc
+	done            chan struct{}
+}
+
+// maxWatching is how many logins of a watcher may be under way: on a machine that
+// is slower it logs in less often.
+const maxWatching = 8
+
+// shortestSoak is for how long the rotations that are watched accept both keys. A
+// login that takes longer may come too late with what it read (docs/lockouts.md, 20).
+const shortestSoak = time.Second
+
+// watch starts a watcher of the identity file on the first of servers.
+func watch(servers []*lab.Server) *watcher {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watcher{cancel: cancel, done: make(chan struct{})}
+	identity := filepath.Join(servers[0].Home(), ".ssh", "id_ed25519")
+	go func() {
+		defer close(w.done)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		var under errgroup.Group
+		under.SetLimit(maxWatching)
+		for n := 0; ; n++ {
+			select {
+			case <-ctx.Done():
+				_ = under.Wait()
+				return
+			case <-tick.C:
+			}
+			under.TryGo(func() error {
+				w.login(ctx, identity, servers[n%len(servers)])
+				return nil
+			})
+		}
+	}()
+	return w
+}
+
+func (w *watcher) login(ctx context.Context, identity string, s *lab.Server) {
+	text, err := os.ReadFile(identity)
+	if err != nil {
+		w.refused.Add(1)
+		return
+	}
+	signer, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		w.refused.Add(1)
+		return
+	}
+	begun := time.Now()
+	outcome, err := dial.Prove(ctx, dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}, signer)
+	if ctx.Err() != nil {
+		return
+	}
+	w.logins.Add(1)
+	if err == nil && outcome == dial.Accepted {
+		return
+	}
+	if now, err := os.ReadFile(identity); err == nil && !bytes.Equal(now, text) && time.Since(begun) > shortestSoak {
+		return // it outlasted the soak, on a machine that is busy
+	}
+	w.refused.Add(1)
+}
+
+// stop ends the watcher and returns how often it logged in, and in vain.
+func (w *watcher) stop() (logins, refused int64) {
+	w.cancel()
+	<-w.done
+	return w.logins.Load(), w.refused.Load()
+}
