@@ -158,8 +158,8 @@ const PasswordFor = keyring.LendFor
 
 // OpenByPassword lends the one connection to a host that a password opens which
 // the keyring was lent by the host's id. The password goes to nobody but a host
-// whose key somebody has vouched for, and is gone after the call, whatever came
-// of it. Errors: those of Open; Conflict where the host's key was accepted on
+// whose key somebody has vouched for: until then it stays lent, and from then on it
+// is gone after the call, whatever came of it. Errors: those of Open; Conflict where the host's key was accepted on
 // first use, or the password is not there any more.
 func (r *Reach) OpenByPassword(ctx context.Context, tenant trust.TenantID, host trust.HostID) (*Hands, error) {
 	row, err := r.row(ctx, tenant, host)

@@ -390,6 +390,9 @@ func sum(content []byte) string {
 // from an address that no known copy of it explains. A person who resumes the
 // run has seen it.
 func (ro *Rotator) unexplained(ctx context.Context, c cell, h *reach.Hands, uses []remote.Use) error {
+	if len(uses) == 0 {
+		return nil
+	}
 	known, err := ro.sources(ctx, c, h)
 	if err != nil {
 		return err
