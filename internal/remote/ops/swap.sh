@@ -8,7 +8,7 @@ verify() {
   while [ $# -ge 2 ]; do
     o=${2#[*]};
     case $o in
-      "$f") [ "$1" = "${new%.*}" ] || no short; fresh=yes;;
+      "$f") [ "$1" = "${new%.*}" ] || { [ -z "$failed" ] || no write "$failed"; no short; }; fresh=yes;;
       "$q") [ "$1" = "${old%.*}" ] || no changed; stale=yes;;
       prev.$1.*) :;;
       *) [ -n "$merging" ] || { differ "$@"; no pending; };;
@@ -46,8 +46,10 @@ else
   trap "rm -f $f $q" 0;
 fi;
 keep "$f" "$q" "$mode" "$uid" "$gid";
-# A dd that cannot sync what it wrote says so before it reads anything.
-e=$(dd bs=65536 conv=fsync 2>&1 >&3) || e=$(dd bs=65536 2>&1 >&3 && sync "$f" 2>&1) || no write "$e";
+# A dd that cannot sync what it wrote says so before it reads anything. One that could
+# not write has read what the next one lacks: then what it said is the reason.
+failed=;
+e=$(dd bs=65536 conv=fsync 2>&1 >&3) || { failed=$e; e=$(dd bs=65536 2>&1 >&3 && sync "$f" 2>&1) || no write "$failed"; };
 exec 3>&-;
 held; [ "$own" = "$T" ] || no lost;
 verify;
