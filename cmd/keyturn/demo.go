@@ -277,7 +277,7 @@ func (d *demo) rotate(ctx context.Context) error {
 		return err
 	}
 	d.say("started it again: the run is %s, in row %s", r.State, r.Row)
-	return d.finish(ctx, run)
+	return d.finish(ctx, run, "new")
 }
 
 // liar starts another rotation on servers of which one shows the new line and
@@ -325,7 +325,7 @@ func (d *demo) rollBack(ctx context.Context) error {
 		return err
 	}
 	for _, run := range out.Runs {
-		if err := d.finish(ctx, run); err != nil {
+		if err := d.finish(ctx, run, "former"); err != nil {
 			return err
 		}
 	}
@@ -371,8 +371,9 @@ func (d *demo) await(ctx context.Context, run string) (runJSON, error) {
 	return r, err
 }
 
-// finish waits for a run, and says what it did at each place.
-func (d *demo) finish(ctx context.Context, run string) error {
+// finish waits for a run, and says what it did at each place; successor is what the
+// key is called that it put there.
+func (d *demo) finish(ctx context.Context, run, successor string) error {
 	r, err := d.await(ctx, run)
 	if err != nil {
 		return err
@@ -384,9 +385,9 @@ func (d *demo) finish(ctx context.Context, run string) error {
 	for _, p := range places {
 		text := "proven: " + p.After
 		if p.Gone {
-			text += "; the old one is refused"
+			text += "; the one before is refused"
 		}
-		d.say("%s  new key %s", p.Name, text)
+		d.say("%s  %s key %s", p.Name, successor, text)
 	}
 	d.say("the run is %s", r.State)
 	return nil

@@ -278,13 +278,16 @@ func fill(hosts []importedHost, common map[string]any, known *trust.KnownHosts) 
 		if h.ask["host_key"] != nil {
 			h.ask["accept_new"] = false
 		}
-		for what, v := range map[string]any{"name": h.Name, "address": canonical, "host key": h.ask["host_key"]} {
-			if v == nil {
+		for _, own := range []struct {
+			what  string
+			value any
+		}{{"name", h.Name}, {"address", canonical}, {"host key", h.ask["host_key"]}} {
+			if own.value == nil {
 				continue
 			}
-			id := fmt.Sprint(what, " ", v)
-			if first, ok := seen[id]; ok {
-				h.refuse(trust.Errorf(trust.Conflict, "line %d has the same %s", first, what))
+			id := fmt.Sprint(own.what, " ", own.value)
+			if first, ok := seen[id]; ok && h.Reason == "" {
+				h.refuse(trust.Errorf(trust.Conflict, "line %d has the same %s", first, own.what))
 			}
 			seen[id] = h.Line
 		}

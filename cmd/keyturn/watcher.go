@@ -60,30 +60,46 @@ func watch(servers []*lab.Server) *watcher {
 	return w
 }
 
+// login logs in once. A server that is told to read its configuration anew does not
+// listen for an instant: who finds nobody there tries again for a while, with what
+// the file holds then.
 func (w *watcher) login(ctx context.Context, identity string, s *lab.Server) {
+	const patience = 2 * time.Second
+	w.logins.Add(1)
+	for begun := time.Now(); ctx.Err() == nil; {
+		err := try(ctx, identity, s)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if trust.KindOf(err) != trust.Unavailable || time.Since(begun) > patience {
+			w.refused.Add(1)
+			return
+		}
+		if pause(ctx, 50*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+// try reads the identity file and logs in with that.
+func try(ctx context.Context, identity string, s *lab.Server) error {
 	text, err := os.ReadFile(identity)
 	if err != nil {
-		w.refused.Add(1)
-		return
+		return err
 	}
 	signer, err := ssh.ParsePrivateKey(text)
 	if err != nil {
-		w.refused.Add(1)
-		return
+		return err
 	}
 	begun := time.Now()
 	outcome, err := dial.Prove(ctx, dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}, signer)
-	if ctx.Err() != nil {
-		return
-	}
-	w.logins.Add(1)
-	if err == nil && outcome == dial.Accepted {
-		return
+	if err != nil || outcome == dial.Accepted {
+		return err
 	}
 	if now, err := os.ReadFile(identity); err == nil && !bytes.Equal(now, text) && time.Since(begun) > shortestSoak {
-		return // it outlasted the soak, on a machine that is busy
+		return nil // it outlasted the soak, on a machine that is busy
 	}
-	w.refused.Add(1)
+	return trust.Errorf(trust.Denied, "%s: %s", s.Name(), outcome)
 }
 
 // stop ends the watcher and returns how often it logged in, and in vain.

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"golang.org/x/sys/unix"
@@ -53,7 +54,7 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 			err = located(fmt.Sprintf("database %q", path), explainSQLite(err))
 		}
 	}()
-	if d.lock, err = lockFile(path); err != nil {
+	if d.lock, err = lockFile(ctx, path); err != nil {
 		return nil, err
 	}
 	d.writes, err = sql.Open("sqlite", dsn(path,
@@ -124,12 +125,12 @@ func dsn(path string, pragmas ...string) string {
 // there is none. The lock is on a file of its own beside it: one
 // on the database itself would be lost whenever SQLite closes any descriptor
 // of it.
-func lockFile(path string) (*os.File, error) {
+func lockFile(ctx context.Context, path string) (*os.File, error) {
 	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(ctx, lock); err != nil {
 		holder := make([]byte, 32)
 		n, _ := lock.ReadAt(holder, 0)
 		_ = lock.Close()
@@ -151,6 +152,26 @@ func lockFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	return lock, nil
+}
+
+// flock locks a file. A holder that was killed lives on for an instant: it is waited
+// for.
+func flock(ctx context.Context, f *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 func syncDir(dir string) error {
