@@ -31,8 +31,9 @@ import (
 // whoever reads the identity file gets into all accounts.
 //
 // One run has some two hundred instants. On simulated hosts every one of them is
-// taken; on real servers a share that is drawn by a seed; KEYTURN_CRASH_SEED
-// repeats a draw, and with KEYTURN_SOAK=1 all of them are taken there, too.
+// taken under "make test", and an eighth under "go test"; on real servers a few,
+// and all with KEYTURN_SOAK=1. A share is drawn by a seed; KEYTURN_CRASH_SEED
+// repeats a draw.
 
 var errCrash = errors.New("crash of the test")
 
@@ -502,16 +503,19 @@ func TestCrash(t *testing.T) {
 // a rotation goes on, and nobody is ever locked out.
 func TestCrashEverywhere(t *testing.T) {
 	need.Long(t)
-	hosts := 2
+	hosts, share := 2, 8
 	if os.Getenv("KEYTURN_SOAK") != "" {
 		hosts = 6
 	}
+	if need.Full() {
+		share = 1
+	}
 	ways := map[string]func(w *ward){
-		"forward":           func(w *ward) { crashForward(w, 1) },
-		"forward then back": func(w *ward) { crashForwardThenBack(w, 1) },
+		"forward":           func(w *ward) { crashForward(w, share) },
+		"forward then back": func(w *ward) { crashForwardThenBack(w, share) },
 	}
 	for name, until := range waysBack {
-		ways[name] = func(w *ward) { crashOnTheWayBack(w, until, 1) }
+		ways[name] = func(w *ward) { crashOnTheWayBack(w, until, share) }
 	}
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {

@@ -286,7 +286,7 @@ func fill(hosts []importedHost, common map[string]any, known *trust.KnownHosts) 
 				continue
 			}
 			id := fmt.Sprint(own.what, " ", own.value)
-			if first, ok := seen[id]; ok && h.Reason == "" {
+			if first, ok := seen[id]; ok {
 				h.refuse(trust.Errorf(trust.Conflict, "line %d has the same %s", first, own.what))
 			}
 			seen[id] = h.Line

@@ -24,7 +24,11 @@ import (
 // time and everything that lies in the files is looked at all the time.
 func TestKill(t *testing.T) {
 	need.Long(t)
-	killAtRandom(t, 20)
+	kills := 6
+	if need.Full() {
+		kills = 20
+	}
+	killAtRandom(t, kills)
 }
 
 func TestSoakKill(t *testing.T) {

@@ -43,6 +43,13 @@ func Long(t testing.TB) {
 	}
 }
 
+// Full reports whether a proof that takes minutes is to be made whole, as 'make
+// test' has it: with KEYTURN_FULL set. Without, as under a plain "go test ./...",
+// it is made for a share of its cases, which it draws by a seed and says.
+func Full() bool {
+	return os.Getenv("KEYTURN_FULL") != "" || os.Getenv("KEYTURN_SOAK") != ""
+}
+
 // Root skips the test unless it runs as uid 0.
 func Root(t testing.TB) {
 	t.Helper()
