@@ -271,3 +271,37 @@ func TestSoakOfTheWayBack(t *testing.T) {
 
 	w.ok("run", "back", back.Run, "--soak", "0s", "--wait")
 }
+
+// What a person is to be asked before the old key goes is asked also where the host
+// did not answer when the soak ended: that an attempt failed for that told nobody
+// anything, and neither did whoever said "try now".
+func TestAskedAlthoughTheHostWasDown(t *testing.T) {
+	w := newWorld(t, 1)
+	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
+	k := w.heldKey(deploy, w.dir+"/deploy", "no-pty")
+	path := w.authorized(0)
+	old := w.read(path)
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--soak", "2s")
+	w.await(run.Run, func(r runJSON) bool { return r.Row == "Soak" && r.Until != nil })
+	w.servers[0].Kill()
+	w.rename(path, []byte(old))
+	unreachable := func(r runJSON) bool {
+		return r.Row == "Reprove" && len(r.Troubled) == 1 && r.Troubled[0].State == "waiting"
+	}
+	w.await(run.Run, unreachable)
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, unreachable)
+	if err := w.servers[0].Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.held(run.Run, "Reprove", "somebody took the new key out of")
+	if now := w.read(path); now != old {
+		t.Fatalf("nobody was asked, and the file is\n%s\nwant\n%s", now, old)
+	}
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	if now := w.read(path); strings.Count(now, "no-pty ") != 1 || now == old {
+		t.Errorf("after the run is resumed the file is\n%s", now)
+	}
+}

@@ -642,3 +642,70 @@ func TestRefused(t *testing.T) {
 		e.must(id, Done)
 	})
 }
+
+// What a step saves with a failure is there for an attempt that a person asked for,
+// and for those after it: neither a host that does not answer, nor a crash, nor a
+// person who says "try now" makes a failure known that nobody was told of.
+func TestOnlyAPersonTriesAgainWhatFailed(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		var said []string // what each attempt did, and whether it had been told
+		crash := false
+		does := []string{"unavailable", "unavailable", "crash", "fail", "unavailable", "crash", "done"}
+		do := func(ctx context.Context, r Run, target Target) (Record, error) {
+			var told bool
+			if _, err := r.ResultOf(ctx, "Do", target, &told); err != nil {
+				return nil, err
+			}
+			now := does[0]
+			does = does[1:]
+			said = append(said, fmt.Sprintf("%d %s %t", r.Attempt, now, told))
+			switch now {
+			case "unavailable":
+				return nil, trust.Errorf(trust.Unavailable, "no answer")
+			case "crash":
+				crash = true
+				return nil, errors.Join(r.Save(true), errors.New("held"))
+			case "fail":
+				return nil, errors.Join(r.Save(true), errors.New("held"))
+			}
+			return nil, nil
+		}
+		options := Options{Sole: true, Log: quiet(), Hook: func(_ context.Context, point string) error {
+			if crash && strings.HasPrefix(point, "after do") {
+				crash = false
+				return errors.New("crash")
+			}
+			return nil
+		}}
+		e, err := New(s, []Procedure{one("p", do)}, options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for ctx.Err() == nil {
+				_ = e.Run(ctx) // until it crashes; then the next process
+			}
+		}()
+		defer func() { cancel(); <-done }()
+		p := started{Engine: e, t: t}
+		id := p.create("p", "a")
+		settle()
+		p.must(id, Waiting)
+		p.verb(func(tx *store.Tx) error { return p.Resume(tx, alice(), id) }) // try now
+		time.Sleep(time.Hour)
+		p.must(id, Held)
+		p.verb(func(tx *store.Tx) error { return p.Resume(tx, alice(), id) })
+		time.Sleep(time.Hour)
+		p.must(id, Done)
+		want := []string{
+			"1 unavailable false", "2 unavailable false", "3 crash false", "4 fail false",
+			"5 unavailable true", "6 crash true", "7 done true",
+		}
+		if !slices.Equal(said, want) {
+			t.Errorf("the attempts are %q, want %q", said, want)
+		}
+	})
+}

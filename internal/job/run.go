@@ -42,7 +42,7 @@ type Run struct {
 	// Only for steps:
 
 	Step    string       // the row's name
-	Attempt int          // 1 for the first time that this target is in this row in this direction
+	Attempt int          // 1 for the first time that this target is in this row in this direction; crashes and retries count
 	Log     *slog.Logger // says run, step and target in every line
 
 	table table
@@ -61,6 +61,10 @@ func (r Run) Decode(v any) error {
 // Save keeps v, as JSON, as the result of the step for its target. It is
 // committed with the outcome, whatever that is, so that a later attempt, a
 // later row, Undo and Reverse can read it with ResultOf. The last call counts.
+//
+// A target that has failed is tried again only when a person resumes the run. So
+// an attempt that finds what was saved with a failure knows that its sentence was
+// read; that there was an attempt before it says nothing of the kind.
 func (r Run) Save(v any) error {
 	if r.saved == nil {
 		return fmt.Errorf("run %q: only a step can save a result", r.ID)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"keyturn/internal/dial"
@@ -33,6 +34,13 @@ type proven struct {
 	Level Level     `json:"level"`
 	At    time.Time `json:"at"`
 	SHA   string    `json:"sha256"` // of the file that was proven
+}
+
+// told is what row Reprove saves when it holds the run: what a person has been
+// told, who resumes the run in spite of it. See job.Run.Save.
+type told struct {
+	Gone bool     `json:"gone,omitempty"` // the new key was taken out of the file
+	Used []string `json:"used,omitempty"` // the addresses of unexplained uses of the old key
 }
 
 // withdrawn is what row Withdraw saves: the exact lines that it took away.
@@ -247,14 +255,8 @@ func (ro *Rotator) reprove(ctx context.Context, r job.Run, t job.Target) (job.Re
 	if why, err := fit(c, file); err != nil || why != "" {
 		return nil, cmp.Or[error](err, trust.Errorf(trust.Conflict, "%s", why))
 	}
-	if lacks(file.Content, c.pair) && r.Attempt == 1 {
-		return nil, trust.Errorf(trust.Conflict, "somebody took the new key out of %s since it was proven; the old key was not touched", c.spec.name()).
-			WithHint("find what else writes that file; keyturn run resume %s puts the line back, keyturn run back %s gives up", c.run.ID, c.run.ID)
-	}
-	if !c.args.Compromised && r.Attempt == 1 {
-		if err := ro.unexplained(ctx, c, h, uses); err != nil {
-			return nil, err
-		}
+	if err := ro.mayGo(ctx, c, h, t, file, uses); err != nil {
+		return nil, err
 	}
 	// A proof that is seconds old, of these very bytes, stands.
 	var p proven
@@ -386,24 +388,45 @@ func sum(content []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// unexplained holds the run when the old key was used, since the run began,
-// from an address that no known copy of it explains. A person who resumes the
-// run has seen it.
-func (ro *Rotator) unexplained(ctx context.Context, c cell, h *reach.Hands, uses []remote.Use) error {
-	if len(uses) == 0 {
+// mayGo holds the run where a person is to decide whether the old key may go. It
+// asks once: who resumes the run has been told.
+func (ro *Rotator) mayGo(ctx context.Context, c cell, h *reach.Hands, t job.Target, file remote.File, uses []remote.Use) error {
+	var was told
+	if _, err := c.run.ResultOf(ctx, "Reprove", t, &was); err != nil {
+		return err
+	}
+	if lacks(file.Content, c.pair) && !was.Gone {
+		was.Gone = true
+		return cmp.Or[error](c.run.Save(was),
+			trust.Errorf(trust.Conflict, "somebody took the new key out of %s since it was proven; the old key was not touched", c.spec.name()).
+				WithHint("find what else writes that file; keyturn run resume %s puts the line back, keyturn run back %s gives up", c.run.ID, c.run.ID))
+	}
+	if c.args.Compromised || len(uses) == 0 {
 		return nil
 	}
 	known, err := ro.sources(ctx, c, h)
 	if err != nil {
 		return err
 	}
+	unexplained := unexplained(uses, append(known, was.Used...))
+	if len(unexplained) == 0 {
+		return nil
+	}
+	was.Used = append(was.Used, unexplained...)
+	return cmp.Or[error](c.run.Save(was),
+		trust.Errorf(trust.Conflict, "the old key was used from %s to log in to %s since %s, and no copy of it is known there", strings.Join(unexplained, ", "), c.spec.name(), c.run.Created.Format(time.RFC3339)).
+			WithHint("give that copy the new key; then keyturn run resume %s withdraws the old one", c.run.ID))
+}
+
+// unexplained returns the addresses, each once, from which the old key was used
+// that are none of those known.
+func unexplained(uses []remote.Use, known []string) (from []string) {
 	for _, u := range uses {
-		if !slices.Contains(known, u.Source) {
-			return trust.Errorf(trust.Conflict, "the old key was used from %s to log in to %s at %s, and no copy of it is known there", u.Source, c.spec.name(), u.At.Format(time.RFC3339)).
-				WithHint("give that copy the new key; then keyturn run resume %s withdraws the old one", c.run.ID)
+		if !slices.Contains(known, u.Source) && !slices.Contains(from, u.Source) {
+			from = append(from, u.Source)
 		}
 	}
-	return nil
+	return from
 }
 
 // hasSource reports whether a line says from where its key may be used.

@@ -124,7 +124,7 @@ func reportOn(j job.Journal, r job.Run, t job.Target) (p PlaceReport, err error)
 		var x proven
 		if ok, err := j.ResultOf(step, at, &x); err != nil {
 			return p, err
-		} else if ok {
+		} else if ok && x.Level != "" { // what Reprove saved when it held the run is no proof
 			p.After = x.Level
 		}
 	}
