@@ -106,11 +106,8 @@ func targets(procedure string, places []spec) (map[job.List][]job.Target, error)
 		}
 	}
 	switch procedure {
-	case RetireProcedure:
+	case RetireProcedure, RestoreProcedure:
 		delete(lists, Identities)
-	case RestoreProcedure:
-		delete(lists, Identities)
-		delete(lists, Places)
 	case PreviewProcedure:
 		delete(lists, Identities)
 		delete(lists, Authorized)

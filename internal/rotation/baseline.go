@@ -63,14 +63,22 @@ func (ro *Rotator) baseline(ctx context.Context, r job.Run, t job.Target) (job.R
 		return nil, err
 	}
 	defer h.Close()
-	if h.Row.Mode != inventory.Enforced {
-		return nil, trust.Errorf(trust.Denied, "host %q is only watched (mode inventory) and must not be changed", h.Row.Name).
-			WithHint("keyturn host enforce %s", h.Row.Name)
+	if err := enforced(h); err != nil {
+		return nil, err
 	}
 	if c.spec.Half == identityHalf {
 		return ro.baselineIdentity(ctx, c, h)
 	}
 	return ro.baselineAuthorized(ctx, c, h)
+}
+
+// enforced refuses a host that must not be changed.
+func enforced(h *reach.Hands) error {
+	if h.Row.Mode == inventory.Enforced {
+		return nil
+	}
+	return trust.Errorf(trust.Denied, "host %q is only watched (mode inventory) and must not be changed", h.Row.Name).
+		WithHint("keyturn host enforce %s", h.Row.Name)
 }
 
 func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {

@@ -304,6 +304,23 @@ func TestPutBack(t *testing.T) {
 	}
 }
 
+// What was put back is taken away again, and nothing else of the same key.
+func TestTakeBack(t *testing.T) {
+	lines := []Removed{{At: 1, Text: filled("{{old}} 1")}, {At: 3, Text: filled("restrict {{old}} 2")}}
+	for _, test := range []struct{ name, before, now, want string }{
+		{"nobody wrote", "# a\n", "# a\n{{old}} 1\nrestrict {{old}} 2\n", "# a\n"},
+		{"someone added another line of the key", "", "{{old}} 1\nno-pty {{old}} 3\nrestrict {{old}} 2\n", "no-pty {{old}} 3\n"},
+		{"one was there before", "{{old}} 1\n", "{{old}} 1\nrestrict {{old}} 2\n", "{{old}} 1\n"},
+		{"someone doubled ours", "", "{{old}} 1\n{{old}} 1\n", ""},
+		{"it was done already", "{{old}} 1\n", "{{old}} 1\n", "{{old}} 1\n"},
+	} {
+		kept := textsOf([]byte(filled(test.before)), testKey("old"))
+		if got := takeBack([]byte(filled(test.now)), lines, kept); string(got) != filled(test.want) {
+			t.Errorf("%s: got %q; want %q", test.name, got, filled(test.want))
+		}
+	}
+}
+
 // Whatever a file holds: undoing gives it back byte for byte, adding again adds
 // nothing, and a rotation and the way back of it leave every line of others
 // where it stands.

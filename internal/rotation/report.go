@@ -77,10 +77,8 @@ func ReportPlaces(tx *store.Tx, r job.Run, after string, limit int) (reports []P
 // reported returns the list of a procedure's targets that has all its places.
 func reported(procedure string) job.List {
 	switch procedure {
-	case RotateProcedure, RetireProcedure, PreviewProcedure:
+	case RotateProcedure, RetireProcedure, RestoreProcedure, PreviewProcedure:
 		return Places
-	case RestoreProcedure:
-		return Authorized
 	}
 	return ""
 }
@@ -118,7 +116,7 @@ func reportOn(j job.Journal, r job.Run, t job.Target) (p PlaceReport, err error)
 	case r.Procedure == RotateProcedure:
 		proofs = []string{"Prove", "Reprove"}
 	case r.Procedure == RestoreProcedure:
-		proofs, at = []string{"Prove"}, t
+		proofs = []string{"Prove"}
 	}
 	for _, step := range proofs {
 		var x proven

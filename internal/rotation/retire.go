@@ -7,6 +7,7 @@ import (
 
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
+	"keyturn/internal/remote"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -135,9 +136,10 @@ func (ro *Rotator) restore() job.Procedure {
 	return job.Procedure{
 		Name: RestoreProcedure,
 		Steps: []job.Step{
+			{Name: "Baseline", On: Places, Do: ro.baselineRestore, Undo: ro.release},
 			{Name: "Restore", On: Authorized, Do: ro.restoreLines, Undo: ro.takeAgain, Group: "add"},
-			{Name: "Prove", On: Authorized, Do: ro.restored, Group: "add"},
-			{Name: "Release", On: Authorized, Do: ro.releaseRestored},
+			{Name: "Prove", On: Authorized, Do: ro.restored, Undo: ro.unprove, Group: "add"},
+			{Name: "Release", On: Places, Do: ro.release},
 		},
 		Leave:   func(*store.Tx, job.Run, job.Target) (job.Effect, error) { return job.Effect{}, nil },
 		Started: ro.startedRestore,
@@ -162,10 +164,9 @@ func (ro *Rotator) reverseRetirement(tx *store.Tx, r job.Run) (job.Plan, error) 
 			return job.Plan{}, err
 		}
 		var f found
-		if _, err := journal.ResultOf("Baseline", job.Target{List: Places, N: c.spec.Place, Name: t.Name}, &f); err != nil {
+		if ok, err := journal.ResultOf("Baseline", job.Target{List: Places, N: c.spec.Place, Name: t.Name}, &f); err != nil {
 			return job.Plan{}, err
-		}
-		if f.untouched() != "" {
+		} else if !ok || f.untouched() != "" {
 			continue
 		}
 		var k taken
@@ -204,6 +205,40 @@ func (ro *Rotator) startedRestore(tx *store.Tx, r job.Run) error {
 	return nil
 }
 
+// baselineRestore is row Baseline of a restoration: which lines of the key are there
+// already, under the lock that the file is changed under.
+func (ro *Rotator) baselineRestore(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, err := decode(r, t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	if err := enforced(h); err != nil {
+		return nil, err
+	}
+	var file remote.File
+	err = c.hold(ctx, h, func() (err error) {
+		file, _, err = h.HoldFile(ctx, c.lock(), c.spec.User, c.spec.Path, nil)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !file.Absent { // else row Restore makes it anew
+		if _, err := fit(c, file); err != nil {
+			return nil, err
+		}
+	}
+	return nil, r.Save(found{
+		SHA: file.SHA256, NewLines: textsOf(file.Content, c.pair.NewKey),
+		Opens: c.spec.Opens, Opened: opens(h.Row, c.pair.New),
+	})
+}
+
 // restoreLines puts each line back where it stood, if nobody changed the file
 // since, or else at its end.
 func (ro *Rotator) restoreLines(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
@@ -216,9 +251,6 @@ func (ro *Rotator) restoreLines(ctx context.Context, r job.Run, t job.Target) (j
 		return nil, err
 	}
 	defer h.Close()
-	if err := c.hold(ctx, h, func() error { return h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path) }); err != nil {
-		return nil, err
-	}
 	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
 		return putBack(old, c.spec.Removed, sum(old) == c.spec.RemovedSHA)
 	})
@@ -247,9 +279,30 @@ func putBack(data []byte, lines []Removed, untouched bool) ([]byte, error) {
 	return f.Bytes(), nil
 }
 
-// takeAgain takes back restoreLines.
+// takeBack takes out of data the lines that a restoration put there, but for those
+// that were there before it: kept holds their texts. A line of the same key that it
+// does not know is somebody else's.
+func takeBack(data []byte, lines []Removed, kept []string) []byte {
+	f := trust.ParseAuthorizedKeys(data)
+	kept = slices.Clone(kept)
+	for i := f.Len() - 1; i >= 0; i-- {
+		l := f.Line(i)
+		text := l.Text()
+		if !slices.ContainsFunc(lines, func(x Removed) bool { return x.Text == text }) {
+			continue
+		}
+		if k := slices.Index(kept, text); k >= 0 {
+			kept = slices.Delete(kept, k, k+1)
+			continue
+		}
+		f.RemoveLine(i)
+	}
+	return f.Bytes()
+}
+
+// takeAgain takes back restoreLines. The connection is not one that the key opened.
 func (ro *Rotator) takeAgain(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
-	c, err := decode(r, t)
+	c, f, err := ro.touched(ctx, r, t)
 	if err != nil {
 		return nil, err
 	}
@@ -259,14 +312,9 @@ func (ro *Rotator) takeAgain(ctx context.Context, r job.Run, t job.Target) (job.
 	}
 	defer h.Close()
 	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
-		f := trust.ParseAuthorizedKeys(old)
-		f.RemoveKey(c.pair.NewKey)
-		return f.Bytes(), nil
+		return takeBack(old, c.spec.Removed, f.NewLines), nil
 	})
 	if err != nil {
-		return nil, err
-	}
-	if err := h.Release(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
 		return nil, err
 	}
 	return recordFile(c, change.After, h.Server()), nil
@@ -307,17 +355,4 @@ func (ro *Rotator) restored(ctx context.Context, r job.Run, t job.Target) (job.R
 		}
 		return inventory.AddCredential(tx, c.spec.Host, c.pair.New, -1)
 	}, nil
-}
-
-func (ro *Rotator) releaseRestored(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
-	c, err := decode(r, t)
-	if err != nil {
-		return nil, err
-	}
-	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
-	if err != nil {
-		return nil, err
-	}
-	defer h.Close()
-	return nil, h.Release(ctx, c.lock(), c.spec.User, c.spec.Path)
 }
