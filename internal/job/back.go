@@ -122,12 +122,17 @@ func (e *Engine) end(tx *store.Tx, r record, outcome State) error {
 	if err != nil {
 		return err
 	}
-	r.reason = ""
+	r.finish(outcome, left)
+	return e.settle(tx, r, r.state)
+}
+
+// finish says of a run that it came to an end of its table, without those targets
+// that were left.
+func (r *record) finish(outcome State, left int) {
+	r.state, r.reason = outcome, ""
 	if left > 0 {
-		r.reason = fmt.Sprintf("%s, %d left", outcome, left)
-		outcome = Partial
+		r.state, r.reason = Partial, fmt.Sprintf("%s, %d left", outcome, left)
 	}
-	return e.settle(tx, r, outcome)
 }
 
 // settle writes that a run has ended, lets its procedure add to that, and says
@@ -166,19 +171,37 @@ func (e *Engine) settle(tx *store.Tx, r record, outcome State) error {
 			return e.settle(tx, old, Partial)
 		}
 		return e.settle(tx, old, WentBack)
-	case !old.state.Open():
-		old.backBy = ""
+	}
+	return e.giveBack(tx, r, old)
+}
+
+// giveBack makes old, which r took back or was taking back, what it was before r,
+// because r itself went back: it has ended as it had, or it is held. What r had done
+// may have been all of its way back. Where r went back by a third run, that one
+// stands for what old had done, and an old run that went back stays so.
+func (e *Engine) giveBack(tx *store.Tx, r, old record) error {
+	had := !old.ended.IsZero() && !old.ended.After(r.created)
+	open, undone := old.state.Open(), r.direction == Backward
+	old.backBy = ""
+	if !had && (open || undone) {
+		old.state, old.direction, old.ended, old.asked = Held, Forward, store.Time(0), old.asked+1
+		old.reason = fmt.Sprintf("run %s, which was taking it back, was itself taken back", r.id)
 		if err := updateRun(tx, old); err != nil {
 			return err
 		}
-		return passExclusive(tx, r.id, "")
+		return passExclusive(tx, r.id, old.id)
 	}
-	old.backBy, old.state, old.asked = "", Held, old.asked+1
-	old.reason = fmt.Sprintf("run %s, which was taking it back, was itself taken back", r.id)
+	if undone {
+		left, err := countLeft(tx, old.id)
+		if err != nil {
+			return err
+		}
+		old.finish(Done, left)
+	}
 	if err := updateRun(tx, old); err != nil {
 		return err
 	}
-	return passExclusive(tx, r.id, old.id)
+	return passExclusive(tx, r.id, "")
 }
 
 // pastTurn reports whether going back is for another run.

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"keyturn/internal/lab"
+	"keyturn/internal/need"
+	"keyturn/internal/trust"
+)
+
+// This file proves what is there after runs that take back were themselves taken
+// back.
+
+// wanted authorizes a key that nobody holds on every server, and returns it with
+// what each authorized_keys file holds then.
+func (w *world) wanted() (public trust.PublicKey, uuid string, before []string) {
+	w.t.Helper()
+	public = w.keyFile(w.dir+"/gone", "gone@laptop")
+	for i, s := range w.servers {
+		if err := s.Authorize(public, "no-pty"); err != nil {
+			w.t.Fatal(err)
+		}
+		before = append(before, w.read(w.authorized(i)))
+	}
+	w.ok("scan", "--wait")
+	return public, w.key(public).UUID, before
+}
+
+// latest returns the newest run of a procedure.
+func (w *world) latest(procedure string) string {
+	w.t.Helper()
+	var runs []runJSON
+	w.json(&runs, "run", "list")
+	for _, r := range runs {
+		if r.Procedure == procedure {
+			return r.Run
+		}
+	}
+	w.t.Fatalf("no run of %s among %+v", procedure, runs)
+	return ""
+}
+
+// The way back of a restoration takes away what the restoration put there, and
+// no other line of the key: neither where the retirement was left out, nor one
+// that somebody has added since.
+func TestUndoneRestoreTakesOnlyItsOwnLines(t *testing.T) {
+	w := newWorld(t, 2)
+	gone, uuid, before := w.wanted()
+	w.servers[1].Stop()
+	var retired startedJSON
+	w.json(&retired, "retire", uuid)
+	w.await(retired.Run, func(r runJSON) bool { return len(r.Troubled) == 1 && r.Troubled[0].State == "waiting" })
+	w.ok("run", "leave", retired.Run, "--unreachable")
+	w.await(retired.Run, func(r runJSON) bool { return r.State == "partial" })
+	if err := w.servers[1].Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("rollback", uuid, "--wait")
+	if now := w.read(w.authorized(0)); now != before[0] {
+		t.Errorf("restored, web1 holds\n%s\nwant\n%s", now, before[0])
+	}
+	w.appendLine(w.authorized(0), "restrict "+gone.String()+" by hand\n")
+	w.ok("run", "back", w.latest("restore"), "--wait")
+	if now := w.read(w.authorized(1)); now != before[1] {
+		t.Errorf("web2, which no run has changed, holds\n%s\nwant\n%s", now, before[1])
+	}
+	if now := w.read(w.authorized(0)); strings.Count(now, gone.String()) != 1 || !strings.Contains(now, "restrict "+gone.String()+" by hand\n") {
+		t.Errorf("web1 holds\n%s\nwant the line of the key that was added by hand, and no other", now)
+	}
+	w.nothingLeft(0)
+}
+
+// A key whose restoration was taken back is retired, and can be restored again,
+// as often as anybody likes.
+func TestRestoreAgain(t *testing.T) {
+	w := newWorld(t, 1)
+	gone, uuid, before := w.wanted()
+	w.ok("retire", uuid, "--wait")
+	for range 2 {
+		w.ok("rollback", uuid, "--wait")
+		if now := w.read(w.authorized(0)); now != before[0] {
+			t.Fatalf("restored, web1 holds\n%s\nwant\n%s", now, before[0])
+		}
+		w.ok("run", "back", w.latest("restore"), "--wait")
+		if now := w.read(w.authorized(0)); strings.Contains(now, gone.String()) {
+			t.Errorf("the restoration went back, and web1 holds\n%s", now)
+		}
+		if k := w.key(gone); k.State != "retired" {
+			t.Errorf("the restoration went back, and the key is %s", k.State)
+		}
+		if r := w.await(w.latest("retire"), runJSON.ended); r.State != "done" || r.BackBy != "" {
+			t.Errorf("the retirement whose restoration went back is %+v", r)
+		}
+	}
+	w.ok("rollback", uuid, "--wait")
+	if k := w.key(gone); k.State != "active" || w.read(w.authorized(0)) != before[0] {
+		t.Errorf("in the end the key is %s, and web1 holds\n%s\nwant\n%s", k.State, w.read(w.authorized(0)), before[0])
+	}
+}
+
+// A rotation that was taken back, and whose way back was taken back, can be taken
+// back again.
+func TestRollBackAgain(t *testing.T) {
+	w := newWorld(t, 1)
+	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
+	k := w.heldKey(deploy, w.dir+"/deploy", "no-pty")
+	before := w.read(w.authorized(0))
+	w.ok("rotate", k.UUID, "--wait", "--soak", "0s")
+	rotated := w.read(w.authorized(0))
+	for range 2 {
+		w.ok("rollback", k.UUID, "--wait")
+		if now := w.read(w.authorized(0)); now != before {
+			t.Fatalf("rolled back, web1 holds\n%s\nwant\n%s", now, before)
+		}
+		w.ok("run", "back", w.latest("rotate"), "--wait")
+		if now := w.read(w.authorized(0)); now != rotated {
+			t.Errorf("the rollback went back, and web1 holds\n%s\nwant\n%s", now, rotated)
+		}
+	}
+	w.ok("rollback", k.UUID, "--wait")
+	if now := w.key(deploy); now.State != "active" || w.read(w.authorized(0)) != before {
+		t.Errorf("in the end the key is %s, and web1 holds\n%s\nwant\n%s", now.State, w.read(w.authorized(0)), before)
+	}
+}
+
+// A retirement that was held halfway is held again, and can go on, once the run
+// that had restored everything is itself taken back.
+func TestHeldRetirementGoesOnAfterItsRestoreWentBack(t *testing.T) {
+	granted := filepath.Join(t.TempDir(), "granted")
+	if err := os.WriteFile(granted, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cat := need.Program(t, "cat", "coreutils")
+	w := newWorldOf(t, lab.Options{Config: []string{"AuthorizedKeysCommand " + cat + " " + granted, "AuthorizedKeysCommandUser root"}})
+	gone, uuid, before := w.wanted()
+	if err := os.WriteFile(granted, []byte(gone.String()+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var retired startedJSON
+	w.json(&retired, "retire", uuid)
+	w.held(retired.Run, "Disprove", "AuthorizedKeysCommand")
+	w.ok("run", "back", retired.Run, "--wait")
+	if r := w.await(retired.Run, runJSON.ended); r.State != "back" || w.read(w.authorized(0)) != before[0] {
+		t.Fatalf("restored, the retirement is %+v, and web1 holds\n%s\nwant\n%s", r, w.read(w.authorized(0)), before[0])
+	}
+	w.ok("run", "back", w.latest("restore"), "--wait")
+	w.await(retired.Run, func(r runJSON) bool { return r.State == "held" && r.BackBy == "" && r.EndedAt == nil })
+	if err := os.WriteFile(granted, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("run", "resume", retired.Run)
+	w.await(retired.Run, func(r runJSON) bool { return r.State == "done" })
+	w.ok("rollback", uuid, "--wait")
+	if now := w.read(w.authorized(0)); now != before[0] {
+		t.Errorf("rolled back, web1 holds\n%s\nwant\n%s", now, before[0])
+	}
+}
