@@ -55,6 +55,11 @@ func trials() []trial {
 			w.t.Errorf("a copy of the key does not open what it opened: %v", err)
 		}
 	})
+	restore := once("before do Soak", func(w *ward) {
+		if err := w.hosts[0].write(w.identity, string(w.copied)); err != nil {
+			w.t.Error(err)
+		}
+	})
 	return []trial{
 		{name: "the right table"},
 		{name: "the right table, back", back: true},
@@ -91,6 +96,12 @@ func trials() []trial {
 		{name: "new purged in the soak", fault: purge, lost: true, held: "Reprove"},
 		{name: "new purged in the soak, back", fault: purge, back: true, lost: true, held: "Reprove"},
 		{name: "new purged in the soak and no second proof", fault: purge, table: passOver("", "Reprove"), lost: true, held: "Withdraw"},
+
+		// A restore puts the old key back into the identity file during the soak.
+		{name: "old restored in the soak", fault: restore, held: "Reconfirm"},
+		{name: "old restored in the soak, back", fault: restore, back: true, held: "Reconfirm"},
+		{name: "old restored in the soak and not looked for", fault: restore, table: lack("Reconfirm"), lost: true},
+		{name: "old restored in the soak and not looked for, back", fault: restore, table: lack("Reconfirm"), there: true, back: true, lost: true},
 
 		// A copy of the old key that nobody knows of shows itself in the soak.
 		{name: "a copy is used", fault: use, held: "Reprove"},

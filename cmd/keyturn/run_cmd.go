@@ -62,14 +62,15 @@ type startedJSON struct {
 }
 
 type placeReportJSON struct {
-	Name      string `json:"name"`
-	Half      string `json:"half"`
-	Untouched string `json:"untouched,omitempty"`
-	Before    string `json:"before,omitempty"`
-	After     string `json:"after,omitempty"`
-	Gone      bool   `json:"gone,omitempty"`
-	Left      bool   `json:"left,omitempty"`
-	Preview   *struct {
+	Name        string `json:"name"`
+	Half        string `json:"half"`
+	Untouched   string `json:"untouched,omitempty"`
+	Before      string `json:"before,omitempty"`
+	After       string `json:"after,omitempty"`
+	Gone        bool   `json:"gone,omitempty"`
+	Left        bool   `json:"left,omitempty"`
+	Certificate string `json:"certificate,omitempty"`
+	Preview     *struct {
 		Works string `json:"works,omitempty"`
 		Why   string `json:"why,omitempty"`
 		Diff  string `json:"diff,omitempty"`
@@ -198,8 +199,11 @@ func printPlaces(w io.Writer, places []placeReportJSON) error {
 	var rows [][]string
 	for _, p := range places {
 		note := p.Untouched
-		if p.Left {
+		switch {
+		case p.Left:
 			note = "left"
+		case p.Certificate != "" && p.After != "":
+			note = p.Certificate + " went with the old key"
 		}
 		gone := ""
 		if p.Gone {
@@ -414,16 +418,19 @@ func (c *client) printUntouched(ctx context.Context, w io.Writer, r runJSON) err
 	if err != nil {
 		return err
 	}
-	untouched := 0
-	for _, p := range places {
-		if p.Untouched != "" {
-			untouched++
+	places = slices.DeleteFunc(places, func(p placeReportJSON) bool { return p.Untouched == "" })
+	if len(places) == 0 {
+		return nil
+	}
+	if _, err := fmt.Fprintf(w, "%d places stay as they were: keyturn run show %s\n", len(places), r.Run); err != nil {
+		return err
+	}
+	for _, p := range places[:min(len(places), 5)] {
+		if _, err := fmt.Fprintf(w, "  %s: %s\n", plain(p.Name), plain(p.Untouched)); err != nil {
+			return err
 		}
 	}
-	if untouched > 0 {
-		_, err = fmt.Fprintf(w, "%d places stay as they were, because the old key does not open them: keyturn run show %s\n", untouched, r.Run)
-	}
-	return err
+	return nil
 }
 
 // verdict fails the command unless the run came to what was asked for: to be

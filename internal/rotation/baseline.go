@@ -49,6 +49,9 @@ type found struct {
 	Snapshot string       `json:"snapshot,omitempty"`
 	Format   string       `json:"format,omitempty"`
 	Reaches  *trust.Login `json:"reaches,omitempty"`
+	// Certified: X-cert.pub lay beside the identity. It goes with the key that it
+	// is of.
+	Certified bool `json:"certified,omitempty"`
 }
 
 // baseline is row Baseline. It takes the lock of the file, so that a second
@@ -265,12 +268,12 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 	key, info, err := files.Key()
 	switch {
 	case err != nil:
-		return nil, c.run.Save(found{Why: fmt.Sprintf("%s on %s: %v", c.spec.Path, c.spec.Name, err)})
+		return nil, ro.pass(ctx, c, fmt.Sprintf("%s on %s: %v", c.spec.Path, c.spec.Name, err))
 	case info.Encrypted:
 		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s has a passphrase: its owner has to make the new key", c.spec.Path, c.spec.Name).
 			WithHint("keyturn run leave %s %s", c.run.ID, c.spec.name())
 	case key != c.pair.OldKey && key != c.pair.NewKey:
-		return nil, c.run.Save(found{Why: fmt.Sprintf("%s on %s holds another key by now, %s", c.spec.Path, c.spec.Name, key.Fingerprint())})
+		return nil, ro.pass(ctx, c, fmt.Sprintf("%s on %s holds another key by now, %s", c.spec.Path, c.spec.Name, key.Fingerprint()))
 	}
 	if _, err := keyring.ParseFormat(info.Format); err != nil {
 		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s is in the format of another program (%s), which no new key can be written in", c.spec.Path, c.spec.Name, info.Format).
@@ -279,7 +282,7 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 	if err := c.hold(ctx, h, func() error { return h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path) }); err != nil {
 		return nil, err
 	}
-	f := found{Works: Written, Snapshot: fmt.Sprintf("%s/%d", c.run.ID, c.spec.Place), Format: info.Format, SHA: files.SHA256()}
+	f := found{Works: Written, Snapshot: fmt.Sprintf("%s/%d", c.run.ID, c.spec.Place), Format: info.Format, SHA: files.SHA256(), Certified: files.Certificate != nil}
 	if err := ro.tryFrom(ctx, c, h, &f); err != nil {
 		return nil, err
 	}
@@ -296,6 +299,9 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 			if err := ro.keyring.Put(tx, c.pair.Old, private); err != nil {
 				return err
 			}
+			if _, err := inventory.PutKey(tx, inventory.Key{Kind: inventory.UserKey, Public: key, Custody: inventory.Held}); err != nil {
+				return err
+			}
 		}
 		switch _, err := ro.keyring.Unseal(tx, snapshotKind, f.Snapshot); trust.KindOf(err) {
 		case trust.NotFound:
@@ -304,6 +310,23 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 		}
 		return ro.keyring.Seal(tx, snapshotKind, f.Snapshot, files.Marshal())
 	}, nil
+}
+
+// pass passes over an identity place that does not hold the key. Somebody has to
+// hold it: where neither the keyring nor another identity place does by now, there
+// would be no way back, and whoever has it would be locked out.
+func (ro *Rotator) pass(ctx context.Context, c cell, why string) error {
+	if err := c.run.Save(found{Why: why}); err != nil {
+		return err
+	}
+	return ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
+		held, err := ro.keyring.Has(tx, c.pair.Old)
+		if err != nil || held {
+			return err
+		}
+		return trust.Errorf(trust.Conflict, "%s: the private half of the old key is nowhere to be read, so that it could neither be replaced nor come back", why).
+			WithHint("put the old key there, then keyturn run resume %s; keyturn run back %s, then keyturn scan %s, if it is gone", c.run.ID, c.run.ID, c.spec.Name)
+	})
 }
 
 // tryFrom looks for an account of the plan that a login from c's identity

@@ -21,6 +21,7 @@
 //	Install    identities   the new private half, by an order in which each state logs in
 //	Confirm    identities   the file holds the new key; a login from there
 //	Soak       once         time passed, and the plan still holds
+//	Reconfirm  identities   the file still holds the new key
 //	Reprove    authorized   new still works; no unexplained use of old             group "drop": per wave
 //	Withdraw   authorized   removes old, if new stands in the bytes it replaces    group "drop"
 //	Disprove   authorized   old is refused, in a connection that ends in success   group "drop"

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 
 	"keyturn/internal/audit"
@@ -28,10 +29,6 @@ func (ro *Rotator) install(ctx context.Context, r job.Run, t job.Target) (job.Re
 		return nil, err
 	}
 	defer h.Close()
-	want, err := ro.identity(ctx, c, f)
-	if err != nil {
-		return nil, err
-	}
 	now, err := h.IdentityFiles(ctx, c.spec.User, c.spec.Path)
 	if err != nil {
 		return nil, err
@@ -40,6 +37,15 @@ func (ro *Rotator) install(ctx context.Context, r job.Run, t job.Target) (job.Re
 	if err != nil || key != c.pair.OldKey && key != c.pair.NewKey {
 		return nil, trust.Errorf(trust.Conflict, "%s on %s no longer holds the key that the run found there", c.spec.Path, c.spec.Name).
 			WithHint("keyturn scan %s shows what it holds; keyturn run back %s leaves it as it is", c.spec.Name, c.run.ID)
+	}
+	return ro.installOver(ctx, c, f, h, now)
+}
+
+// installOver puts the new key in the place of now, which was read there.
+func (ro *Rotator) installOver(ctx context.Context, c cell, f found, h *reach.Hands, now remote.IdentityFiles) (job.Record, error) {
+	want, err := ro.identity(ctx, c, f)
+	if err != nil {
+		return nil, err
 	}
 	if err := h.Install(ctx, c.lock(), c.spec.User, c.spec.Path, now, want); err != nil {
 		return nil, err
@@ -151,4 +157,68 @@ func (ro *Rotator) confirmAt(ctx context.Context, c cell, f found, h *reach.Hand
 			WithHint("keyturn run back %s", c.run.ID)
 	}
 	return c.run.Save(proven{Level: Login})
+}
+
+// strayed is what row Reconfirm saves of an identity file for which it holds the
+// run: the hash of what the file held instead of the new key, or "-" of none.
+type strayed struct {
+	SHA string `json:"sha256"`
+}
+
+// reconfirm is row Reconfirm: after the soak, and before the old key is withdrawn
+// anywhere, no identity file of the plan holds it again. What a restore or a
+// configuration manager put back holds the run. When a person lets it go on, the
+// new key is installed again, over those bytes that the run was held for and
+// only where nothing is lost by it.
+func (ro *Rotator) reconfirm(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	c, f, err := ro.touched(ctx, r, t)
+	if err != nil {
+		return nil, err
+	}
+	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	now, err := h.IdentityFiles(ctx, c.spec.User, c.spec.Path)
+	if err != nil {
+		return nil, err
+	}
+	key, _, keyErr := now.Key()
+	if f.untouched() != "" {
+		if keyErr != nil || key != c.pair.OldKey {
+			return nil, nil
+		}
+		return nil, trust.Errorf(trust.Conflict, "%s on %s holds the old key by now, and did not when the run began; the old key was not withdrawn", c.spec.Path, c.spec.Name).
+			WithHint("keyturn run leave %s %s keeps the old key accepted; keyturn run back %s, then rotate again, brings the new key there, too", c.run.ID, c.spec.name(), c.run.ID)
+	}
+	if keyErr == nil && key == c.pair.NewKey {
+		return nil, nil
+	}
+	here := strayed{SHA: cmp.Or(now.SHA256(), "-")}
+	ours := now.Absent() || keyErr == nil && key == c.pair.OldKey // nothing that is not sealed
+	var seen strayed
+	if _, err := r.ResultOf(ctx, "Reconfirm", t, &seen); err != nil {
+		return nil, err
+	}
+	if ours && seen == here {
+		return ro.installOver(ctx, c, f, h, now)
+	}
+	if err := r.Save(here); err != nil {
+		return nil, err
+	}
+	holds := "another key"
+	switch {
+	case now.Absent():
+		holds = "nothing"
+	case keyErr != nil:
+		holds = "no key that can be read"
+	case key == c.pair.OldKey:
+		holds = "the old key"
+	}
+	held := trust.Errorf(trust.Conflict, "%s on %s holds %s, not the new key that was installed there: something else writes that file; the old key was not withdrawn", c.spec.Path, c.spec.Name, holds)
+	if !ours {
+		return nil, held.WithHint("put the new key there, then keyturn run resume %s; keyturn run leave %s %s keeps the old key accepted; keyturn run back %s gives up", c.run.ID, c.run.ID, c.spec.name(), c.run.ID)
+	}
+	return nil, held.WithHint("find what else writes that file; keyturn run resume %s installs the new key again, keyturn run back %s gives up", c.run.ID, c.run.ID)
 }

@@ -59,7 +59,11 @@ func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (j
 		case key != c.pair.OldKey:
 			return nil, r.Save(Preview{Why: fmt.Sprintf("%s holds another key by now, %s", c.spec.name(), key.Fingerprint())})
 		}
-		return nil, r.Save(Preview{Works: Written, Text: fmt.Sprintf("would hold the new private key, in the same format (%s), owner and mode", info.Format)})
+		text := fmt.Sprintf("would hold the new private key, in the same format (%s), owner and mode", info.Format)
+		if files.Certificate != nil {
+			text += fmt.Sprintf("; %s would go, and with it the logins by that certificate", certificateOf(c.spec.Path))
+		}
+		return nil, r.Save(Preview{Works: Written, Text: text})
 	}
 	files, why, err := ro.authorizedFiles(ctx, c, h)
 	if err != nil {

@@ -55,6 +55,10 @@ func (ro *Rotator) destroy(context.Context, job.Run, job.Target) (job.Record, er
 				if err := ro.keyring.Destroy(tx, x.Key); err != nil {
 					return err
 				}
+				k.Custody = inventory.External
+				if _, err := inventory.UpdateKey(tx, k); err != nil {
+					return err
+				}
 			}
 			if err := inventory.Purged(tx, x.Run, x.Key); err != nil {
 				return err

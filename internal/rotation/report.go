@@ -37,6 +37,9 @@ type PlaceReport struct {
 	// was seen to be refused since.
 	Before, After Level
 	Gone          bool
+	// Certificate is the file beside an identity that goes with the old key,
+	// whose certificate it holds, or empty.
+	Certificate string
 	// Preview is what a dry run found.
 	Preview *Preview
 }
@@ -107,6 +110,9 @@ func reportOn(j job.Journal, r job.Run, t job.Target) (p PlaceReport, err error)
 			return p, err
 		}
 		p.Before, p.Untouched = f.Works, f.untouched()
+		if f.Certified {
+			p.Certificate = certificateOf(c.spec.Path)
+		}
 	}
 	var proofs []string
 	at := job.Target{List: Authorized, N: c.spec.Order, Name: t.Name}
@@ -136,3 +142,6 @@ func reportOn(j job.Journal, r job.Run, t job.Target) (p PlaceReport, err error)
 	}
 	return p, nil
 }
+
+// certificateOf returns where ssh looks for the certificate of an identity.
+func certificateOf(identity string) string { return identity + "-cert.pub" }

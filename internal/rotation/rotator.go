@@ -57,6 +57,7 @@ func (ro *Rotator) rotate() job.Procedure {
 			{Name: "Install", On: Identities, Do: ro.install},
 			{Name: "Confirm", On: Identities, Do: ro.confirm},
 			{Name: "Soak", On: job.Once, Do: ro.soak},
+			{Name: "Reconfirm", On: Identities, Do: ro.reconfirm},
 			{Name: "Reprove", On: Authorized, Do: ro.reprove, Group: "drop"},
 			{Name: "Withdraw", On: Authorized, Do: ro.withdraw, Group: "drop"},
 			{Name: "Disprove", On: Authorized, Do: ro.disprove, Group: "drop"},

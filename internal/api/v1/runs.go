@@ -86,18 +86,19 @@ type listPlaces struct {
 }
 
 type runPlace struct {
-	Name      string   `json:"name"`
-	Host      string   `json:"host"`
-	User      string   `json:"user"`
-	Path      string   `json:"path"`
-	Half      string   `json:"half" enum:"authorized,identity"`
-	Key       string   `json:"key"`
-	Left      bool     `json:"left,omitempty"`
-	Untouched string   `json:"untouched,omitempty" doc:"Why the run changes nothing there"`
-	Before    string   `json:"before,omitempty" doc:"How well the old key was proven at the start"`
-	After     string   `json:"after,omitempty" doc:"How well the new key was proven last"`
-	Gone      bool     `json:"gone,omitempty" doc:"The old key was seen to be refused since"`
-	Preview   *preview `json:"preview,omitempty"`
+	Name        string   `json:"name"`
+	Host        string   `json:"host"`
+	User        string   `json:"user"`
+	Path        string   `json:"path"`
+	Half        string   `json:"half" enum:"authorized,identity"`
+	Key         string   `json:"key"`
+	Left        bool     `json:"left,omitempty"`
+	Untouched   string   `json:"untouched,omitempty" doc:"Why the run changes nothing there"`
+	Before      string   `json:"before,omitempty" doc:"How well the old key was proven at the start"`
+	After       string   `json:"after,omitempty" doc:"How well the new key was proven last"`
+	Gone        bool     `json:"gone,omitempty" doc:"The old key was seen to be refused since"`
+	Certificate string   `json:"certificate,omitempty" doc:"The file beside an identity that goes with the old key, whose certificate it holds"`
+	Preview     *preview `json:"preview,omitempty"`
 }
 
 type preview struct {
@@ -234,7 +235,7 @@ func detail(r control.Run) run {
 func showPlace(p control.PlaceReport) runPlace {
 	out := runPlace{
 		Name: p.Name, Host: p.HostName, User: p.User, Path: p.Path, Half: p.Half, Key: string(p.Key), Left: p.Left,
-		Untouched: p.Untouched, Before: string(p.Before), After: string(p.After), Gone: p.Gone,
+		Untouched: p.Untouched, Before: string(p.Before), After: string(p.After), Gone: p.Gone, Certificate: p.Certificate,
 	}
 	if v := p.Preview; v != nil {
 		out.Preview = &preview{Works: string(v.Works), Why: v.Why, Diff: v.Diff, Text: v.Text}

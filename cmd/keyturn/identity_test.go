@@ -1,0 +1,221 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/trust"
+)
+
+// This file holds what becomes of a rotation whose identity files others move,
+// restore or write over.
+
+// inPlace makes a key that every server accepts, and whose private half lies in a
+// file on the first one alone.
+func (w *world) inPlace() (k keyJSON, identity string) {
+	w.t.Helper()
+	identity = filepath.Join(w.servers[0].Home(), ".ssh", "id_ed25519")
+	public := w.keyFile(identity, "deploy@ci")
+	for _, s := range w.servers {
+		if err := s.Authorize(public, "no-pty"); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.ok("scan", "--wait")
+	k = w.key(public)
+	if k.Custody != "in-place" || len(k.Identities) != 1 || k.Identities[0].Path != identity {
+		w.t.Fatalf("the scan found %+v", k)
+	}
+	return k, identity
+}
+
+// heldBy returns the public half of the key that a private key file holds.
+func (w *world) heldBy(path string) string {
+	w.t.Helper()
+	signer, err := ssh.ParsePrivateKey([]byte(w.read(path)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return trust.PublicKeyOf(signer.PublicKey()).String()
+}
+
+func (w *world) write(path, text string) {
+	w.t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) move(from, to string) {
+	w.t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// accepts checks that every server accepts a key, and one more if both.
+func (w *world) accepts(public string, both bool) {
+	w.t.Helper()
+	for i := range w.servers {
+		if now := w.read(w.authorized(i)); !strings.Contains(now, "no-pty "+public) || (strings.Count(now, "no-pty ") == 2) != both {
+			w.t.Errorf("web%d holds\n%s", i+1, now)
+		}
+	}
+}
+
+func soaks(r runJSON) bool { return r.Row == "Soak" && r.Until != nil }
+
+// A restore puts the old private key back while both are accepted, on the way
+// there and on the way back. Whoever reads that file goes on logging in: the key
+// that it holds is not withdrawn.
+func TestIdentityRestoredInTheSoak(t *testing.T) {
+	w := newWorld(t, 2)
+	k, identity := w.inPlace()
+	for _, way := range []string{"rotate", "rollback"} {
+		before, public := w.read(identity), w.heldBy(identity)
+		args := []string{way, k.UUID, "--soak", "2s"}
+		if way == "rotate" {
+			args = append(args, "--share")
+		}
+		var run startedJSON
+		w.json(&run, args...)
+		w.await(run.Run, soaks)
+		w.write(identity, before)
+		w.held(run.Run, "Reconfirm", identity+" on web1 holds the old key")
+		w.accepts(public, true)
+		w.ok("run", "resume", run.Run)
+		w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+		next := w.heldBy(identity)
+		if next == public {
+			t.Errorf("%s: resumed, the file still holds the old key", way)
+		}
+		w.accepts(next, false)
+		w.nothingLeft(0)
+	}
+	if w.heldBy(identity) != k.PublicKey {
+		t.Error("rolled back, the file holds another key than before")
+	}
+}
+
+// What somebody else put there is not written over: a person has to say what
+// becomes of it. Leaving the place keeps the old key accepted.
+func TestIdentityReplacedInTheSoak(t *testing.T) {
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--share", "--soak", "2s")
+	w.await(run.Run, soaks)
+	foreign := filepath.Join(w.dir, "foreign")
+	w.keyFile(foreign, "foreign")
+	w.write(identity, w.read(foreign))
+	w.held(run.Run, "Reconfirm", identity+" on web1 holds another key")
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "held" })
+	if w.read(identity) != w.read(foreign) {
+		t.Error("the file of somebody else was written over")
+	}
+	w.ok("run", "leave", run.Run, "web1:"+w.servers[0].User()+":"+identity)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "partial" })
+	w.accepts(k.PublicKey, true)
+}
+
+// The only file that holds the private half is away when the run begins. Nothing
+// is changed before it can be read, for nobody could bring the old key back.
+func TestIdentityAwayAtTheStart(t *testing.T) {
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	before := w.read(identity)
+	w.move(identity, identity+".away")
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--share", "--soak", "0s")
+	w.held(run.Run, "Baseline", identity+" on web1: there is no private key file")
+	w.accepts(k.PublicKey, false)
+	w.move(identity+".away", identity)
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	w.accepts(w.heldBy(identity), false)
+	w.ok("rollback", k.UUID, "--wait", "--soak", "0s")
+	if w.read(identity) != before {
+		t.Error("rolled back, the file does not hold what it held before")
+	}
+	w.accepts(k.PublicKey, false)
+}
+
+// Where Keyturn holds the key, a file that is away keeps nobody from rotating, and
+// the run says that it was away. If it comes back with the old key before that is
+// withdrawn, it is found.
+func TestIdentityAwayOfAHeldKey(t *testing.T) {
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	w.ok("key", "import", identity)
+	w.move(identity, identity+".away")
+	out := w.ok("rotate", k.UUID, "--wait", "--soak", "0s")
+	if !strings.Contains(out, identity+" on web1: there is no private key file") || strings.Contains(out, "does not open") {
+		t.Errorf("rotate says\n%s", out)
+	}
+	w.ok("rollback", k.UUID, "--wait", "--soak", "0s")
+
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--soak", "2s")
+	w.await(run.Run, soaks)
+	w.move(identity+".away", identity)
+	w.held(run.Run, "Reconfirm", identity+" on web1 holds the old key by now")
+	w.accepts(k.PublicKey, true)
+	w.ok("run", "back", run.Run, "--wait", "--soak", "0s")
+	w.accepts(k.PublicKey, false)
+}
+
+// A certificate beside an identity is of the key that goes. A dry run says so
+// before, and the run does after. The old key, which can be brought back from then
+// on, is shown as held.
+func TestCertificateGoesWithTheKey(t *testing.T) {
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	certificate := identity + "-cert.pub"
+	w.write(certificate, w.certificate(k.PublicKey))
+	if out := w.ok("rotate", k.UUID, "--share", "--dry-run"); !strings.Contains(out, certificate+" would go") {
+		t.Errorf("the dry run says\n%s", out)
+	}
+	var r runJSON
+	w.json(&r, "rotate", k.UUID, "--share", "--wait", "--soak", "0s")
+	if out := w.ok("run", "show", r.Run); !strings.Contains(out, certificate+" went with the old key") {
+		t.Errorf("the report says\n%s", out)
+	}
+	if _, err := os.Stat(certificate); !os.IsNotExist(err) {
+		t.Errorf("the certificate is still there: %v", err)
+	}
+	var old keyJSON
+	w.json(&old, "key", "show", k.UUID)
+	if old.Custody != "held" {
+		t.Errorf("the old key, whose private half is sealed, is %s", old.Custody)
+	}
+}
+
+// certificate returns a certificate of a public key, by an authority of its own.
+func (w *world) certificate(public string) string {
+	w.t.Helper()
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(public))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	authority, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := &ssh.Certificate{Key: key, CertType: ssh.UserCert, ValidBefore: uint64(time.Now().Add(time.Hour).Unix())}
+	if err := c.SignCert(rand.Reader, authority); err != nil {
+		w.t.Fatal(err)
+	}
+	return string(ssh.MarshalAuthorizedKey(c))
+}
