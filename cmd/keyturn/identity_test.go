@@ -148,6 +148,24 @@ func TestIdentityAwayAtTheStart(t *testing.T) {
 	w.accepts(k.PublicKey, false)
 }
 
+// Of two files that held the private half one is gone. The other one is enough to
+// go back, whichever of them was looked at first.
+func TestOneIdentityOfTwoIsAway(t *testing.T) {
+	w := newWorld(t, 2)
+	k, identity := w.inPlace()
+	second := filepath.Join(w.servers[1].Home(), ".ssh", "id_ed25519")
+	w.write(second, w.read(identity))
+	w.ok("scan", "--wait")
+	w.move(second, second+".away")
+	out := w.ok("rotate", k.UUID, "--share", "--wait", "--soak", "0s")
+	if !strings.Contains(out, second+" on web2: there is no private key file") {
+		t.Errorf("rotate says\n%s", out)
+	}
+	w.accepts(w.heldBy(identity), false)
+	w.ok("rollback", k.UUID, "--wait", "--soak", "0s")
+	w.accepts(k.PublicKey, false)
+}
+
 // Where Keyturn holds the key, a file that is away keeps nobody from rotating, and
 // the run says that it was away. If it comes back with the old key before that is
 // withdrawn, it is found.

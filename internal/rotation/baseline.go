@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -313,20 +314,47 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 }
 
 // pass passes over an identity place that does not hold the key. Somebody has to
-// hold it: where neither the keyring nor another identity place does by now, there
-// would be no way back, and whoever has it would be locked out.
+// hold it: where neither the keyring nor another identity place does, there would
+// be no way back, and whoever has it would be locked out.
 func (ro *Rotator) pass(ctx context.Context, c cell, why string) error {
 	if err := c.run.Save(found{Why: why}); err != nil {
 		return err
 	}
 	return ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
+		// What another place found is sealed by the commit that says so.
 		held, err := ro.keyring.Has(tx, c.pair.Old)
 		if err != nil || held {
 			return err
 		}
+		if open, err := unseen(c, tx); err != nil || open {
+			return cmp.Or[error](err, job.Until(time.Now().Add(time.Second)))
+		}
 		return trust.Errorf(trust.Conflict, "%s: the private half of the old key is nowhere to be read, so that it could neither be replaced nor come back", why).
 			WithHint("put the old key there, then keyturn run resume %s; keyturn run back %s, then keyturn scan %s, if it is gone", c.run.ID, c.run.ID, c.spec.Name)
 	})
+}
+
+// unseen reports whether row Baseline has yet to say what it found at another
+// identity place of c's key.
+func unseen(c cell, tx *store.Tx) (bool, error) {
+	journal := c.run.In(tx)
+	for t, err := range journal.Targets(Identities) {
+		if err != nil {
+			return false, err
+		}
+		o, err := decode(c.run, t)
+		if err != nil {
+			return false, err
+		}
+		if t.Left || o.spec.Pair != c.spec.Pair || o.spec.Place == c.spec.Place {
+			continue
+		}
+		at := job.Target{List: Places, N: o.spec.Place, Name: t.Name}
+		if known, err := journal.ResultOf("Baseline", at, &found{}); err != nil || !known {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // tryFrom looks for an account of the plan that a login from c's identity
