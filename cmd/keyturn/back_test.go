@@ -53,7 +53,9 @@ func TestUndoneRestoreTakesOnlyItsOwnLines(t *testing.T) {
 	var retired startedJSON
 	w.json(&retired, "retire", uuid)
 	w.await(retired.Run, func(r runJSON) bool { return len(r.Troubled) == 1 && r.Troubled[0].State == "waiting" })
-	w.ok("run", "leave", retired.Run, "--unreachable")
+	if out := w.ok("run", "leave", retired.Run, "--unreachable"); !strings.Contains(out, "goes on without 1 place\n") {
+		t.Errorf("leaving the one place that does not answer says\n%s", out)
+	}
 	w.await(retired.Run, func(r runJSON) bool { return r.State == "partial" })
 	if err := w.servers[1].Restart(t.Context()); err != nil {
 		t.Fatal(err)
@@ -156,5 +158,30 @@ func TestHeldRetirementGoesOnAfterItsRestoreWentBack(t *testing.T) {
 	w.ok("rollback", uuid, "--wait")
 	if now := w.read(w.authorized(0)); now != before[0] {
 		t.Errorf("rolled back, web1 holds\n%s\nwant\n%s", now, before[0])
+	}
+}
+
+// A host is left by its name, with every place on it; where nothing else was to be
+// done, nothing is to be put back either.
+func TestLeaveHost(t *testing.T) {
+	w := newWorld(t, 1)
+	gone, uuid, before := w.wanted()
+	w.servers[0].Stop()
+	var retired startedJSON
+	w.json(&retired, "retire", uuid)
+	w.await(retired.Run, func(r runJSON) bool { return len(r.Troubled) == 1 && r.Troubled[0].State == "waiting" })
+	if code, _, errs := w.try("run", "leave", retired.Run, "web9"); code != 1 || !strings.Contains(errs, `"web9"`) {
+		t.Errorf("leaving a host that there is not: exit %d, %s", code, errs)
+	}
+	if out := w.ok("run", "leave", retired.Run, "web1"); !strings.Contains(out, "goes on without 1 place\n") {
+		t.Errorf("leaving a host with one place says\n%s", out)
+	}
+	w.await(retired.Run, func(r runJSON) bool { return r.State == "partial" && len(r.Left) == 1 })
+	if err := w.servers[0].Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("rollback", uuid, "--wait")
+	if k := w.key(gone); k.State != "active" || w.read(w.authorized(0)) != before[0] {
+		t.Errorf("the key is %s, and web1 holds\n%s\nwant\n%s", k.State, w.read(w.authorized(0)), before[0])
 	}
 }

@@ -330,24 +330,28 @@ otherwise.`,
 func runLeaveCommand() *cobra.Command {
 	var unreachable bool
 	cmd := &cobra.Command{
-		Use:   "leave RUN PLACE | RUN --unreachable",
+		Use:   "leave RUN HOST | RUN PLACE | RUN --unreachable",
 		Short: "Have a run go on without a place, in the way that locks nobody out",
-		Long: `Have a run go on without a place, named as "keyturn run show" names it. Without an
-identity place, nobody may take the old key away any more: the run only adds.
-Without a place that accepts the key, before anything is installed, the run goes
-back. It ends as "partial".`,
+		Long: `Have a run go on without a place, named as "keyturn run show" names it, or without
+every place on a host. Without an identity place, nobody may take the old key away
+any more: the run only adds. Without a place that accepts the key, before anything
+is installed, the run goes back. It ends as "partial".`,
 		ValidArgsFunction: completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if unreachable && len(args) != 1 || !unreachable && len(args) != 2 {
-				return &usageError{cmd.CommandPath(), errors.New("name a run and a place, or a run and --unreachable")}
+				return &usageError{cmd.CommandPath(), errors.New("name a run and a host or place, or a run and --unreachable")}
 			}
 			c, err := newClient()
 			if err != nil {
 				return err
 			}
 			in := map[string]any{"unreachable": unreachable}
-			if !unreachable {
+			switch {
+			case unreachable:
+			case strings.Contains(args[1], ":"):
 				in["place"] = args[1]
+			default:
+				in["host"] = args[1]
 			}
 			var out struct {
 				Left int `json:"left"`
@@ -356,7 +360,11 @@ back. It ends as "partial".`,
 				return err
 			}
 			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "run %s goes on without %d\n", args[0], out.Left)
+				places := "places"
+				if out.Left == 1 {
+					places = "place"
+				}
+				_, err := fmt.Fprintf(w, "run %s goes on without %d %s\n", args[0], out.Left, places)
 				return err
 			})
 		},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
 	"keyturn/internal/job"
 	"keyturn/internal/rotation"
 	"keyturn/internal/store"
@@ -145,15 +146,32 @@ func (p *Plane) BackRun(ctx context.Context, actor identity.Actor, id trust.RunI
 	return by, err
 }
 
+// A Leave says what places a run is to go on without: those that match every
+// field that is set. At least one is.
+type Leave struct {
+	Place string // by its name, as the run shows it
+	Host  string // every place on the host of this name or id
+	// Unreachable: those that wait because their host does not answer.
+	Unreachable bool
+}
+
 // LeaveRun has a run go on without some places, and returns how many.
-func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.RunID, w job.Which) (n int, err error) {
+func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.RunID, l Leave) (n int, err error) {
 	if err := require(actor, identity.RunsWrite); err != nil {
 		return 0, err
 	}
-	if w == (job.Which{}) {
+	if l == (Leave{}) {
 		return 0, trust.Errorf(trust.Invalid, "no place is named").WithField("place").WithHint("keyturn run show %s", id)
 	}
 	err = p.ask(ctx, actor, "run.leave", id, func(tx *store.Tx) error {
+		w := job.Which{Name: l.Place, Unreachable: l.Unreachable}
+		if l.Host != "" {
+			h, err := inventory.FindHost(tx, l.Host)
+			if err != nil {
+				return err
+			}
+			w.Host = h.ID
+		}
 		n, err = p.engine.Leave(tx, actor.Audit(), id, w)
 		return err
 	})

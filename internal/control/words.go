@@ -40,7 +40,6 @@ type (
 	RunSummary  = job.Summary
 	RunFilter   = job.Filter
 	RunState    = job.State
-	Which       = job.Which
 	PlaceReport = rotation.PlaceReport
 	KeysError   = rotation.KeysError
 )

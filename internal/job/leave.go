@@ -21,7 +21,8 @@ type Which struct {
 const MaxLeave = 10_000
 
 // Leave lets a run go on without some targets, in whatever way its procedure
-// says, and returns how many these were. They are gone through no more rows,
+// says, and returns how many these were, counting a name that is in several lists
+// once. They are gone through no more rows,
 // in neither direction, and the run ends as Partial. Where the procedure
 // refuses one of them, none is left and its sentence is the error. Targets that
 // have been through all rows are not left; where no other match, that is a
@@ -44,7 +45,7 @@ func (e *Engine) Leave(tx *store.Tx, actor audit.Actor, id trust.RunID, w Which)
 	if err != nil {
 		return 0, err
 	}
-	left, goBack := 0, false
+	left, goBack := map[string]bool{}, false // by name: a place may be in several lists
 	for _, t := range targets {
 		if t.Left {
 			continue
@@ -61,7 +62,7 @@ func (e *Engine) Leave(tx *store.Tx, actor audit.Actor, id trust.RunID, w Which)
 		if err := leaveTarget(tx, r, t, actor); err != nil {
 			return 0, err
 		}
-		left++
+		left[t.Name] = true
 		if r.direction == Forward {
 			goBack = goBack || effect.Back
 			if err := r.skip(tx, effect.Skip); err != nil {
@@ -69,10 +70,10 @@ func (e *Engine) Leave(tx *store.Tx, actor audit.Actor, id trust.RunID, w Which)
 			}
 		}
 	}
-	if left == 0 {
+	if len(left) == 0 {
 		return 0, nothingLeft(r, w, len(targets))
 	}
-	tx.Note("left", fmt.Sprint(left))
+	tx.Note("left", fmt.Sprint(len(left)))
 	r.ask(actor)
 	if goBack {
 		if final, err := finalBegun(tx, r); err != nil || final != "" {
@@ -82,9 +83,9 @@ func (e *Engine) Leave(tx *store.Tx, actor audit.Actor, id trust.RunID, w Which)
 			return 0, err
 		}
 		_, err := e.back(tx, p, r)
-		return left, err
+		return len(left), err
 	}
-	return left, r.goOn(tx)
+	return len(left), r.goOn(tx)
 }
 
 // nothingLeft says why no target was left.

@@ -117,6 +117,7 @@ type leaveRun struct {
 	ByRun
 	Body struct {
 		Place       string `json:"place,omitempty" maxLength:"5000" doc:"A place, by its name"`
+		Host        string `json:"host,omitempty" maxLength:"255" doc:"Or every place on a host, by its name or id"`
 		Unreachable bool   `json:"unreachable,omitempty" doc:"Or every place that waits because its host does not answer"`
 	}
 }
@@ -194,7 +195,7 @@ func (d door) runRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPost, "/runs/{run}/leave", "leave-run", "Have a run go on without places",
 		func(ctx context.Context, who control.Actor, in *leaveRun) (leftPlaces, error) {
-			n, err := d.plane.LeaveRun(ctx, who, trust.RunID(in.Run), control.Which{Name: in.Body.Place, Unreachable: in.Body.Unreachable})
+			n, err := d.plane.LeaveRun(ctx, who, trust.RunID(in.Run), control.Leave{Place: in.Body.Place, Host: in.Body.Host, Unreachable: in.Body.Unreachable})
 			return leftPlaces{n}, err
 		})
 	operation(d, a, http.MethodPost, "/runs/pause", "pause-runs", "Pause every open run",
