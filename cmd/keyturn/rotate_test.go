@@ -305,3 +305,47 @@ func TestAskedAlthoughTheHostWasDown(t *testing.T) {
 		t.Errorf("after the run is resumed the file is\n%s", now)
 	}
 }
+
+// Two runs over the same files, of which the later one could take the lock that the
+// earlier one still wants: the host was down when that came by. The later one waits,
+// for the earlier one by name, and both end.
+func TestLaterRunsWaitForEarlierOnes(t *testing.T) {
+	w := newWorld(t, 3)
+	first, second := w.keyFile(w.dir+"/first", "first@ci"), w.keyFile(w.dir+"/second", "second@ci")
+	w.ok("key", "import", w.dir+"/second")
+	for _, s := range w.servers[1:] {
+		if err := s.Authorize(second, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	earlier, later := w.heldKey(first, w.dir+"/first", "").UUID, w.key(second).UUID
+
+	w.servers[1].Kill()
+	var one, two startedJSON
+	w.json(&one, "rotate", earlier, "--soak", "0s", "--canary", "3")
+	w.await(one.Run, func(r runJSON) bool { return r.State == "waiting" && len(r.Troubled) == 1 })
+	w.ok("run", "pause", one.Run)
+	if err := w.servers[1].Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.json(&two, "rotate", later, "--soak", "0s", "--canary", "3")
+	waits := w.await(two.Run, func(r runJSON) bool { return r.State == "waiting" })
+	if len(waits.Troubled) != 2 {
+		t.Errorf("the later run waits for %+v", waits.Troubled)
+	}
+	for _, x := range waits.Troubled {
+		if !strings.Contains(x.Error, "waits for run "+one.Run) || !strings.Contains(x.Error, "keyturn run watch "+one.Run) {
+			t.Errorf("the later run says at %s: %s", x.Place, x.Error)
+		}
+	}
+	w.ok("run", "resume", one.Run)
+	w.await(one.Run, func(r runJSON) bool { return r.State == "done" })
+	w.ok("run", "resume", two.Run)
+	w.await(two.Run, func(r runJSON) bool { return r.State == "done" })
+	for i := range w.servers {
+		if now := w.read(w.authorized(i)); strings.Contains(now, first.String()) || strings.Contains(now, second.String()) {
+			t.Errorf("web%d holds\n%s", i+1, now)
+		}
+		w.nothingLeft(i)
+	}
+}

@@ -66,6 +66,9 @@ func (e *Engine) back(tx *store.Tx, p Procedure, r record) (trust.RunID, error) 
 		return e.reverse(tx, p, r)
 	}
 	if !r.state.Open() {
+		if r.line, err = endOfLine(tx); err != nil {
+			return "", err
+		}
 		for _, what := range r.table.Exclusive {
 			if err := claimName(tx, what, r); err != nil {
 				return "", err
@@ -94,8 +97,9 @@ func (e *Engine) reverse(tx *store.Tx, p Procedure, r record) (id trust.RunID, e
 	return e.Create(tx, r.askedBy, plan)
 }
 
-// takeOver makes the run that r takes back wait for r.
-func (e *Engine) takeOver(tx *store.Tx, r record) error {
+// takeOver makes the run that r takes back wait for r, which gets its place in the
+// line: those behind it wait for it already.
+func (e *Engine) takeOver(tx *store.Tx, r *record) error {
 	old, err := selectRun(tx, r.backOf)
 	if err != nil {
 		return err
@@ -111,6 +115,7 @@ func (e *Engine) takeOver(tx *store.Tx, r record) error {
 	if old.state.Open() {
 		old.state, old.direction, old.owner, old.wake = Waiting, Forward, "", never
 		old.reason = fmt.Sprintf("being taken back by run %s", r.id)
+		r.line = old.line
 	}
 	return updateRun(tx, old)
 }

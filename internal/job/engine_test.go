@@ -709,3 +709,115 @@ func TestOnlyAPersonTriesAgainWhatFailed(t *testing.T) {
 		}
 	})
 }
+
+// Of two open runs the one that was started earlier is ahead at what both have among
+// their targets, and a run that takes back an open one stands where that does: those
+// that wait for it do not overtake it, and it does not wait for them.
+func TestAhead(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		back := func(tx *store.Tx, r Run) (Plan, error) {
+			p := Plan{Procedure: "p", Subject: "back", Targets: map[List][]Target{}}
+			for target, err := range r.In(tx).Targets("all") {
+				if err != nil {
+					return Plan{}, err
+				}
+				p.Targets["all"] = append(p.Targets["all"], target)
+			}
+			return p, nil
+		}
+		held := func(context.Context, Run, Target) (Record, error) { return nil, errors.New("held") }
+		procedures := []Procedure{
+			{Name: "p", Steps: one("p", held).Steps, Turn: "Do", Reverse: back},
+			one("other", held),
+			one("done", nothing),
+		}
+		e := start(t, s, Options{Sole: true}, procedures...)
+		ahead := func(id trust.RunID, target string, procedures ...string) trust.RunID {
+			t.Helper()
+			var r Run
+			e.verb(func(tx *store.Tx) (err error) {
+				r, err = e.Get(tx, id)
+				return err
+			})
+			first, err := r.Ahead(t.Context(), Target{Name: target, Host: trust.HostID(target)}, procedures...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return first
+		}
+		want := func(when string, id trust.RunID, target string, want trust.RunID) {
+			t.Helper()
+			if got := ahead(id, target, "p", "done"); got != want {
+				t.Errorf("%s: ahead of %s at %s is %q, want %q", when, id, target, got, want)
+			}
+		}
+		ended := e.create("done", "x", "y")
+		settle()
+		e.must(ended, Done)
+		first := e.create("p", "x", "y", "z")
+		second := e.create("p", "y", "z")
+		third := e.create("p", "z")
+		settle()
+		e.must(first, Held)
+		want("three runs", first, "y", "")
+		want("three runs", second, "y", first)
+		want("three runs", third, "z", first)
+		want("three runs", third, "x", first)
+		want("three runs", third, "none", "")
+		if got := ahead(third, "z", "other"); got != "" {
+			t.Errorf("ahead of %s is %q, which is of another procedure", third, got)
+		}
+
+		var taking trust.RunID
+		e.verb(func(tx *store.Tx) (err error) {
+			taking, err = e.Back(tx, alice(), first, nil)
+			return err
+		})
+		settle()
+		e.must(first, Waiting)
+		want("taken back", taking, "y", "")
+		if got := ahead(second, "y", "p"); got != first && got != taking {
+			t.Errorf("taken back: ahead of %s is %q, want %s or %s", second, got, first, taking)
+		}
+
+		var again trust.RunID // takes back the one that takes back
+		e.verb(func(tx *store.Tx) (err error) {
+			again, err = e.Back(tx, alice(), taking, nil)
+			return err
+		})
+		want("taken back again", again, "y", "")
+		if got := ahead(second, "y", "p"); got == "" || got == second {
+			t.Errorf("taken back again: ahead of %s is %q", second, got)
+		}
+	})
+}
+
+// A run that had ended and is taken back by its own Undo is behind those that were
+// started meanwhile.
+func TestReopenedRunIsLast(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		undo := func(context.Context, Run, Target) (Record, error) { return nil, errors.New("held") }
+		e := start(t, s, Options{Sole: true},
+			Procedure{Name: "p", Steps: []Step{{Name: "Do", On: "all", Do: nothing, Undo: undo}}}, one("held", undo))
+		reopened := e.create("p", "x")
+		settle()
+		e.must(reopened, Done)
+		meanwhile := e.create("held", "x")
+		e.verb(func(tx *store.Tx) error {
+			_, err := e.Back(tx, alice(), reopened, nil)
+			return err
+		})
+		settle()
+		e.must(reopened, Held)
+		for id, want := range map[trust.RunID]trust.RunID{reopened: meanwhile, meanwhile: ""} {
+			var r Run
+			e.verb(func(tx *store.Tx) (err error) {
+				r, err = e.Get(tx, id)
+				return err
+			})
+			if got, err := r.Ahead(t.Context(), Target{Name: "x", Host: "x"}, "p", "held"); got != want || err != nil {
+				t.Errorf("ahead of %s is %q (%v), want %q", id, got, err, want)
+			}
+		}
+	})
+}

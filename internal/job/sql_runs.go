@@ -44,6 +44,7 @@ type record struct {
 	backOf    trust.RunID
 	backBy    trust.RunID
 	backArgs  json.RawMessage // for Reverse
+	line      int64           // place in the line of open runs: see Run.Ahead
 	asked     int64
 	askedBy   audit.Actor
 	owner     string
@@ -57,7 +58,10 @@ type record struct {
 }
 
 const runColumns = `tenant, id, procedure, subject, args, plan, actor, state, direction, pos, wave, begun, flying, skipped,
-	reason, back_of, back_by, asked, asked_by, owner, epoch, beat, revision, wake_at, created_at, started_at, ended_at, back_args`
+	reason, back_of, back_by, asked, asked_by, owner, epoch, beat, revision, wake_at, created_at, started_at, ended_at, back_args, line`
+
+// openStates are the states of State.Open, in the words of the index job_runs_line.
+const openStates = `state IN ('running', 'waiting', 'paused', 'held')`
 
 // inFlight reports whether something of a run may be in flight.
 func (r record) inFlight() bool { return r.owner != "" && r.flying > 0 }
@@ -68,7 +72,7 @@ func (r *record) scan(scan func(...any) error) error {
 	var created, started, ended int64
 	err := scan(&r.tenant, &r.id, &r.procedure, &r.subject, &args, &plan, &actor, &r.state, &r.direction,
 		&r.at.row, &r.at.wave, &r.begun, &r.flying, &skipped, &r.reason, &r.backOf, &r.backBy, &r.asked, &askedBy,
-		&r.owner, &r.epoch, &r.beat, &r.revision, &r.wake, &created, &started, &ended, &backArgs)
+		&r.owner, &r.epoch, &r.beat, &r.revision, &r.wake, &created, &started, &ended, &backArgs, &r.line)
 	if err != nil {
 		return err
 	}
@@ -145,10 +149,10 @@ func insertRun(tx *store.Tx, r record) error {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO job_runs (`+runColumns+`) VALUES
-		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)`,
+		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)`,
 		r.tenant, r.id, r.procedure, r.subject, string(r.args), plan, formatActor(r.actor), r.state, r.direction,
 		r.at.row, r.at.wave, r.begun, r.flying, skipped, r.reason, r.backOf, r.backBy, r.asked, formatActor(r.askedBy),
-		r.owner, r.epoch, r.beat, r.revision, r.wake, store.Micros(r.created), store.Micros(r.started), store.Micros(r.ended), orNull(r.backArgs))
+		r.owner, r.epoch, r.beat, r.revision, r.wake, store.Micros(r.created), store.Micros(r.started), store.Micros(r.ended), orNull(r.backArgs), r.line)
 	return err
 }
 
@@ -161,11 +165,11 @@ func updateRun(tx *store.Tx, r record) error {
 	}
 	rows, err := tx.Exec(`UPDATE job_runs SET state = $3, direction = $4, pos = $5, wave = $6, begun = $7, skipped = $8,
 		reason = $9, back_by = $10, asked = $11, asked_by = $12, owner = $13, epoch = $14, beat = $15,
-		wake_at = $16, started_at = $17, ended_at = $18, flying = $19, back_args = $20, revision = revision + 1
-		WHERE tenant = $1 AND id = $2 AND revision = $21`,
+		wake_at = $16, started_at = $17, ended_at = $18, flying = $19, back_args = $20, line = $21, revision = revision + 1
+		WHERE tenant = $1 AND id = $2 AND revision = $22`,
 		r.tenant, r.id, r.state, r.direction, r.at.row, r.at.wave, r.begun, skipped,
 		r.reason, r.backBy, r.asked, formatActor(r.askedBy), r.owner, r.epoch, r.beat,
-		r.wake, store.Micros(r.started), store.Micros(r.ended), r.flying, orNull(r.backArgs), r.revision)
+		r.wake, store.Micros(r.started), store.Micros(r.ended), r.flying, orNull(r.backArgs), r.line, r.revision)
 	if err == nil && rows != 1 {
 		err = fmt.Errorf("run %q is not as it was read in the same transaction", r.id)
 	}
@@ -309,10 +313,34 @@ func passExclusive(tx *store.Tx, from, to trust.RunID) error {
 	return err
 }
 
-// openRunOn returns the oldest open run that has a target on a host, or "". It
-// goes through the targets of open runs: nobody asks it often.
+// endOfLine returns the place behind every open run of the tenant. Updates are
+// serializable, so whoever has a place can read of every run that is ahead of it.
+func endOfLine(tx *store.Tx) (line int64, err error) {
+	err = tx.QueryRow(`SELECT COALESCE(MAX(line), 0) + 1 FROM job_runs WHERE tenant = $1 AND `+openStates, tx.Tenant()).Scan(&line)
+	return line, err
+}
+
+// selectAhead returns the first open run before a place in the line, of one of the
+// given procedures, that has a target of a name on a host, or "".
+func selectAhead(tx *store.Tx, line int64, host trust.HostID, name string, procedures []string) (id trust.RunID, err error) {
+	args := []any{tx.Tenant(), line, host, name}
+	list := ""
+	for _, p := range procedures {
+		args = append(args, p)
+		list += ",$" + strconv.Itoa(len(args))
+	}
+	err = tx.QueryRow(`SELECT r.id FROM job_runs r WHERE r.tenant = $1 AND r.`+openStates+` AND r.line < $2 AND r.procedure IN (`+list[1:]+`)
+		AND EXISTS (SELECT 1 FROM job_targets t WHERE t.tenant = r.tenant AND t.run = r.id AND t.host = $3 AND t.name = $4)
+		ORDER BY r.line LIMIT 1`, args...).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return id, err
+}
+
+// openRunOn returns the oldest open run that has a target on a host, or "".
 func openRunOn(tx *store.Tx, host trust.HostID) (id trust.RunID, err error) {
-	err = tx.QueryRow(`SELECT r.id FROM job_runs r WHERE r.tenant = $1 AND r.state IN ('running', 'waiting', 'paused', 'held')
+	err = tx.QueryRow(`SELECT r.id FROM job_runs r WHERE r.tenant = $1 AND r.`+openStates+`
 		AND EXISTS (SELECT 1 FROM job_targets t WHERE t.tenant = r.tenant AND t.run = r.id AND t.host = $2)
 		ORDER BY r.id LIMIT 1`, tx.Tenant(), host).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -39,8 +39,11 @@ func (e *Engine) Create(tx *store.Tx, actor audit.Actor, p Plan) (trust.RunID, e
 	if err != nil {
 		return "", err
 	}
+	if r.line, err = endOfLine(tx); err != nil {
+		return "", err
+	}
 	if r.backOf != "" {
-		if err := e.takeOver(tx, r); err != nil {
+		if err := e.takeOver(tx, &r); err != nil {
 			return "", err
 		}
 	}
@@ -195,6 +198,6 @@ func (e *Engine) view(r record) Run {
 	return Run{
 		ID: r.id, Tenant: r.tenant, Procedure: r.procedure, Subject: r.subject, Args: r.args, Actor: r.actor,
 		State: r.state, Direction: r.direction, Skipped: r.skipped, BackOf: r.backOf, BackBy: r.backBy, BackArgs: r.backArgs,
-		Created: r.created, Epoch: r.epoch, Installation: e.options.Installation, table: r.table, store: e.store,
+		Created: r.created, Epoch: r.epoch, Installation: e.options.Installation, table: r.table, line: r.line, store: e.store,
 	}
 }

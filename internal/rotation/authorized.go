@@ -408,13 +408,13 @@ func (ro *Rotator) mayGo(ctx context.Context, c cell, h *reach.Hands, t job.Targ
 	if err != nil {
 		return err
 	}
-	unexplained := unexplained(uses, append(known, was.Used...))
-	if len(unexplained) == 0 {
+	from := unexplained(uses, append(known, was.Used...))
+	if len(from) == 0 {
 		return nil
 	}
-	was.Used = append(was.Used, unexplained...)
+	was.Used = append(was.Used, from...)
 	return cmp.Or[error](c.run.Save(was),
-		trust.Errorf(trust.Conflict, "the old key was used from %s to log in to %s since %s, and no copy of it is known there", strings.Join(unexplained, ", "), c.spec.name(), c.run.Created.Format(time.RFC3339)).
+		trust.Errorf(trust.Conflict, "the old key was used from %s to log in to %s since %s, and no copy of it is known there", strings.Join(from, ", "), c.spec.name(), c.run.Created.Format(time.RFC3339)).
 			WithHint("give that copy the new key; then keyturn run resume %s withdraws the old one", c.run.ID))
 }
 

@@ -102,9 +102,18 @@ func (c cell) lock() remote.Lock {
 }
 
 // hold has take take the lock of c's file, by which every row that changes it
-// works. A lock of a run that is over, such as the one that this run takes back, goes
-// first: it is that run's own Release that was not reached.
+// works, unless a run ahead of this one is going to: a run keeps what it has while it
+// waits for other files, so locks are waited for in one order only. A lock of a run
+// that is over, such as the one that this run takes back, goes first: it is that
+// run's own Release that was not reached.
 func (c cell) hold(ctx context.Context, h *reach.Hands, take func() error) error {
+	ahead, err := c.run.Ahead(ctx, job.Target{Host: c.spec.Host, Name: c.spec.name()}, RotateProcedure, RetireProcedure, RestoreProcedure)
+	if err != nil {
+		return err
+	}
+	if ahead != "" {
+		return trust.Errorf(trust.Unavailable, "waits for run %s, which changes %s", ahead, c.spec.name()).WithHint("keyturn run watch %s", ahead)
+	}
 	for {
 		err := take()
 		var locked *remote.LockedError

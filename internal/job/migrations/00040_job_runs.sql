@@ -18,6 +18,7 @@ CREATE TABLE job_runs (
     back_of    TEXT   NOT NULL, -- the run that this one takes back, or ''
     back_by    TEXT   NOT NULL, -- the run that takes this one back, or ''
     back_args  TEXT   NOT NULL, -- JSON: how the way back was asked for
+    line       BIGINT NOT NULL, -- its place in the line of open runs, in the order in which they were started
     asked      BIGINT NOT NULL, -- raised by every verb, so that what was decided before it is not begun after it
     asked_by   TEXT   NOT NULL,
     owner      TEXT   NOT NULL, -- the engine that works on it, or ''
@@ -35,6 +36,8 @@ CREATE INDEX job_runs_due ON job_runs (state, wake_at);
 
 CREATE INDEX job_runs_subject ON job_runs (tenant, subject, id);
 
+CREATE INDEX job_runs_line ON job_runs (tenant, line) WHERE state IN ('running', 'waiting', 'paused', 'held');
+
 -- What a run works on, fixed when it is planned.
 CREATE TABLE job_targets (
     tenant  TEXT   NOT NULL,
@@ -48,6 +51,8 @@ CREATE TABLE job_targets (
     left_by TEXT   NOT NULL,
     PRIMARY KEY (tenant, run, list, n)
 );
+
+CREATE INDEX job_targets_host ON job_targets (tenant, run, host);
 
 CREATE INDEX job_targets_left ON job_targets (tenant, run, list, n) WHERE left_at > 0;
 
