@@ -161,14 +161,21 @@ func TestRetireAndRestore(t *testing.T) {
 	if code, _, errs := w.try("rotate", uuid); code != 1 || !strings.Contains(errs, "keyturn retire") {
 		t.Errorf("rotating a key that nobody holds: exit %d, %s", code, errs)
 	}
-	w.ok("retire", uuid, "--wait")
+	if code, _, errs := w.try("rotate", "nope"); code != 1 || !strings.Contains(errs, "hint: keyturn key list") {
+		t.Errorf("rotating what is no key: exit %d, %s", code, errs)
+	}
+	if out := w.ok("retire", uuid, "--wait"); !strings.Contains(out, uuid+" is retired\n") || strings.Contains(out, "->") {
+		t.Errorf("retire says\n%s", out)
+	}
 	for i := range w.servers {
 		if now := w.read(w.authorized(i)); strings.Contains(now, gone.String()) || strings.Count(now, other.String()) != 2 {
 			t.Errorf("web%d holds\n%s", i+1, now)
 		}
 		w.nothingLeft(i)
 	}
-	w.ok("rollback", uuid, "--wait")
+	if out := w.ok("rollback", uuid, "--wait"); !strings.Contains(out, uuid+" is back\n") || strings.Contains(out, "->") {
+		t.Errorf("rollback says\n%s", out)
+	}
 	for i := range w.servers {
 		if now := w.read(w.authorized(i)); now != before[i] {
 			t.Errorf("web%d holds\n%s\nwant\n%s", i+1, now, before[i])

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"keyturn/internal/trust"
 )
 
 type runJSON struct {
@@ -56,6 +54,29 @@ type runJSON struct {
 }
 
 func (r runJSON) ended() bool { return slices.Contains([]string{"done", "back", "partial"}, r.State) }
+
+// changes says in a line for each of a run's keys what the run, as it stands, made of
+// it.
+func (r runJSON) changes() (lines []string) {
+	for _, k := range r.Keys {
+		old, next := k.Old, strings.Join(k.New, ", ")
+		switch back := r.State == "back"; {
+		case r.Procedure == "preview":
+			lines = append(lines, old)
+		case r.Procedure == "restore" && back:
+			lines = append(lines, next+" is retired again")
+		case r.Procedure == "restore":
+			lines = append(lines, next+" is back")
+		case back:
+			lines = append(lines, old+" is back")
+		case next == "":
+			lines = append(lines, old+" is retired")
+		default:
+			lines = append(lines, old+" -> "+next)
+		}
+	}
+	return lines
+}
 
 type startedJSON struct {
 	Run string `json:"run"`
@@ -158,8 +179,8 @@ func printRun(w io.Writer, r runJSON) error {
 		"run", r.Run, "procedure", r.Procedure, "state", r.State, "direction", r.Direction, "why", r.Reason,
 		"started", when(r.CreatedAt), "by", r.By, "ended", when(r.EndedAt), "waits until", when(r.Until), "takes back", r.BackOf, "taken back by", r.BackBy,
 	}
-	for _, k := range r.Keys {
-		pairs = append(pairs, "key", strings.TrimSuffix(k.Old+" -> "+strings.Join(k.New, ", "), " -> "))
+	for _, line := range r.changes() {
+		pairs = append(pairs, "key", line)
 	}
 	if err := fields(w, pairs...); err != nil {
 		return err
@@ -398,8 +419,8 @@ func (c *client) followTo(cmd *cobra.Command, id string, wait bool, wanted strin
 		Left   []string `json:"left"`
 	}{r.Run, r.State, r.Reason, r.Keys, r.Left}
 	if err := show(cmd, out, func(w io.Writer) error {
-		for _, k := range r.Keys {
-			if _, err := fmt.Fprintf(w, "%s -> %s\n", k.Old, strings.Join(k.New, ", ")); err != nil {
+		for _, line := range r.changes() {
+			if _, err := fmt.Fprintln(w, line); err != nil {
 				return err
 			}
 		}
@@ -454,91 +475,6 @@ func verdict(cmd *cobra.Command, r runJSON, wanted string) error {
 		fmt.Fprintf(w, "hint: keyturn run resume %s tries again, keyturn run back %s takes it back, keyturn run leave %s PLACE goes on without a place\n", r.Run, r.Run, r.Run)
 	}
 	return errQuiet
-}
-
-// watch follows a run until it ends or is held, with progress on a terminal.
-func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
-	tty := terminal(cmd)
-	said := false
-	r, err := c.watchEach(cmd, id, func(r runJSON) error {
-		if tty == nil {
-			return nil
-		}
-		if r.Until != nil && !said && r.Procedure == "rotate" {
-			said = true
-			fmt.Fprintf(tty, "\r\033[KThe old key stays valid until %s at least. You may leave: the server goes on.\n", when(r.Until))
-		}
-		_, err := fmt.Fprintf(tty, "\r\033[K%s", progress(r))
-		return err
-	})
-	if tty != nil {
-		fmt.Fprintf(tty, "\r\033[K")
-	}
-	return r, err
-}
-
-// watchEach calls each with a run whenever it changed, until it ends or is held.
-// A server that is started again meanwhile is waited for: the run goes on.
-func (c *client) watchEach(cmd *cobra.Command, id string, each func(runJSON) error) (r runJSON, err error) {
-	const patience = time.Minute
-	since, lost := int64(0), time.Time{}
-	for {
-		var now runJSON // what is not in an answer is not so any more
-		err := c.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &now)
-		if trust.KindOf(err) == trust.Unavailable && cmd.Context().Err() == nil {
-			if lost.IsZero() {
-				lost = time.Now()
-			}
-			if time.Since(lost) > patience {
-				return r, err
-			}
-			if err := pause(cmd.Context(), 200*time.Millisecond); err != nil {
-				return r, err
-			}
-			continue
-		}
-		if err != nil {
-			return r, err
-		}
-		lost, r = time.Time{}, now
-		if r.Revision != since {
-			since = r.Revision
-			if err := each(r); err != nil {
-				return r, err
-			}
-		}
-		if r.ended() || r.State == "held" || r.State == "paused" {
-			return r, nil
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}
-
-// progress is one line about a run.
-func progress(r runJSON) string {
-	line := r.State
-	if r.Direction == "back" {
-		line += ", going back"
-	}
-	for _, x := range r.Rows {
-		if x.Name == r.Row {
-			line += fmt.Sprintf("  %s %d/%d", x.Name, x.Done, x.Places)
-		}
-	}
-	if r.Reason != "" {
-		line += "  " + plain(r.Reason)
-	}
-	return line
 }
 
 // printPreview waits for a dry run and prints what it found.

@@ -90,7 +90,7 @@ func KeyIDOf(tenant trust.TenantID, kind KeyKind, key trust.PublicKey) trust.Key
 func ParseKeyID(id string) (trust.KeyID, error) {
 	u, err := uuid.Parse(id)
 	if err != nil {
-		return "", trust.Errorf(trust.Invalid, "key id %q is not a UUID", abbreviate(id)).WithField("uuid")
+		return "", trust.Errorf(trust.Invalid, "key id %q is not a UUID", abbreviate(id)).WithField("uuid").WithHint("keyturn key list")
 	}
 	return trust.KeyID(u.String()), nil
 }

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"keyturn/internal/trust"
+)
+
+// This file holds how a command follows a run.
+
+// watch follows a run until it ends or is held, with progress on a terminal.
+func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
+	tty := terminal(cmd)
+	said := false
+	r, err := c.watchEach(cmd, id, func(r runJSON) error {
+		if tty == nil {
+			return nil
+		}
+		if r.Until != nil && !said && r.Procedure == "rotate" {
+			said = true
+			fmt.Fprintf(tty, "\r\033[KThe old key stays valid until %s at least. You may leave: the server goes on.\n", when(r.Until))
+		}
+		_, err := fmt.Fprintf(tty, "\r\033[K%s", progress(r))
+		return err
+	})
+	if tty != nil {
+		fmt.Fprintf(tty, "\r\033[K")
+	}
+	return r, err
+}
+
+// watchEach calls each with a run whenever it changed, until it ends or is held.
+// A server that is started again meanwhile is waited for: the run goes on.
+func (c *client) watchEach(cmd *cobra.Command, id string, each func(runJSON) error) (r runJSON, err error) {
+	const patience = time.Minute
+	since, lost := int64(0), time.Time{}
+	for {
+		var now runJSON // what is not in an answer is not so any more
+		err := c.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &now)
+		if trust.KindOf(err) == trust.Unavailable && cmd.Context().Err() == nil {
+			if lost.IsZero() {
+				lost = time.Now()
+			}
+			if time.Since(lost) > patience {
+				return r, err
+			}
+			if err := pause(cmd.Context(), 200*time.Millisecond); err != nil {
+				return r, err
+			}
+			continue
+		}
+		if err != nil {
+			return r, err
+		}
+		lost, r = time.Time{}, now
+		if r.Revision != since {
+			since = r.Revision
+			if err := each(r); err != nil {
+				return r, err
+			}
+		}
+		if r.ended() || r.State == "held" || r.State == "paused" {
+			return r, nil
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// progress is one line about a run.
+func progress(r runJSON) string {
+	line := r.State
+	if r.Direction == "back" {
+		line += ", going back"
+	}
+	for _, x := range r.Rows {
+		if x.Name == r.Row {
+			line += fmt.Sprintf("  %s %d/%d", x.Name, x.Done, x.Places)
+		}
+	}
+	if r.Reason != "" {
+		line += "  " + plain(r.Reason)
+	}
+	return line
+}
