@@ -142,6 +142,7 @@ func twoInstallations(w *world, uuid string) {
 	var later startedJSON
 	second.json(&later, "rotate", theirs, "--soak", "0s")
 	second.held(later.Run, "Baseline", s.Name()+":"+w.authorized(0)+" is being changed by run "+first.Run)
+	second.held(later.Run, "Baseline", "keyturn run resume "+later.Run)
 	if now := w.read(w.authorized(0)); now != during {
 		w.t.Errorf("the refused installation has written\n%s\nover\n%s", now, during)
 	}

@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -117,12 +116,21 @@ func (c cell) hold(ctx context.Context, h *reach.Hands, take func() error) error
 	for {
 		err := take()
 		var locked *remote.LockedError
-		if !errors.As(err, &locked) || locked.By.Installation != c.run.Installation || locked.By.Run == c.run.ID {
+		if !errors.As(err, &locked) {
 			return err
 		}
-		over, lookErr := c.run.Over(ctx, locked.By.Run)
-		if lookErr != nil || !over {
-			return cmp.Or(lookErr, err)
+		if locked.By.Installation != c.run.Installation {
+			return trust.Errorf(trust.Conflict, "%w", locked).WithHint("when that run has ended there, keyturn run resume %s", c.run.ID)
+		}
+		if locked.By.Run == c.run.ID {
+			return err // a later claim of this very run has it
+		}
+		over, err := c.run.Over(ctx, locked.By.Run)
+		if err != nil {
+			return err
+		}
+		if !over {
+			return trust.Errorf(trust.Unavailable, "%w", locked).WithHint("keyturn run watch %s", locked.By.Run)
 		}
 		if err := h.Release(ctx, locked.By, c.spec.User, c.spec.Path); err != nil {
 			return err
