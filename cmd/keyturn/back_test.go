@@ -64,7 +64,7 @@ func TestUndoneRestoreTakesOnlyItsOwnLines(t *testing.T) {
 	if now := w.read(w.authorized(0)); now != before[0] {
 		t.Errorf("restored, web1 holds\n%s\nwant\n%s", now, before[0])
 	}
-	w.appendLine(w.authorized(0), "restrict "+gone.String()+" by hand\n")
+	w.appendLine(w.authorized(0), "restrict "+gone.String()+" by hand")
 	w.ok("run", "back", w.latest("restore"), "--wait")
 	if now := w.read(w.authorized(1)); now != before[1] {
 		t.Errorf("web2, which no run has changed, holds\n%s\nwant\n%s", now, before[1])
@@ -183,5 +183,39 @@ func TestLeaveHost(t *testing.T) {
 	w.ok("rollback", uuid, "--wait")
 	if k := w.key(gone); k.State != "active" || w.read(w.authorized(0)) != before[0] {
 		t.Errorf("the key is %s, and web1 holds\n%s\nwant\n%s", k.State, w.read(w.authorized(0)), before[0])
+	}
+}
+
+// The line of a key that was rotated or retired appears again: retire takes it away,
+// run back puts that line back, and what rollback brings back is what lay there first.
+func TestRetireAgain(t *testing.T) {
+	w := newWorld(t, 1)
+	gone, uuid, before := w.wanted()
+	w.ok("retire", uuid, "--wait")
+	bare := w.read(w.authorized(0))
+	if code, _, errs := w.try("retire", uuid, "--wait"); code != 1 || !strings.Contains(errs, "is retired, not active") {
+		t.Errorf("retiring a key that is retired and accepted nowhere: exit %d, %s", code, errs)
+	}
+	w.appendLine(w.authorized(0), "restrict "+gone.String())
+	again := w.read(w.authorized(0))
+	w.ok("scan", "--wait")
+	if out := w.ok("finding", "list"); !strings.Contains(out, "is accepted again: keyturn retire "+uuid) {
+		t.Errorf("the findings are\n%s", out)
+	}
+	w.ok("retire", uuid, "--wait")
+	if now := w.read(w.authorized(0)); now != bare {
+		t.Errorf("retired again, web1 holds\n%s\nwant\n%s", now, bare)
+	}
+	if out := w.ok("finding", "list"); strings.Contains(out, "accepted again") {
+		t.Errorf("retired again, the findings are\n%s", out)
+	}
+	w.ok("run", "back", w.latest("retire"), "--wait")
+	if k := w.key(gone); k.State != "retired" || w.read(w.authorized(0)) != again {
+		t.Errorf("the second retirement went back: the key is %s, and web1 holds\n%s\nwant\n%s", k.State, w.read(w.authorized(0)), again)
+	}
+	w.ok("retire", uuid, "--wait")
+	w.ok("rollback", uuid, "--wait")
+	if k := w.key(gone); k.State != "active" || w.read(w.authorized(0)) != before[0] {
+		t.Errorf("rolled back, the key is %s, and web1 holds\n%s\nwant\n%s", k.State, w.read(w.authorized(0)), before[0])
 	}
 }

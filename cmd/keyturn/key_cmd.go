@@ -337,8 +337,9 @@ func retireCommand() *cobra.Command {
 		Short: "Withdraw keys everywhere, without a successor",
 		Long: `Withdraw keys from every file that grants them a login, without putting others in
 their place: for keys that nobody should use any more. "keyturn rollback" brings
-their lines back. A key is not taken away from the last credential by which
-Keyturn itself opens a host.`,
+their lines back. A rotated or retired key that is accepted again is taken away
+where it is, and stays what it was. A key is not taken away from the last
+credential by which Keyturn itself opens a host.`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := newClient()

@@ -24,6 +24,9 @@ type Pair struct {
 	OldKey trust.PublicKey `json:"old_key"`
 	New    trust.KeyID     `json:"new,omitempty"`
 	NewKey trust.PublicKey `json:"new_key,omitzero"`
+	// Out: a retirement found the key out of use already, and accepted somewhere all
+	// the same. It, and its way back, move lines and leave the key's state as it is.
+	Out bool `json:"out,omitempty"`
 }
 
 // Args are what a run of this package is planned with. They do not change

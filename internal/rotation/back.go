@@ -22,6 +22,9 @@ func (ro *Rotator) started(tx *store.Tx, r job.Run) error {
 		return err
 	}
 	for _, p := range args.Pairs {
+		if p.Out {
+			continue
+		}
 		var err error
 		if p.New == "" {
 			err = inventory.TakeOut(tx, r.ID, p.Old, inventory.Retired, r.Actor.ID)

@@ -156,6 +156,9 @@ func (ro *Rotator) archive(ctx context.Context, r job.Run, _ job.Target) (job.Re
 		} else if !ok || f.untouched() != "" {
 			continue
 		}
+		if c.pair.Out {
+			continue // what was kept of it when it went is what comes back
+		}
 		a := inventory.ArchivedPlace{Place: c.spec.place(), Kind: inventory.AuthorizedFile, HostName: c.spec.Name}
 		if c.spec.Half == identityHalf {
 			a.Kind, a.Snapshot = inventory.IdentityFile, f.Snapshot
@@ -169,6 +172,9 @@ func (ro *Rotator) archive(ctx context.Context, r job.Run, _ job.Target) (job.Re
 			}
 		}
 		for _, p := range args.Pairs {
+			if p.Out {
+				continue
+			}
 			until := tx.Now().Add(args.Retention)
 			if left[p.Old] {
 				until = time.Time{}

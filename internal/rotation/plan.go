@@ -233,7 +233,8 @@ func PlanPreview(tx *store.Tx, q Request) (job.Plan, error) {
 	return plan, err
 }
 
-// PlanRetirement plans the run that withdraws keys without a successor.
+// PlanRetirement plans the run that withdraws keys without a successor: keys in use,
+// and keys out of use that are accepted somewhere all the same.
 func PlanRetirement(tx *store.Tx, q Request) (job.Plan, error) {
 	if err := q.check(); err != nil {
 		return job.Plan{}, err
@@ -241,16 +242,30 @@ func PlanRetirement(tx *store.Tx, q Request) (job.Plan, error) {
 	args := argsOf(q)
 	var refused refusals
 	for _, id := range unique(q.Keys) {
-		k, err := activeUserKey(tx, id)
+		k, err := retirable(tx, id)
 		if refused.add(id, err); trust.KindOf(err) == trust.Internal && err != nil {
 			return job.Plan{}, err
 		}
-		args.Pairs = append(args.Pairs, Pair{Old: k.ID, OldKey: k.Public})
+		args.Pairs = append(args.Pairs, Pair{Old: k.ID, OldKey: k.Public, Out: k.State != inventory.Active})
 	}
 	if err := refused.err(); err != nil {
 		return job.Plan{}, err
 	}
 	return planFor(tx, RetireProcedure, q, args, true)
+}
+
+// retirable returns a user key that is in use, or is accepted somewhere although it was
+// rotated or retired.
+func retirable(tx *store.Tx, id trust.KeyID) (inventory.Key, error) {
+	k, err := inventory.KeyByID(tx, id)
+	if err != nil || k.Kind != inventory.UserKey || k.State != inventory.Rotated && k.State != inventory.Retired {
+		return activeUserKey(tx, id)
+	}
+	accepted, err := inventory.Authorized(tx, inventory.PlaceFilter{Key: id}, nil, 1)
+	if err != nil || len(accepted) > 0 {
+		return k, err
+	}
+	return activeUserKey(tx, id)
 }
 
 func argsOf(q Request) Args {

@@ -283,6 +283,11 @@ func TestRefusals(t *testing.T) {
 			w.update(func(tx *store.Tx) error {
 				return inventory.TakeOut(tx, "00000000-0000-7000-8000-000000000001", keyID(testKey("a")), inventory.Retired, "ops")
 			})
+		}, kind: trust.Conflict, text: "is retired, not active", retire: true},
+		{name: "a key that is not active, and accepted nowhere", arrange: func(w *world) {
+			w.update(func(tx *store.Tx) error {
+				return inventory.TakeOut(tx, "00000000-0000-7000-8000-000000000001", keyID(testKey("a")), inventory.Retired, "ops")
+			})
 		}, kind: trust.Conflict, text: "is retired, not active"},
 		{name: "a security key", key: func(k *inventory.Key) { k.Public = securityKey }, arrange: func(w *world) {
 			w.scan("web1", authorizedKeys("alice", securityKey.String()+"\n"))

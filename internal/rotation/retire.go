@@ -198,6 +198,9 @@ func (ro *Rotator) startedRestore(tx *store.Tx, r job.Run) error {
 		return err
 	}
 	for _, p := range args.Pairs {
+		if p.Out {
+			continue
+		}
 		if err := inventory.BringBack(tx, r.ID, p.New); err != nil {
 			return err
 		}
