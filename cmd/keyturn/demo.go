@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -264,7 +265,7 @@ func (d *demo) rotate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := d.reach(ctx, run, "Authorize")
+	r, err := d.middle(ctx, run)
 	if err != nil {
 		return err
 	}
@@ -393,10 +394,14 @@ func (d *demo) finish(ctx context.Context, run, successor string) error {
 	return nil
 }
 
-// reach waits until a run is in a row.
-func (d *demo) reach(ctx context.Context, run, row string) (runJSON, error) {
-	r, err := d.follow(ctx, run, func(r runJSON) bool { return r.Row == row || r.ended() || r.State == "held" })
-	if err == nil && r.Row != row {
+// middle waits until a run has begun to change files. It is seen at the latest while
+// both keys are accepted.
+func (d *demo) middle(ctx context.Context, run string) (runJSON, error) {
+	before := []string{"", "Baseline", "Generate"}
+	r, err := d.follow(ctx, run, func(r runJSON) bool {
+		return !slices.Contains(before, r.Row) || r.ended() || r.State == "held"
+	})
+	if err == nil && (r.ended() || r.State == "held") {
 		err = fmt.Errorf("run %s is %s in row %s: %s", run, r.State, r.Row, r.Reason)
 	}
 	return r, err
