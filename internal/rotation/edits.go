@@ -67,7 +67,7 @@ func withdraw(data []byte, old, next trust.PublicKey, path string) ([]byte, []st
 		for _, l := range linesOf(f, old) {
 			if !slices.ContainsFunc(heirs, func(h trust.AuthorizedLine) bool { return trust.SameOptions(h, l) }) {
 				return nil, nil, trust.Errorf(trust.Conflict, "%s no longer holds the new key %s with the options of the old one %s: the old key stays", path, next.Fingerprint(), old.Fingerprint()).
-					WithHint("find out what else writes that file, then resume the run: it puts the new line back and proves it again")
+					WithHint("find out what else writes that file; put the line of the new key back and resume the run, or take the run back")
 			}
 		}
 	}
