@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -78,7 +79,7 @@ func kindOf(name string) trust.Kind {
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 64 << 20
 
-// call asks the server and reads its answer into out, unless that is nil.
+// call asks the server and reads its answer into out, a pointer, unless that is nil.
 func (c *client) call(ctx context.Context, method, path string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -109,6 +110,7 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	if out == nil {
 		return nil
 	}
+	reflect.ValueOf(out).Elem().SetZero() // what an answer leaves out is not as an earlier one had it
 	if err := json.Unmarshal(answer, out); err != nil {
 		return trust.Errorf(trust.Unavailable, "the answer of %s cannot be read: %w", c.server, err)
 	}

@@ -412,7 +412,6 @@ func (d *demo) follow(ctx context.Context, run string, until func(runJSON) bool)
 	defer cancel()
 	since := int64(0)
 	for {
-		r = runJSON{} // what is not in an answer is not so any more
 		if err := d.client.call(ctx, "GET", fmt.Sprintf("/runs/%s?wait=5s&since=%d", run, since), nil, &r); err != nil {
 			return r, err
 		}

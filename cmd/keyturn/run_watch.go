@@ -41,8 +41,7 @@ func (c *client) watchEach(cmd *cobra.Command, id string, each func(runJSON) err
 	const patience = time.Minute
 	since, lost := int64(0), time.Time{}
 	for {
-		var now runJSON // what is not in an answer is not so any more
-		err := c.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &now)
+		err := c.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &r)
 		if trust.KindOf(err) == trust.Unavailable && cmd.Context().Err() == nil {
 			if lost.IsZero() {
 				lost = time.Now()
@@ -58,7 +57,7 @@ func (c *client) watchEach(cmd *cobra.Command, id string, each func(runJSON) err
 		if err != nil {
 			return r, err
 		}
-		lost, r = time.Time{}, now
+		lost = time.Time{}
 		if r.Revision != since {
 			since = r.Revision
 			if err := each(r); err != nil {
