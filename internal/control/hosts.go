@@ -134,14 +134,8 @@ func (p *Plane) addHost(tx *store.Tx, actor identity.Actor, id trust.HostID, a A
 // request, and goes into the keyring, or one that is held there.
 func (p *Plane) credential(tx *store.Tx, a AddHost) (trust.KeyID, error) {
 	if !a.Identity.IsZero() {
-		k, err := inventory.PutKey(tx, inventory.Key{
-			Kind: inventory.UserKey, Public: a.Identity.Public(), Comment: a.Identity.Comment,
-			Custody: inventory.Held, Container: string(a.Identity.Container()),
-		})
-		if err != nil {
-			return "", err
-		}
-		return k.ID, p.keyring.Put(tx, k.ID, a.Identity)
+		k, err := p.put(tx, a.Identity)
+		return k.ID, err
 	}
 	k, err := inventory.KeyByID(tx, a.Key)
 	if err != nil {

@@ -110,18 +110,27 @@ func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyr
 func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private) (k inventory.Key, err error) {
 	id := inventory.KeyIDOf(actor.Tenant, inventory.UserKey, private.Public())
 	err = p.update(ctx, actor, needs(identity.KeysWrite), action, "key:"+string(id), func(tx *store.Tx) error {
-		k, err = inventory.PutKey(tx, inventory.Key{
-			Kind: inventory.UserKey, Public: private.Public(), Comment: private.Comment,
-			Custody: inventory.Held, Container: string(private.Container()),
-		})
-		if err != nil {
+		if k, err = p.put(tx, private); err != nil {
 			return err
 		}
 		tx.Note("fingerprint", string(k.Public.Fingerprint()))
-		if err := p.keyring.Put(tx, k.ID, private); err != nil {
-			return err
-		}
-		return discovery.Judge(tx, []trust.KeyID{k.ID})
+		return nil
 	})
 	return k, err
+}
+
+// put has the keyring hold a private key, as the commit of a verb, and judges the
+// key by that.
+func (p *Plane) put(tx *store.Tx, private keyring.Private) (inventory.Key, error) {
+	k, err := inventory.PutKey(tx, inventory.Key{
+		Kind: inventory.UserKey, Public: private.Public(), Comment: private.Comment,
+		Custody: inventory.Held, Container: string(private.Container()),
+	})
+	if err != nil {
+		return inventory.Key{}, err
+	}
+	if err := p.keyring.Put(tx, k.ID, private); err != nil {
+		return inventory.Key{}, err
+	}
+	return k, discovery.Judge(tx, []trust.KeyID{k.ID})
 }
