@@ -217,7 +217,7 @@ func f(cache map[string]int) { names := map[string]int{}; names["a"] = 2; params
 			one("docs/a.md", "see /wo"+"rk/shared"),
 			one("internal/dial/a_test.go", "package dial\nconst dir = \"/tmp/ba"+"sh_jobs.0\""),
 		},
-		keeps: one("docs/a.md", "an overlay with workdir=$h/work/a; https://example.com/work/a"),
+		keeps: one("docs/a.md", "an overlay with workdir=$h/wo"+"rk/a; https://example.com/wo"+"rk/a"),
 	},
 	{
 		name:  "links",

@@ -249,7 +249,11 @@ func (w *world) quiet() []int {
 		}
 		return marks
 	}
+	deadline := time.Now().Add(time.Minute)
 	for marks := read(); ; {
+		if time.Now().After(deadline) {
+			w.t.Fatal("the servers have had something to say for a minute")
+		}
 		time.Sleep(50 * time.Millisecond)
 		now := read()
 		if slices.Equal(now, marks) {
