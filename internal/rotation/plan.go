@@ -191,7 +191,7 @@ func custodyAllows(tx *store.Tx, k inventory.Key, share bool) error {
 		return trust.Errorf(trust.Conflict, "key %s is external: nobody said where its private half lies, so a new one could be brought to nobody", k.ID).
 			WithHint("keyturn scan finds identity files; keyturn key import FILE lets Keyturn hold the key; keyturn retire %s takes it away from every host", k.ID)
 	case !share:
-		return trust.Errorf(trust.Conflict, "the private half of key %s lies only on hosts (%s and %d more), and Keyturn does not hold it", k.ID, identities[0].HostName, len(identities)-1).
+		return trust.Errorf(trust.Conflict, "the private half of key %s lies only on hosts (identity files: %d, the first on %s), and Keyturn does not hold it", k.ID, len(identities), identities[0].HostName).
 			WithHint("keyturn rotate --share %s makes the new key in Keyturn's keyring and installs it there", k.ID)
 	}
 	return nil

@@ -296,7 +296,7 @@ func TestRefusals(t *testing.T) {
 		{name: "an external key of which nobody knows where it lies", key: func(k *inventory.Key) { k.Custody = inventory.External }, kind: trust.Conflict, text: "is external", retire: true},
 		{name: "a key that only hosts have", key: func(k *inventory.Key) { k.Custody = inventory.InPlace }, arrange: func(w *world) {
 			w.scan("web1", accepted, identityFile("bob", "a"))
-		}, kind: trust.Conflict, text: "lies only on hosts (web1", retire: true},
+		}, kind: trust.Conflict, text: "lies only on hosts (identity files: 1, the first on web1)", retire: true},
 		{
 			name: "a key that only hosts have, to be shared", key: func(k *inventory.Key) { k.Custody = inventory.InPlace },
 			arrange: func(w *world) { w.scan("web1", accepted, identityFile("bob", "a")) },
