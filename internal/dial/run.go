@@ -41,7 +41,7 @@ func (c *Conn) Run(ctx context.Context, command string, stdin []byte, limit int)
 	// a wait for a server that no longer answers.
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	s, err := c.NewSession()
+	s, err := c.session()
 	if err != nil {
 		var open *ssh.OpenChannelError
 		if errors.As(err, &open) {
@@ -68,6 +68,31 @@ func (c *Conn) Run(ctx context.Context, command string, stdin []byte, limit int)
 		return result, nil
 	}
 	return Result{}, gone(err)
+}
+
+// errBroken is what an open connection ends in.
+var errBroken = errors.New("the connection has ended")
+
+// session opens a channel. A connection that ends at that moment can leave the
+// library waiting for an answer that nobody will give: it forgets the channels that
+// it knows before it closes, and a channel may be added in between. So the end of
+// the connection ends the wait here.
+func (c *Conn) session() (*ssh.Session, error) {
+	type opened struct {
+		session *ssh.Session
+		err     error
+	}
+	answer := make(chan opened, 1)
+	go func() {
+		s, err := c.NewSession()
+		answer <- opened{s, err}
+	}()
+	select {
+	case a := <-answer:
+		return a.session, a.err
+	case <-c.broken:
+		return nil, errBroken
+	}
 }
 
 // A bounded buffer keeps limit bytes and drops the rest.
