@@ -3,7 +3,9 @@ package main
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"keyturn/internal/need"
 	"keyturn/internal/trust"
 )
 
@@ -124,6 +127,93 @@ func TestIdentityReplacedInTheSoak(t *testing.T) {
 	w.ok("run", "leave", run.Run, "web1:"+w.servers[0].User()+":"+identity)
 	w.await(run.Run, func(r runJSON) bool { return r.State == "partial" })
 	w.accepts(k.PublicKey, true)
+}
+
+// A restore puts only the old X.pub back. ssh offers the key that this names, and the
+// new private half does not sign for it: who logs in from there is locked out by now,
+// and the run says so before the old key goes.
+func TestPublicHalfRestoredInTheSoak(t *testing.T) {
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	before := w.read(identity + ".pub")
+	for _, way := range []string{"rotate", "rollback"} {
+		stale, public := w.read(identity+".pub"), w.heldBy(identity)
+		args := []string{way, k.UUID, "--soak", "2s"}
+		if way == "rotate" {
+			args = append(args, "--share")
+		}
+		var run startedJSON
+		w.json(&run, args...)
+		w.await(run.Run, soaks)
+		if !w.logsIn(identity) {
+			t.Errorf("%s: ssh does not log in with what was installed", way)
+		}
+		w.write(identity+".pub", stale)
+		if w.logsIn(identity) {
+			t.Errorf("%s: ssh logs in although X.pub is of another key: this test is about nothing", way)
+		}
+		w.held(run.Run, "Reconfirm", identity+".pub on web1 holds the old key")
+		w.accepts(public, true)
+		w.ok("run", "resume", run.Run)
+		w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+		if !w.logsIn(identity) || !strings.HasSuffix(w.read(identity+".pub"), " deploy@ci\n") {
+			t.Errorf("%s: resumed, ssh does not log in, or the comment is gone: %s", way, w.read(identity+".pub"))
+		}
+		w.accepts(w.heldBy(identity), false)
+	}
+	if w.read(identity+".pub") != before {
+		t.Error("rolled back, X.pub is not what it was before")
+	}
+}
+
+// What somebody else put beside the identity is not written over, and neither is a
+// certificate that nobody else has.
+func TestForeignFilesBesideAnIdentityStay(t *testing.T) {
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	stale, foreign := w.read(identity+".pub"), w.keyFile(filepath.Join(w.dir, "foreign"), "foreign").String()+"\n"
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--share", "--soak", "2s")
+	w.await(run.Run, soaks)
+	w.write(identity+".pub", foreign)
+	w.held(run.Run, "Reconfirm", identity+".pub on web1 holds another key")
+	w.ok("run", "resume", run.Run)
+	w.held(run.Run, "Reconfirm", identity+".pub on web1 holds another key")
+	if w.read(identity+".pub") != foreign {
+		t.Error("the public half of somebody else was written over")
+	}
+	certificate := w.certificate(w.heldBy(identity))
+	w.write(identity+"-cert.pub", certificate)
+	w.write(identity+".pub", stale)
+	for range 2 {
+		w.ok("run", "resume", run.Run)
+		w.held(run.Run, "Reconfirm", identity+".pub on web1 holds the old key")
+	}
+	w.write(identity+".pub", w.heldBy(identity)+"\n")
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	if w.read(identity+"-cert.pub") != certificate {
+		t.Error("the certificate that somebody put there is gone")
+	}
+}
+
+// logsIn reports whether ssh logs in to the first server with an identity file and
+// what lies beside it.
+func (w *world) logsIn(identity string) bool {
+	w.t.Helper()
+	s := w.servers[0]
+	known := filepath.Join(w.dir, "known_hosts")
+	w.write(known, s.KnownHosts())
+	host, port, err := net.SplitHostPort(s.Address())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out, err := exec.CommandContext(w.t.Context(), need.Program(w.t, "ssh", "openssh-client"), "-F", "none", "-n", "-i", identity, "-o", "IdentitiesOnly=yes",
+		"-o", "BatchMode=yes", "-o", "UserKnownHostsFile="+known, "-p", port, s.User()+"@"+host, "true").CombinedOutput()
+	if err != nil {
+		w.t.Logf("ssh: %v: %s", err, out)
+	}
+	return err == nil
 }
 
 // The only file that holds the private half is away when the run begins. Nothing

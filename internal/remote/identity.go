@@ -41,6 +41,18 @@ func (h *Host) IdentityFiles(ctx context.Context, user, path string) (IdentityFi
 // Absent reports whether there is no private key.
 func (f IdentityFiles) Absent() bool { return f.Private == nil }
 
+// Named returns the key that X.pub names, or the zero key. ssh(1) offers that key,
+// whatever the private half is, and finds out what to offer from the private half
+// only where X.pub names none. It takes the first line that it can read.
+func (f IdentityFiles) Named() trust.PublicKey {
+	for line := range strings.Lines(string(f.Public)) {
+		if key, _, err := trust.ParsePublicKey(line); err == nil {
+			return key
+		}
+	}
+	return trust.PublicKey{}
+}
+
 // SHA256 returns the hash of the private key file in hex, or "" if there is none.
 func (f IdentityFiles) SHA256() string {
 	if f.Private == nil {

@@ -1,8 +1,9 @@
 package rotation
 
 import (
-	"cmp"
+	"bytes"
 	"context"
+	"slices"
 
 	"keyturn/internal/audit"
 	"keyturn/internal/inventory"
@@ -140,10 +141,10 @@ func (ro *Rotator) confirmAt(ctx context.Context, c cell, f found, h *reach.Hand
 	if err != nil {
 		return err
 	}
-	key, _, err := files.Key()
-	if err != nil || key != c.pair.NewKey {
-		return trust.Errorf(trust.Conflict, "%s on %s does not hold the new key although it was installed: something else writes that file", c.spec.Path, c.spec.Name).
-			WithHint("keyturn run back %s", c.run.ID)
+	if s, err := ro.astray(ctx, c, f, files); err != nil {
+		return err
+	} else if s.holds != "" {
+		return s.conflict(c).WithHint("keyturn run back %s", c.run.ID)
 	}
 	if f.Reaches == nil {
 		return c.run.Save(proven{Level: Written})
@@ -159,8 +160,69 @@ func (ro *Rotator) confirmAt(ctx context.Context, c cell, f found, h *reach.Hand
 	return c.run.Save(proven{Level: Login})
 }
 
-// strayed is what row Reconfirm saves of an identity file for which it holds the
-// run: the hash of what the file held instead of the new key, or "-" of none.
+// A stray is what keeps whoever uses an identity place from logging in with the new
+// key that row Install put there. Nothing does where it holds nothing.
+type stray struct {
+	path, holds string
+	// sealed: all that would be written over can be brought back.
+	sealed bool
+}
+
+// conflict holds a run for a stray.
+func (s stray) conflict(c cell) *trust.Error {
+	return trust.Errorf(trust.Conflict, "%s on %s holds %s, not the new key that was installed there: something else writes that file; the old key was not withdrawn", s.path, c.spec.Name, s.holds)
+}
+
+// astray finds what has become of the files that row Install put at c's place. X.pub
+// counts as X does: ssh(1) offers the key that it names, and X does not sign for
+// another one.
+func (ro *Rotator) astray(ctx context.Context, c cell, f found, now remote.IdentityFiles) (stray, error) {
+	key, info, err := now.Key()
+	named := now.Named()
+	s := stray{path: c.spec.Path, holds: "another key"}
+	switch {
+	case now.Absent():
+		s.holds = "nothing"
+	case err != nil:
+		s.holds = "no key that can be read"
+	case key == c.pair.OldKey:
+		s.holds = "the old key"
+	case key != c.pair.NewKey:
+	case named.IsZero() || named == c.pair.NewKey:
+		return stray{}, nil
+	default:
+		s.path += ".pub"
+		if named == c.pair.OldKey {
+			s.holds = "the old key"
+		}
+	}
+	ours := []trust.PublicKey{c.pair.OldKey, c.pair.NewKey}
+	s.sealed = now.Absent() || err == nil && !info.Encrypted && slices.Contains(ours, key)
+	s.sealed = s.sealed && (now.Public == nil || slices.Contains(ours, named))
+	err = ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
+		known := now.Certificate == nil
+		for _, name := range []string{f.Snapshot, c.spec.Snapshot} {
+			if name == "" {
+				continue
+			}
+			before, err := ro.snapshot(tx, name)
+			if err != nil {
+				return err
+			}
+			if held, _, err := before.Key(); err == nil && held == c.pair.NewKey && before.Equal(now) {
+				s = stray{} // X.pub did not fit before, either, and came back as it was
+				return nil
+			}
+			known = known || bytes.Equal(now.Certificate, before.Certificate)
+		}
+		s.sealed = s.sealed && known
+		return nil
+	})
+	return s, err
+}
+
+// strayed is what row Reconfirm saves of an identity place for which it holds the
+// run: the hash of what lay there.
 type strayed struct {
 	SHA string `json:"sha256"`
 }
@@ -184,41 +246,30 @@ func (ro *Rotator) reconfirm(ctx context.Context, r job.Run, t job.Target) (job.
 	if err != nil {
 		return nil, err
 	}
-	key, _, keyErr := now.Key()
 	if f.untouched() != "" {
-		if keyErr != nil || key != c.pair.OldKey {
+		if key, _, err := now.Key(); err != nil || key != c.pair.OldKey {
 			return nil, nil
 		}
 		return nil, trust.Errorf(trust.Conflict, "%s on %s holds the old key by now, and did not when the run began; the old key was not withdrawn", c.spec.Path, c.spec.Name).
 			WithHint("keyturn run leave %s %s keeps the old key accepted; keyturn run back %s, then rotate again, brings the new key there, too", c.run.ID, c.spec.name(), c.run.ID)
 	}
-	if keyErr == nil && key == c.pair.NewKey {
-		return nil, nil
+	s, err := ro.astray(ctx, c, f, now)
+	if err != nil || s.holds == "" {
+		return nil, err
 	}
-	here := strayed{SHA: cmp.Or(now.SHA256(), "-")}
-	ours := now.Absent() || keyErr == nil && key == c.pair.OldKey // nothing that is not sealed
+	here := strayed{SHA: sum(now.Marshal())}
 	var seen strayed
 	if _, err := r.ResultOf(ctx, "Reconfirm", t, &seen); err != nil {
 		return nil, err
 	}
-	if ours && seen == here {
+	if s.sealed && seen == here {
 		return ro.installOver(ctx, c, f, h, now)
 	}
 	if err := r.Save(here); err != nil {
 		return nil, err
 	}
-	holds := "another key"
-	switch {
-	case now.Absent():
-		holds = "nothing"
-	case keyErr != nil:
-		holds = "no key that can be read"
-	case key == c.pair.OldKey:
-		holds = "the old key"
+	if !s.sealed {
+		return nil, s.conflict(c).WithHint("put the new key there, then keyturn run resume %s; keyturn run leave %s %s keeps the old key accepted; keyturn run back %s gives up", c.run.ID, c.run.ID, c.spec.name(), c.run.ID)
 	}
-	held := trust.Errorf(trust.Conflict, "%s on %s holds %s, not the new key that was installed there: something else writes that file; the old key was not withdrawn", c.spec.Path, c.spec.Name, holds)
-	if !ours {
-		return nil, held.WithHint("put the new key there, then keyturn run resume %s; keyturn run leave %s %s keeps the old key accepted; keyturn run back %s gives up", c.run.ID, c.run.ID, c.spec.name(), c.run.ID)
-	}
-	return nil, held.WithHint("find what else writes that file; keyturn run resume %s installs the new key again, keyturn run back %s gives up", c.run.ID, c.run.ID)
+	return nil, s.conflict(c).WithHint("find what else writes that file; keyturn run resume %s installs the new key again, keyturn run back %s gives up", c.run.ID, c.run.ID)
 }
