@@ -175,7 +175,7 @@ func Authorized(tx *store.Tx, f PlaceFilter, after *AuthorizedPlace, limit int) 
 		q.and("(p.host_id, p.login_user, p.path, p.key_id, p.ordinal) > (?, ?, ?, ?, ?)",
 			after.Host, after.User, after.Path, after.KeyID, after.Ordinal)
 	}
-	q.add(" ORDER BY p.host_id, p.login_user, p.path, p.key_id, p.ordinal LIMIT ?", limit)
+	q.add(sqlAuthorizedOrder, limit)
 	return authorizedRows(tx, q)
 }
 
@@ -193,11 +193,11 @@ func Identities(tx *store.Tx, f PlaceFilter, after *IdentityPlace, limit int) ([
 	if after != nil {
 		q.and("(p.host_id, p.login_user, p.path) > (?, ?, ?)", after.Host, after.User, after.Path)
 	}
-	q.add(" ORDER BY p.host_id, p.login_user, p.path LIMIT ?", limit)
+	q.add(sqlIdentitiesOrder, limit)
 	return identityRows(tx, q)
 }
 
-// KeysAt returns the keys that have a half on a host.
+// KeysAt returns the keys that have a half on a host, sorted.
 func KeysAt(tx *store.Tx, host trust.HostID) ([]trust.KeyID, error) {
 	var keys []trust.KeyID
 	err := each(tx, sqlKeysAt, []any{tx.Tenant(), host}, func(rows *sql.Rows) error {
@@ -206,7 +206,7 @@ func KeysAt(tx *store.Tx, host trust.HostID) ([]trust.KeyID, error) {
 		keys = append(keys, id)
 		return err
 	})
-	return keys, err
+	return compactSorted(keys), err
 }
 
 // authorizedRows runs a query on sqlAuthorized's columns.

@@ -34,7 +34,7 @@ const (
 	sqlUpdateHost = `UPDATE hosts SET name = $4, address = $5, login_user = $6, become = $7, mode = $8, state = $9, reason = $10,
 		revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $3`
 	sqlTouchHost      = `UPDATE hosts SET revision = revision + 1 WHERE tenant = $1 AND id = $2`
-	sqlTaken          = `SELECT name, address FROM hosts WHERE tenant = $1 AND id <> $2 AND (name = $3 OR address = $4) ORDER BY name LIMIT 1`
+	sqlTaken          = `SELECT name, address FROM hosts WHERE tenant = $1 AND id <> $2 AND (name = $3 OR address = $4) ORDER BY name <> $3 LIMIT 1`
 	sqlSummarizeHosts = `SELECT mode, state, outcome, count(*) FROM hosts WHERE tenant = $1 GROUP BY mode, state, outcome`
 	sqlHostMissed     = `UPDATE hosts SET outcome = $3, why = $4, tried_at = $5 WHERE tenant = $1 AND id = $2`
 	sqlHostScanned    = `UPDATE hosts SET outcome = $3, why = $4, facts = $5, machine = $6, notes = $7, tried_at = $8, scanned_at = $8
@@ -163,6 +163,8 @@ const (
 	sqlIdentities = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.seen_at, ` + sqlAsOf + `
 		FROM identity_places p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
 		JOIN place_files f ON f.tenant = p.tenant AND f.host_id = p.host_id AND f.login_user = p.login_user AND f.path = p.path AND f.kind = 'identity'`
+	sqlAuthorizedOrder = ` ORDER BY p.host_id, p.login_user, p.path, p.key_id, p.ordinal LIMIT ?`
+	sqlIdentitiesOrder = ` ORDER BY p.host_id, p.login_user, p.path LIMIT ?`
 	// For listings of keys, without what these do not show.
 	sqlCountPlaces     = `SELECT key_id, count(*) FROM wanted CROSS JOIN authorized_places p`
 	sqlAuthorizedBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.options, p.comment, p.authority,
@@ -170,9 +172,9 @@ const (
 	sqlIdentitiesBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.seen_at, 0
 		FROM wanted CROSS JOIN identity_places p CROSS JOIN hosts h`
 	sqlTheirHost = `h.tenant = $1 AND h.id = p.host_id`
-	sqlKeysAt    = `SELECT DISTINCT key_id FROM (
-		SELECT key_id FROM authorized_places WHERE tenant = $1 AND host_id = $2 UNION
-		SELECT key_id FROM identity_places WHERE tenant = $1 AND host_id = $2) AS places WHERE key_id <> '' ORDER BY key_id`
+	sqlKeysAt    = `SELECT key_id FROM authorized_places WHERE tenant = $1 AND host_id = $2
+		UNION ALL SELECT p.key_id FROM place_files f CROSS JOIN identity_places p WHERE f.tenant = $1 AND f.host_id = $2 AND f.kind = 'identity'
+		AND p.tenant = f.tenant AND p.host_id = f.host_id AND p.login_user = f.login_user AND p.path = f.path AND p.key_id <> ''`
 )
 
 // Findings.

@@ -52,7 +52,7 @@ CREATE TABLE identity_places (
     seen_at    BIGINT  NOT NULL,
     PRIMARY KEY (tenant, host_id, login_user, path)
 );
-CREATE INDEX identity_places_key ON identity_places (tenant, key_id);
+CREATE INDEX identity_places_key ON identity_places (tenant, key_id, host_id, login_user, path);
 
 -- What lay where when a key was taken out of use. The bytes are sealed in the
 -- keyring under the name in snapshot. Host names are those of that day.
