@@ -169,20 +169,13 @@ func (w *world) enrolFleet(c *client, hosts []*sim.Host) {
 	}
 }
 
-// awaitRun polls a run until it is done.
+// awaitRun waits until a run is done.
 func (c *client) awaitRun(ctx context.Context, id string) error {
-	for {
-		r, err := c.run(ctx, id)
-		switch {
-		case err != nil || r.State == "done":
-			return err
-		case r.ended() || r.State == "held":
-			return fmt.Errorf("run %s is %s: %s", id, r.State, r.Reason)
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
+	r, err := c.watchEach(ctx, id, func(runJSON) error { return nil })
+	if err == nil && r.State != "done" {
+		err = fmt.Errorf("run %s is %s: %s", id, r.State, r.Reason)
 	}
+	return err
 }
 
 // peakMegabytes returns the most memory that a process has had.

@@ -193,7 +193,7 @@ Keyturn change it.`,
 // that a person has to do.
 func (c *client) watchEnrolment(cmd *cobra.Command, id string) error {
 	said := false
-	_, err := c.watchEach(cmd, id, func(r runJSON) error {
+	_, err := c.watchEach(cmd.Context(), id, func(r runJSON) error {
 		if r.State != "waiting" || said {
 			return nil
 		}

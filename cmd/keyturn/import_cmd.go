@@ -400,7 +400,7 @@ func (c *client) hasImported(ctx context.Context, h *importedHost) bool {
 
 // awaitImported waits until a host is enrolled, or is not going to be.
 func (c *client) awaitImported(cmd *cobra.Command, h *importedHost) {
-	_, err := c.watchEach(cmd, h.Run, func(runJSON) error { return nil })
+	_, err := c.watchEach(cmd.Context(), h.Run, func(runJSON) error { return nil })
 	var now hostJSON
 	if err == nil {
 		err = c.call(cmd.Context(), http.MethodGet, "/hosts/"+url.PathEscape(h.ID), nil, &now)

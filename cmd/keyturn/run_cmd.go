@@ -246,7 +246,7 @@ func runWatchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := c.watchEach(cmd, args[0], func(r runJSON) error {
+			r, err := c.watchEach(cmd.Context(), args[0], func(r runJSON) error {
 				if asJSON(cmd) {
 					return printJSON(cmd.OutOrStdout(), r)
 				}

@@ -18,7 +18,7 @@ import (
 func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
 	tty := terminal(cmd)
 	said := false
-	r, err := c.watchEach(cmd, id, func(r runJSON) error {
+	r, err := c.watchEach(cmd.Context(), id, func(r runJSON) error {
 		if tty == nil {
 			return nil
 		}
@@ -37,19 +37,19 @@ func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
 
 // watchEach calls each with a run whenever it changed, until it ends or is held.
 // A server that is started again meanwhile is waited for: the run goes on.
-func (c *client) watchEach(cmd *cobra.Command, id string, each func(runJSON) error) (r runJSON, err error) {
+func (c *client) watchEach(ctx context.Context, id string, each func(runJSON) error) (r runJSON, err error) {
 	const patience = time.Minute
 	since, lost := int64(0), time.Time{}
 	for {
-		err := c.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &r)
-		if trust.KindOf(err) == trust.Unavailable && cmd.Context().Err() == nil {
+		err := c.call(ctx, http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &r)
+		if trust.KindOf(err) == trust.Unavailable && ctx.Err() == nil {
 			if lost.IsZero() {
 				lost = time.Now()
 			}
 			if time.Since(lost) > patience {
 				return r, err
 			}
-			if err := pause(cmd.Context(), 200*time.Millisecond); err != nil {
+			if err := pause(ctx, 200*time.Millisecond); err != nil {
 				return r, err
 			}
 			continue

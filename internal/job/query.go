@@ -106,19 +106,22 @@ func (e *Engine) Show(tx *store.Tx, id trust.RunID) (Detail, error) {
 		return Detail{}, err
 	}
 	d := Detail{Summary: r.summary(), Args: r.args}
+	if d.Left, err = countLeft(tx, id); err != nil {
+		return Detail{}, err
+	}
+	c := counter{r, tx, d.Left > 0}
 	for i := range r.table.Rows {
-		count, err := r.count(tx, i)
+		count, err := c.count(i)
 		if err != nil {
 			return Detail{}, err
 		}
 		d.Rows = append(d.Rows, count)
 	}
-	if d.Left, err = countLeft(tx, id); err != nil {
-		return Detail{}, err
-	}
 	run := e.view(r)
-	if d.Without, err = selectLeft(tx, run, MaxTroubled); err != nil {
-		return Detail{}, err
+	if d.Left > 0 {
+		if d.Without, err = selectLeft(tx, run, MaxTroubled); err != nil {
+			return Detail{}, err
+		}
 	}
 	if r.at == top || !r.state.Open() {
 		return d, nil
@@ -130,8 +133,7 @@ func (e *Engine) Show(tx *store.Tx, id trust.RunID) (Detail, error) {
 // Revision returns the revision of a run, and whether it is open: what a watcher
 // asks again and again, and is told without a count.
 func (e *Engine) Revision(tx *store.Tx, id trust.RunID) (revision int64, open bool, err error) {
-	r, err := selectRun(tx, id)
-	return r.revision, r.state.Open(), err
+	return revisionOf(tx, id)
 }
 
 // Get returns a run as its procedure's own functions see it, to read its
@@ -178,79 +180,98 @@ func (r record) summary() Summary {
 	return s
 }
 
+// A counter counts how far the rows of a run are.
+type counter struct {
+	record
+	tx *store.Tx
+	// left: some target of the run was left. Of most runs none was, and then nobody
+	// looks for them in each row.
+	left bool
+}
+
 // count says how far a row is.
-func (r record) count(tx *store.Tx, i int) (RowCount, error) {
-	row := r.table.Rows[i]
-	c := RowCount{Step: row.Name, On: row.On, Group: row.Group, Targets: r.table.Lists[row.On]}
-	for _, name := range r.skipped {
-		c.Skipped = c.Skipped || name == row.Name
+func (c counter) count(i int) (n RowCount, err error) {
+	row := c.table.Rows[i]
+	n = RowCount{Step: row.Name, On: row.On, Group: row.Group, Targets: c.table.Lists[row.On]}
+	for _, name := range c.skipped {
+		n.Skipped = n.Skipped || name == row.Name
 	}
-	if r.direction == Backward {
-		return r.countBack(tx, i, c)
+	if c.direction == Backward {
+		return c.countBack(i, n)
 	}
-	if c.Skipped {
-		return c, nil
+	if n.Skipped {
+		return n, nil
 	}
 	// What lies before the present stage is done but for what was left, what
 	// lies behind it has not begun, and what is in it has to be counted.
-	at := r.at
-	if r.state == Done || r.state == Partial && r.backBy == "" {
+	at := c.at
+	if c.state == Done || c.state == Partial && c.backBy == "" {
 		at = bottom
 	}
-	passed := r.table.passed(at, i)
-	missed, err := countMissed(tx, r, Forward, i, passed)
-	if err != nil {
-		return c, err
+	passed := c.table.passed(at, i)
+	if n.Left, err = c.missed(i, passed); err != nil {
+		return n, err
 	}
-	c.Done, c.Left = passed-missed, missed
+	n.Done = passed - n.Left
 	if i != at.row {
-		return c, nil
+		return n, nil
 	}
-	lo, hi := r.table.span(at)
-	if c.Left, err = countMissed(tx, r, Forward, i, hi); err != nil {
-		return c, err
+	lo, hi := c.table.span(at)
+	if n.Left, err = c.missed(i, hi); err != nil {
+		return n, err
 	}
-	err = r.tally(tx, &c, i, lo, hi)
-	return c, err
+	err = c.tally(&n, i, lo, hi)
+	return n, err
+}
+
+// missed counts the targets of a row, below number hi, that were left before they
+// were done in it.
+func (c counter) missed(i, hi int) (int, error) {
+	if !c.left {
+		return 0, nil
+	}
+	return countMissed(c.tx, c.record, c.direction, i, hi)
 }
 
 // tally adds the targets of a row from number lo up to, not including, hi. What
 // is done is what has a cell and is nothing else, so that no cell is looked at
 // but those few.
-func (r record) tally(tx *store.Tx, c *RowCount, i, lo, hi int) error {
-	cells, err := countCells(tx, r, i, r.direction, lo, hi)
+func (c counter) tally(n *RowCount, i, lo, hi int) error {
+	cells, err := countCells(c.tx, c.record, i, c.direction, lo, hi)
 	if err != nil {
 		return err
 	}
-	left, err := countLeftCells(tx, r, i, r.direction, lo, hi)
-	if err != nil {
+	left := 0
+	if c.left {
+		if left, err = countLeftCells(c.tx, c.record, i, c.direction, lo, hi); err != nil {
+			return err
+		}
+	}
+	if n.Waiting, n.Failed, err = countDue(c.tx, c.record, i, c.direction, lo, hi); err != nil {
 		return err
 	}
-	if c.Waiting, c.Failed, err = countDue(tx, r, i, r.direction, lo, hi); err != nil {
-		return err
-	}
-	if i == r.at.row {
-		c.InFlight = r.flying
+	if i == c.at.row {
+		n.InFlight = c.flying
 	}
 	// Where the run has just turned back, what is in flight is still of the way
 	// forward, and has no cell on the way back.
-	c.Done += max(cells-left-c.Waiting-c.Failed-c.InFlight, 0)
+	n.Done += max(cells-left-n.Waiting-n.Failed-n.InFlight, 0)
 	return nil
 }
 
-func (r record) countBack(tx *store.Tx, i int, c RowCount) (RowCount, error) {
-	all := c.Targets
-	c.Targets, c.Skipped = 0, c.Skipped || !r.table.Rows[i].Undo
-	if c.Skipped {
-		return c, nil
+func (c counter) countBack(i int, n RowCount) (RowCount, error) {
+	all := n.Targets
+	n.Targets, n.Skipped = 0, n.Skipped || !c.table.Rows[i].Undo
+	if n.Skipped {
+		return n, nil
 	}
 	var err error
-	if c.Targets, err = countCells(tx, r, i, Forward, 0, all); err != nil {
-		return c, err
+	if n.Targets, err = countCells(c.tx, c.record, i, Forward, 0, all); err != nil {
+		return n, err
 	}
-	if c.Left, err = countMissed(tx, r, Backward, i, all); err != nil {
-		return c, err
+	if n.Left, err = c.missed(i, all); err != nil {
+		return n, err
 	}
-	err = r.tally(tx, &c, i, 0, all)
-	return c, err
+	err = c.tally(&n, i, 0, all)
+	return n, err
 }

@@ -91,10 +91,24 @@ func (r *record) scan(scan func(...any) error) error {
 func selectRun(tx *store.Tx, id trust.RunID) (record, error) {
 	var r record
 	err := r.scan(tx.QueryRow(`SELECT `+runColumns+` FROM job_runs WHERE tenant = $1 AND id = $2`, tx.Tenant(), id).Scan)
+	return r, unknown(id, err)
+}
+
+// unknown says of a run of which there is no row that it is not there, and
+// leaves other errors be.
+func unknown(id trust.RunID, err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
-		return r, trust.Errorf(trust.NotFound, "there is no run %q", id).WithHint("keyturn run list")
+		return trust.Errorf(trust.NotFound, "there is no run %q", id).WithHint("keyturn run list")
 	}
-	return r, err
+	return err
+}
+
+// revisionOf returns the revision of a run and whether it is open, or a NotFound
+// error.
+func revisionOf(tx *store.Tx, id trust.RunID) (revision int64, open bool, err error) {
+	var state State
+	err = tx.QueryRow(`SELECT revision, state FROM job_runs WHERE tenant = $1 AND id = $2`, tx.Tenant(), id).Scan(&revision, &state)
+	return revision, state.Open(), unknown(id, err)
 }
 
 // selectRuns returns up to limit runs that match, those with the greatest ids
