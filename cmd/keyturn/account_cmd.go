@@ -34,11 +34,11 @@ type settingJSON struct {
 	ChangedAt *time.Time `json:"changed_at,omitempty"`
 }
 
-func accountCommand() *cobra.Command {
+func accountCommand(env environ) *cobra.Command {
 	return parent("account", "Show the account", &cobra.Command{
 		Use: "show", Short: "Show the account's id and name", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -51,7 +51,7 @@ func accountCommand() *cobra.Command {
 	})
 }
 
-func tokenCommand() *cobra.Command {
+func tokenCommand(env environ) *cobra.Command {
 	var permissions []string
 	var expires string
 	create := &cobra.Command{
@@ -65,7 +65,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 			if len(permissions) == 0 {
 				return &usageError{cmd.CommandPath(), fmt.Errorf("no --permission is given")}
 			}
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -88,7 +88,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 	listing := &cobra.Command{
 		Use: "list", Short: "List API tokens, without their texts", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -110,7 +110,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 	revoke := &cobra.Command{
 		Use: "revoke ID", Short: "End an API token, and those that it made, at once", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -129,11 +129,11 @@ with a list of those that there are; "All" is everything that you may do.`,
 	return parent("token", "Make and revoke API tokens", create, listing, revoke)
 }
 
-func settingsCommand() *cobra.Command {
+func settingsCommand(env environ) *cobra.Command {
 	listing := &cobra.Command{
 		Use: "list", Short: "List settings, with their defaults and meanings", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -156,7 +156,7 @@ func settingsCommand() *cobra.Command {
 	set := &cobra.Command{
 		Use: "set KEY VALUE", Short: "Change a setting, for what starts from now on", Example: "  keyturn settings set rotation.soak 24h", Args: exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}

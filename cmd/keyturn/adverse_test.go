@@ -131,8 +131,6 @@ func twoInstallations(w *world, uuid string) {
 	w.held(first.Run, "Prove", "web2")
 	during := w.read(w.authorized(0))
 
-	server, token := os.Getenv("KEYTURN_SERVER"), os.Getenv("KEYTURN_TOKEN")
-	w.t.Setenv("KEYTURN_TOKEN", "")
 	second.start()
 	s := w.servers[0]
 	second.ok("host", "add", s.Name(), "--address", s.Address(), "--login", s.User(), "--identity", w.ops, "--host-key", s.HostKey().String(), "--enforce")
@@ -147,9 +145,6 @@ func twoInstallations(w *world, uuid string) {
 		w.t.Errorf("the refused installation has written\n%s\nover\n%s", now, during)
 	}
 
-	mine, mineToken := os.Getenv("KEYTURN_SERVER"), os.Getenv("KEYTURN_TOKEN")
-	w.t.Setenv("KEYTURN_SERVER", server)
-	w.t.Setenv("KEYTURN_TOKEN", token)
 	w.ok("run", "back", first.Run)
 	w.await(first.Run, func(r runJSON) bool { return r.State == "back" })
 	if err := w.servers[1].Honest(w.t.Context()); err != nil {
@@ -159,8 +154,6 @@ func twoInstallations(w *world, uuid string) {
 		w.t.Errorf("the first installation went back to\n%s\nwant\n%s", now, before)
 	}
 
-	w.t.Setenv("KEYTURN_SERVER", mine)
-	w.t.Setenv("KEYTURN_TOKEN", mineToken)
 	second.ok("run", "resume", later.Run)
 	second.await(later.Run, func(r runJSON) bool { return r.State == "done" })
 	if now := w.read(w.authorized(0)); !strings.HasPrefix(now, without) || strings.Contains(now, other.String()) || strings.Count(now, " ssh-ed25519 ")+strings.Count(now, "\nssh-ed25519 ") < 2 {
@@ -171,8 +164,6 @@ func twoInstallations(w *world, uuid string) {
 		w.t.Errorf("the second installation went back to\n%s\nwant\n%s", now, before)
 	}
 	second.stop()
-	w.t.Setenv("KEYTURN_SERVER", server)
-	w.t.Setenv("KEYTURN_TOKEN", token)
 	w.rename(w.authorized(0), []byte(without))
 }
 

@@ -180,12 +180,12 @@ func (w *world) withToken() *client {
 	w.t.Helper()
 	var token tokenJSON
 	w.json(&token, "token", "create", "bench", "--permission", "All")
-	c, err := newClient()
+	c, err := newClient(w.environ)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	c.token = token.Token
-	w.t.Setenv("KEYTURN_TOKEN", token.Token)
+	w.env["KEYTURN_TOKEN"] = token.Token
 	return c
 }
 

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"reflect"
 	"strings"
 	"time"
@@ -30,11 +29,11 @@ type client struct {
 	http   *http.Client
 }
 
-// newClient reads the environment.
-func newClient() (*client, error) {
+// newClient makes the client that the environment tells of.
+func newClient(env environ) (*client, error) {
 	c := &client{
-		server: strings.TrimSuffix(os.Getenv("KEYTURN_SERVER"), "/"),
-		token:  os.Getenv("KEYTURN_TOKEN"), user: os.Getenv("KEYTURN_USER"), pass: os.Getenv("KEYTURN_PASSWORD"),
+		server: strings.TrimSuffix(env("KEYTURN_SERVER"), "/"),
+		token:  env("KEYTURN_TOKEN"), user: env("KEYTURN_USER"), pass: env("KEYTURN_PASSWORD"),
 		http: newHTTP(),
 	}
 	if c.server == "" {

@@ -13,27 +13,35 @@ import (
 // Completion of names that only the server knows. It is quiet, and brief, when
 // the server does not answer.
 
-func completeHosts(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return complete(cmd, "/hosts", "hosts", nil, func(h hostJSON) string { return h.Name + "\t" + h.Address })
-}
-
-func completeDiscoveries(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return complete(cmd, "/discoveries", "discoveries", nil, func(d discoveryJSON) string { return d.Name + "\t" + d.when() })
-}
-
-func completeKeys(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return complete(cmd, "/keys", "keys", url.Values{"kind": {"user"}}, func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
-}
-
-func completeRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+func completeHosts(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, "/hosts", "hosts", nil, func(h hostJSON) string { return h.Name + "\t" + h.Address })
 	}
-	return complete(cmd, "/runs", "runs", nil, func(r runJSON) string { return r.Run + "\t" + r.Procedure + " " + r.State })
 }
 
-func complete[T any](cmd *cobra.Command, path, name string, query url.Values, word func(T) string) ([]string, cobra.ShellCompDirective) {
-	c, err := newClient()
+func completeDiscoveries(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, "/discoveries", "discoveries", nil, func(d discoveryJSON) string { return d.Name + "\t" + d.when() })
+	}
+}
+
+func completeKeys(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, "/keys", "keys", url.Values{"kind": {"user"}}, func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
+	}
+}
+
+func completeRuns(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(env, cmd, "/runs", "runs", nil, func(r runJSON) string { return r.Run + "\t" + r.Procedure + " " + r.State })
+	}
+}
+
+func complete[T any](env environ, cmd *cobra.Command, path, name string, query url.Values, word func(T) string) ([]string, cobra.ShellCompDirective) {
+	c, err := newClient(env)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

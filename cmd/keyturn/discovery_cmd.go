@@ -44,12 +44,12 @@ func (d discoveryJSON) scope() string {
 	return strings.Join(d.Hosts, ", ")
 }
 
-func discoveryCommand() *cobra.Command {
+func discoveryCommand(env environ) *cobra.Command {
 	return parent("discovery", "Scans that have a name, and are repeated by the clock",
-		discoveryCreateCommand(), discoveryListCommand(), discoveryShowCommand(), discoveryRemoveCommand())
+		discoveryCreateCommand(env), discoveryListCommand(env), discoveryShowCommand(env), discoveryRemoveCommand(env))
 }
 
-func discoveryCreateCommand() *cobra.Command {
+func discoveryCreateCommand(env environ) *cobra.Command {
 	var every, daily string
 	var wait bool
 	cmd := &cobra.Command{
@@ -62,9 +62,9 @@ While a scan of a discovery has not ended, the next one is not started. The
 setting scan.interval scans all hosts as well, under no name.`,
 		Example: `  keyturn discovery create nightly --daily 02:30
   keyturn discovery create dmz web1 web2 --every 1h --wait`,
-		Args: atLeast(1), ValidArgsFunction: completeHosts,
+		Args: atLeast(1), ValidArgsFunction: completeHosts(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -103,11 +103,11 @@ setting scan.interval scans all hosts as well, under no name.`,
 	return cmd
 }
 
-func discoveryListCommand() *cobra.Command {
+func discoveryListCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List discoveries, and how their newest scans stand", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -128,11 +128,11 @@ func discoveryListCommand() *cobra.Command {
 	}
 }
 
-func discoveryShowCommand() *cobra.Command {
+func discoveryShowCommand(env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME", Short: "Show a discovery", Args: exactly(1), ValidArgsFunction: completeDiscoveries,
+		Use: "show NAME", Short: "Show a discovery", Args: exactly(1), ValidArgsFunction: completeDiscoveries(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -148,11 +148,11 @@ func discoveryShowCommand() *cobra.Command {
 	}
 }
 
-func discoveryRemoveCommand() *cobra.Command {
+func discoveryRemoveCommand(env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove NAME", Short: "Forget a discovery; what it found stays", Args: exactly(1), ValidArgsFunction: completeDiscoveries,
+		Use: "remove NAME", Short: "Forget a discovery; what it found stays", Args: exactly(1), ValidArgsFunction: completeDiscoveries(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}

@@ -141,9 +141,7 @@ func (w *world) serve() int {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Setenv("KEYTURN_SERVER", address)
-	w.t.Setenv("KEYTURN_USER", "admin")
-	w.t.Setenv("KEYTURN_PASSWORD", testPassword)
+	w.env = map[string]string{"KEYTURN_SERVER": address, "KEYTURN_USER": "admin", "KEYTURN_PASSWORD": testPassword}
 	return cmd.Process.Pid
 }
 

@@ -64,16 +64,16 @@ type findingJSON struct {
 	Since *time.Time `json:"since"`
 }
 
-func hostCommand() *cobra.Command {
+func hostCommand(env environ) *cobra.Command {
 	return parent("host", "Add hosts, and say what may be done to them",
-		hostAddCommand(), hostImportCommand(), hostListCommand(), hostShowCommand(),
-		hostChangeCommand("enforce", "Let Keyturn change a host", "/enforce", "%s may be changed now\n"),
-		hostChangeCommand("inventory", "Have Keyturn only watch a host", "/inventory", "%s is only watched now\n"),
-		hostConfirmCommand(), hostKnownCommand(), hostRemoveCommand(),
+		hostAddCommand(env), hostImportCommand(env), hostListCommand(env), hostShowCommand(env),
+		hostChangeCommand("enforce", "Let Keyturn change a host", "/enforce", "%s may be changed now\n", env),
+		hostChangeCommand("inventory", "Have Keyturn only watch a host", "/inventory", "%s is only watched now\n", env),
+		hostConfirmCommand(env), hostKnownCommand(env), hostRemoveCommand(env),
 	)
 }
 
-func hostAddCommand() *cobra.Command {
+func hostAddCommand(env environ) *cobra.Command {
 	in := map[string]any{}
 	var address, login, identity, key, become, hostKey string
 	var acceptNew, enforce, wait, passphrase, password bool
@@ -102,7 +102,7 @@ Keyturn change it.`,
   keyturn host add nas --address nas:22 --login admin --password-stdin --host-key "ssh-ed25519 AAAA..." < password-file`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ Keyturn change it.`,
 				return &usageError{cmd.CommandPath(), errors.New("standard input can be one of a private key, its passphrase, and a password")}
 			}
 			if identity != "" {
-				if in["private_key"], err = readSecretFile(identity); err != nil {
+				if in["private_key"], err = readSecretFile(cmd, identity); err != nil {
 					return err
 				}
 			}
@@ -204,11 +204,11 @@ func (c *client) watchEnrolment(cmd *cobra.Command, id string) error {
 	return err
 }
 
-func hostListCommand() *cobra.Command {
+func hostListCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List hosts", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -227,11 +227,11 @@ func hostListCommand() *cobra.Command {
 	}
 }
 
-func hostShowCommand() *cobra.Command {
+func hostShowCommand(env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME", Short: "Show a host: its keys, credentials, and what the last scan could not see", Args: exactly(1), ValidArgsFunction: completeHosts,
+		Use: "show NAME", Short: "Show a host: its keys, credentials, and what the last scan could not see", Args: exactly(1), ValidArgsFunction: completeHosts(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -270,11 +270,11 @@ func noteText(user, path, text string) string {
 	return strings.TrimSpace(user + " " + path + " " + text)
 }
 
-func hostChangeCommand(use, short, path, done string) *cobra.Command {
+func hostChangeCommand(use, short, path, done string, env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: use + " NAME ...", Short: short, Args: atLeast(1), ValidArgsFunction: completeHosts,
+		Use: use + " NAME ...", Short: short, Args: atLeast(1), ValidArgsFunction: completeHosts(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -302,12 +302,12 @@ func hostChangeCommand(use, short, path, done string) *cobra.Command {
 	}
 }
 
-func hostConfirmCommand() *cobra.Command {
+func hostConfirmCommand(env environ) *cobra.Command {
 	var hostKey string
 	cmd := &cobra.Command{
-		Use: "confirm NAME", Short: "Vouch for the host keys that were accepted on first use, or pin another", Args: exactly(1), ValidArgsFunction: completeHosts,
+		Use: "confirm NAME", Short: "Vouch for the host keys that were accepted on first use, or pin another", Args: exactly(1), ValidArgsFunction: completeHosts(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -344,16 +344,16 @@ type knownHostJSON struct {
 	Host        string `json:"host,omitempty"`
 }
 
-func hostKnownCommand() *cobra.Command {
+func hostKnownCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "known-hosts NAME", Short: "List by which keys the accounts of a host know other hosts",
 		Long: `List the lines of the known_hosts files on a host, as its newest scan read them:
 those of each account that the login may read, and those of the whole host. The
 column HOST names the host of the inventory that a line is about. One that knows
 it by another key than the pinned one is a finding, "mistrusted".`,
-		Args: exactly(1), ValidArgsFunction: completeHosts,
+		Args: exactly(1), ValidArgsFunction: completeHosts(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -372,11 +372,11 @@ it by another key than the pinned one is a finding, "mistrusted".`,
 	}
 }
 
-func hostRemoveCommand() *cobra.Command {
+func hostRemoveCommand(env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove NAME", Short: "Forget a host; nothing on it changes", Args: exactly(1), ValidArgsFunction: completeHosts,
+		Use: "remove NAME", Short: "Forget a host; nothing on it changes", Args: exactly(1), ValidArgsFunction: completeHosts(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -392,7 +392,7 @@ func hostRemoveCommand() *cobra.Command {
 	}
 }
 
-func scanCommand() *cobra.Command {
+func scanCommand(env environ) *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "scan [HOST ...]",
@@ -401,9 +401,9 @@ func scanCommand() *cobra.Command {
 the login may read, every key in them, and identity files. A scan changes
 nothing. Hosts that do not answer are told in "keyturn host list", and are no
 failure of the others.`,
-		ValidArgsFunction: completeHosts,
+		ValidArgsFunction: completeHosts(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -418,11 +418,11 @@ failure of the others.`,
 	return cmd
 }
 
-func findingCommand() *cobra.Command {
+func findingCommand(env environ) *cobra.Command {
 	return parent("finding", "What is wrong with keys and hosts", &cobra.Command{
 		Use: "list", Short: "List findings: unknown, orphaned, shared, weak, stale and unrestricted keys, hosts to confirm, and hosts that others know by another key", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -446,9 +446,9 @@ func findingCommand() *cobra.Command {
 }
 
 // readSecretFile reads a private key file. "-" is standard input.
-func readSecretFile(path string) (string, error) {
+func readSecretFile(cmd *cobra.Command, path string) (string, error) {
 	const most = 64 << 10
-	in := os.Stdin
+	in := cmd.InOrStdin()
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {

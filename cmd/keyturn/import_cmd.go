@@ -52,7 +52,7 @@ type importReport struct {
 	Refused []importedHost `json:"refused"`
 }
 
-func hostImportCommand() *cobra.Command {
+func hostImportCommand(env environ) *cobra.Command {
 	var login, identity, key, become, knownHosts string
 	var acceptNew, enforce, dry, wait, passphrase bool
 	cmd := &cobra.Command{
@@ -73,7 +73,7 @@ can be imported again.`,
   printf 'name\nweb1\nweb2\n' | keyturn host import - --login root --identity ops --accept-new`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -87,7 +87,7 @@ can be imported again.`,
 				return &usageError{cmd.CommandPath(), errors.New("standard input can be one of the hosts, a private key, and its passphrase")}
 			}
 			if identity != "" {
-				if common["private_key"], err = readSecretFile(identity); err != nil {
+				if common["private_key"], err = readSecretFile(cmd, identity); err != nil {
 					return err
 				}
 			}

@@ -48,18 +48,18 @@ type placeJSON struct {
 
 func (p placeJSON) String() string { return p.Host + ":" + p.User + ":" + p.Path }
 
-func keyCommand() *cobra.Command {
-	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(), keyShowCommand(), keyGenerateCommand(), keyImportCommand())
+func keyCommand(env environ) *cobra.Command {
+	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env))
 }
 
-func keyListCommand() *cobra.Command {
+func keyListCommand(env environ) *cobra.Command {
 	var states, kinds []string
 	var search string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List keys, and where their halves lie", Args: noArgs,
 		Example: "  keyturn key list --state rotated\n  keyturn key list --search alice --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -92,11 +92,11 @@ func keyListCommand() *cobra.Command {
 	return cmd
 }
 
-func keyShowCommand() *cobra.Command {
+func keyShowCommand(env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: "show UUID", Short: "Show a key: its places, what it replaced, what is wrong with it", Args: exactly(1), ValidArgsFunction: completeKeys,
+		Use: "show UUID", Short: "Show a key: its places, what it replaced, what is wrong with it", Args: exactly(1), ValidArgsFunction: completeKeys(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -139,13 +139,13 @@ func printKey(w io.Writer, k keyJSON) error {
 	return fields(w, pairs...)
 }
 
-func keyGenerateCommand() *cobra.Command {
+func keyGenerateCommand(env environ) *cobra.Command {
 	var kind, comment string
 	var bits int
 	cmd := &cobra.Command{
 		Use: "generate", Short: "Make a key pair that Keyturn holds, and print its public half", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return addKey(cmd, map[string]any{"type": kind, "bits": bits, "comment": comment})
+			return addKey(env, cmd, map[string]any{"type": kind, "bits": bits, "comment": comment})
 		},
 	}
 	cmd.Flags().StringVar(&kind, "type", "ed25519", "ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521 or rsa")
@@ -154,13 +154,13 @@ func keyGenerateCommand() *cobra.Command {
 	return cmd
 }
 
-func keyImportCommand() *cobra.Command {
+func keyImportCommand(env environ) *cobra.Command {
 	var comment string
 	var passphrase bool
 	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Have Keyturn hold a private key: OpenSSH, PKCS#1, SEC 1 or PKCS#8", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := readSecretFile(args[0])
+			text, err := readSecretFile(cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -173,7 +173,7 @@ func keyImportCommand() *cobra.Command {
 					return err
 				}
 			}
-			return addKey(cmd, in)
+			return addKey(env, cmd, in)
 		},
 	}
 	cmd.Flags().StringVar(&comment, "comment", "", "what to call it, instead of what the file says")
@@ -181,8 +181,8 @@ func keyImportCommand() *cobra.Command {
 	return cmd
 }
 
-func addKey(cmd *cobra.Command, in map[string]any) error {
-	c, err := newClient()
+func addKey(env environ, cmd *cobra.Command, in map[string]any) error {
+	c, err := newClient(env)
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func addKey(cmd *cobra.Command, in map[string]any) error {
 	})
 }
 
-func rotateCommand() *cobra.Command {
+func rotateCommand(env environ) *cobra.Command {
 	var wait, dry, share, compromised, yes bool
 	var soak string
 	var canary int
@@ -220,9 +220,9 @@ Keyturn does not know is locked out by it. It says so and asks first.`,
 		Example: `  keyturn rotate 7f1c... --dry-run
   keyturn rotate 7f1c... --wait
   keyturn rotate 7f1c... --soak 24h --canary 3`,
-		Args: atLeast(1), ValidArgsFunction: completeKeys,
+		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -285,7 +285,7 @@ func (c *client) confirmCompromised(cmd *cobra.Command, ids []string) error {
 	return nil
 }
 
-func rollbackCommand() *cobra.Command {
+func rollbackCommand(env environ) *cobra.Command {
 	var wait, force, current bool
 	var soak string
 	cmd := &cobra.Command{
@@ -299,9 +299,9 @@ taken back from where it is.
 A way back that installs old private keys soaks as long as the way there did,
 for whoever has read the new one; --soak says otherwise.`,
 		Example: "  keyturn key list --state rotated\n  keyturn rollback 7f1c... --wait\n  keyturn rollback 7f1c... --soak 0s --wait",
-		Args:    atLeast(1), ValidArgsFunction: completeKeys,
+		Args:    atLeast(1), ValidArgsFunction: completeKeys(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -330,7 +330,7 @@ for whoever has read the new one; --soak says otherwise.`,
 	return cmd
 }
 
-func retireCommand() *cobra.Command {
+func retireCommand(env environ) *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "retire UUID ...",
@@ -340,9 +340,9 @@ their place: for keys that nobody should use any more. "keyturn rollback" brings
 their lines back. A rotated or retired key that is accepted again is taken away
 where it is, and stays what it was. A key is not taken away from the last
 credential by which Keyturn itself opens a host.`,
-		Args: atLeast(1), ValidArgsFunction: completeKeys,
+		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}

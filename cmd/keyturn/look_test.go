@@ -49,7 +49,7 @@ func TestLook(t *testing.T) {
 	}, "\n"), 0o600)
 
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"look", dir, "--json"}, nil, &out, &errs); code != 0 {
+	if code := run(t.Context(), nil, []string{"look", dir, "--json"}, nil, &out, &errs); code != 0 {
 		t.Fatalf("exit %d: %s", code, errs.String())
 	}
 	var got lookReport
@@ -88,7 +88,7 @@ func TestLook(t *testing.T) {
 	for p, n := range found {
 		t.Errorf("%v was found %d times, and is nothing", p, n)
 	}
-	if code := run(t.Context(), []string{"look", filepath.Join(dir, "not there")}, nil, &out, &errs); code != 1 {
+	if code := run(t.Context(), nil, []string{"look", filepath.Join(dir, "not there")}, nil, &out, &errs); code != 1 {
 		t.Errorf("a path that is not there: exit %d, want 1", code)
 	}
 }

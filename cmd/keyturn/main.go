@@ -24,15 +24,20 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := run(ctx, os.Getenv, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
+// An environ returns the value of an environment variable, as os.Getenv does.
+// Commands take theirs from run and ask the process for none, so that many can be
+// run in one process, each for another user.
+type environ func(name string) string
+
 // run runs one command and returns its exit code: 0 for success only, 2 for a
 // command line that cannot be understood, 1 for everything else.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := rootCommand()
+func run(ctx context.Context, env environ, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := rootCommand(env)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -68,7 +73,7 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-func rootCommand() *cobra.Command {
+func rootCommand(env environ) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "keyturn",
 		Short: "Own an organisation's SSH trust: find every key, rotate without a lockout, take it back",
@@ -95,10 +100,10 @@ KEYTURN_USER and KEYTURN_PASSWORD, the credential.`,
 	root.PersistentFlags().Bool("json", false, "print one JSON value, with stable names, instead of text")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd.CommandPath(), err} })
 	root.AddCommand(
-		serveCommand(), demoCommand(), lookCommand(), versionCommand(),
-		accountCommand(), tokenCommand(), settingsCommand(),
-		hostCommand(), scanCommand(), discoveryCommand(), findingCommand(),
-		keyCommand(), rotateCommand(), rollbackCommand(), retireCommand(), runCommand(),
+		serveCommand(env), demoCommand(), lookCommand(), versionCommand(),
+		accountCommand(env), tokenCommand(env), settingsCommand(env),
+		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env),
+		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env),
 	)
 	root.InitDefaultCompletionCmd()
 	return root

@@ -99,18 +99,18 @@ type placeReportJSON struct {
 	} `json:"preview,omitempty"`
 }
 
-func runCommand() *cobra.Command {
+func runCommand(env environ) *cobra.Command {
 	return parent("run", "Follow what is being done on hosts, and steer it",
-		runListCommand(), runShowCommand(), runWatchCommand(),
-		runPauseCommand(), runAskCommand("resume", "Have a paused or held run go on"), runBackCommand(), runLeaveCommand())
+		runListCommand(env), runShowCommand(env), runWatchCommand(env),
+		runPauseCommand(env), runAskCommand("resume", "Have a paused or held run go on", env), runBackCommand(env), runLeaveCommand(env))
 }
 
-func runListCommand() *cobra.Command {
+func runListCommand(env environ) *cobra.Command {
 	var open bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List runs, newest first", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -135,11 +135,11 @@ func runListCommand() *cobra.Command {
 	return cmd
 }
 
-func runShowCommand() *cobra.Command {
+func runShowCommand(env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: "show RUN", Short: "Show a run: its rows, what holds it, what it found at each place", Args: exactly(1), ValidArgsFunction: completeRuns,
+		Use: "show RUN", Short: "Show a run: its rows, what holds it, what it found at each place", Args: exactly(1), ValidArgsFunction: completeRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -238,11 +238,11 @@ func printPlaces(w io.Writer, places []placeReportJSON) error {
 	return table(w, "PLACE HALF OLD-KEY-BEFORE NEW-KEY OLD-KEY-AFTER NOTE", rows)
 }
 
-func runWatchCommand() *cobra.Command {
+func runWatchCommand(env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: "watch RUN", Short: "Follow a run until it ends or is held; --json prints a line for each change", Args: exactly(1), ValidArgsFunction: completeRuns,
+		Use: "watch RUN", Short: "Follow a run until it ends or is held; --json prints a line for each change", Args: exactly(1), ValidArgsFunction: completeRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -261,15 +261,15 @@ func runWatchCommand() *cobra.Command {
 	}
 }
 
-func runPauseCommand() *cobra.Command {
+func runPauseCommand(env environ) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed", ValidArgsFunction: completeRuns,
+		Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed", ValidArgsFunction: completeRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) == 1) || len(args) > 1 {
 				return &usageError{cmd.CommandPath(), errors.New("name one run, or give --all")}
 			}
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -292,11 +292,11 @@ func runPauseCommand() *cobra.Command {
 	return cmd
 }
 
-func runAskCommand(verb, short string) *cobra.Command {
+func runAskCommand(verb, short string, env environ) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " RUN", Short: short, Args: exactly(1), ValidArgsFunction: completeRuns,
+		Use: verb + " RUN", Short: short, Args: exactly(1), ValidArgsFunction: completeRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -316,7 +316,7 @@ func (c *client) ask(cmd *cobra.Command, id, verb string) error {
 	})
 }
 
-func runBackCommand() *cobra.Command {
+func runBackCommand(env environ) *cobra.Command {
 	var wait bool
 	var soak string
 	cmd := &cobra.Command{
@@ -326,9 +326,9 @@ func runBackCommand() *cobra.Command {
 there on the way back is a run of its own: it proves the old key before it
 touches the new one, and soaks as long as the way there did; --soak says
 otherwise.`,
-		Args: exactly(1), ValidArgsFunction: completeRuns,
+		Args: exactly(1), ValidArgsFunction: completeRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}
@@ -348,7 +348,7 @@ otherwise.`,
 	return cmd
 }
 
-func runLeaveCommand() *cobra.Command {
+func runLeaveCommand(env environ) *cobra.Command {
 	var unreachable bool
 	cmd := &cobra.Command{
 		Use:   "leave RUN HOST | RUN PLACE | RUN --unreachable",
@@ -357,12 +357,12 @@ func runLeaveCommand() *cobra.Command {
 every place on a host. Without an identity place, nobody may take the old key away
 any more: the run only adds. Without a place that accepts the key, before anything
 is installed, the run goes back. It ends as "partial".`,
-		ValidArgsFunction: completeRuns,
+		ValidArgsFunction: completeRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if unreachable && len(args) != 1 || !unreachable && len(args) != 2 {
 				return &usageError{cmd.CommandPath(), errors.New("name a run and a host or place, or a run and --unreachable")}
 			}
-			c, err := newClient()
+			c, err := newClient(env)
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/term"
 )
 
-func serveCommand() *cobra.Command {
+func serveCommand(env environ) *cobra.Command {
 	c := config{}
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -32,7 +32,7 @@ up, apart from the data.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			c.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			c.password = os.Getenv("KEYTURN_ADMIN_PASSWORD")
+			c.password = env("KEYTURN_ADMIN_PASSWORD")
 			n, err := openNode(ctx, c)
 			if err != nil {
 				return err

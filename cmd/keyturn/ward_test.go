@@ -95,7 +95,7 @@ func labWard(t *testing.T, alter func([]job.Procedure)) *ward {
 // simWard makes a ward of n simulated hosts.
 func simWard(t *testing.T, n int, alter func([]job.Procedure)) *ward {
 	t.Helper()
-	w := &ward{world: &world{t: t, dir: memoryDir(t), workers: 8, parallel: true}}
+	w := &ward{world: &world{t: t, dir: memoryDir(t), workers: 8}}
 	fleet, err := sim.Listen(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -34,13 +34,11 @@ type world struct {
 	servers []*lab.Server
 	stop    func()
 	client  *client
-	token   string // an API token that may do everything
-	// parallel: other worlds live at the same time, so that the environment is not
-	// this one's, and it is spoken to through api alone.
-	parallel bool
-	ops      string        // private key file of Keyturn's own login
-	workers  int           // of the node
-	tune     func(*config) // changes what the node is started with; may be nil
+	token   string            // an API token that may do everything
+	env     map[string]string // the environment of commands
+	ops     string            // private key file of Keyturn's own login
+	workers int               // of the node
+	tune    func(*config)     // changes what the node is started with; may be nil
 }
 
 const testPassword = "correct horse battery staple"
@@ -135,14 +133,11 @@ func (w *world) start() {
 		w.api(&token, http.MethodPost, "/tokens", map[string]any{"name": "test", "permissions": []string{"All"}})
 		w.token, w.client.token = token.Token, token.Token
 	}
-	if w.parallel {
-		return
-	}
-	w.t.Setenv("KEYTURN_SERVER", w.client.server)
-	w.t.Setenv("KEYTURN_USER", "admin")
-	w.t.Setenv("KEYTURN_PASSWORD", testPassword)
-	w.t.Setenv("KEYTURN_TOKEN", w.token)
+	w.env = map[string]string{"KEYTURN_SERVER": w.client.server, "KEYTURN_TOKEN": w.token}
 }
+
+// environ is the environment that the world's commands run in.
+func (w *world) environ(name string) string { return w.env[name] }
 
 // api calls an endpoint, which must succeed.
 func (w *world) api(out any, method, path string, in any) {
@@ -161,7 +156,7 @@ func (w *world) try(args ...string) (code int, stdout, stderr string) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
 	begun := time.Now()
-	code = run(ctx, args, strings.NewReader(""), &out, &errs)
+	code = run(ctx, w.environ, args, strings.NewReader(""), &out, &errs)
 	w.t.Logf("%6.2fs keyturn %s", time.Since(begun).Seconds(), strings.Join(args, " "))
 	return code, out.String(), errs.String()
 }
