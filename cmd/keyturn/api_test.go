@@ -92,6 +92,7 @@ func (w *world) ask(token, method, path, body string) (status int, p problem, ra
 
 // Every bad request gets a documented error, and starts and changes nothing.
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 0)
 	var before []runJSON
 	w.json(&before, "run", "list")
@@ -192,6 +193,7 @@ func TestBadRequests(t *testing.T) {
 // Every verb is refused without a credential, with a wrong one, and with one
 // that may do everything but that.
 func TestPermissions(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 0)
 	all := []string{
 		"Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
@@ -237,6 +239,7 @@ func TestPermissions(t *testing.T) {
 
 // A password comes from standard input, which has one use.
 func TestPasswordOfStandardInput(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 0)
 	for says, args := range map[string][]string{
 		"holds no password":            {"--password-stdin"},

@@ -67,6 +67,7 @@ func (a avx) with(name, value string) avx {
 // The documented exchanges of AppViewX's wire, byte for byte, over a rotation
 // and a rollback on real servers.
 func TestAppViewX(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
 	for _, s := range w.servers {

@@ -47,6 +47,7 @@ func (w *world) latest(procedure string) string {
 // no other line of the key: neither where the retirement was left out, nor one
 // that somebody has added since.
 func TestUndoneRestoreTakesOnlyItsOwnLines(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	gone, uuid, before := w.wanted()
 	w.servers[1].Stop()
@@ -78,6 +79,7 @@ func TestUndoneRestoreTakesOnlyItsOwnLines(t *testing.T) {
 // A key whose restoration was taken back is retired, and can be restored again,
 // as often as anybody likes.
 func TestRestoreAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	gone, uuid, before := w.wanted()
 	w.ok("retire", uuid, "--wait")
@@ -106,6 +108,7 @@ func TestRestoreAgain(t *testing.T) {
 // A rotation that was taken back, and whose way back was taken back, can be taken
 // back again.
 func TestRollBackAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
 	k := w.heldKey(deploy, w.dir+"/deploy", "no-pty")
@@ -131,6 +134,7 @@ func TestRollBackAgain(t *testing.T) {
 // A retirement that was held halfway is held again, and can go on, once the run
 // that had restored everything is itself taken back.
 func TestHeldRetirementGoesOnAfterItsRestoreWentBack(t *testing.T) {
+	t.Parallel()
 	granted := filepath.Join(t.TempDir(), "granted")
 	if err := os.WriteFile(granted, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -164,6 +168,7 @@ func TestHeldRetirementGoesOnAfterItsRestoreWentBack(t *testing.T) {
 // A host is left by its name, with every place on it; where nothing else was to be
 // done, nothing is to be put back either.
 func TestLeaveHost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	gone, uuid, before := w.wanted()
 	w.servers[0].Stop()
@@ -189,6 +194,7 @@ func TestLeaveHost(t *testing.T) {
 // The line of a key that was rotated or retired appears again: retire takes it away,
 // run back puts that line back, and what rollback brings back is what lay there first.
 func TestRetireAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	gone, uuid, before := w.wanted()
 	w.ok("retire", uuid, "--wait")

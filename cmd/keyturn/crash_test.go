@@ -486,19 +486,26 @@ var waysBack = map[string]string{
 // its instants. TestCrashEverywhere takes them all.
 func TestCrash(t *testing.T) {
 	need.Long(t)
+	t.Parallel()
 	if !need.Full() {
 		crashForwardThenBack(labWard(t, nil), 50)
 		return
 	}
-	t.Run("forward", func(t *testing.T) { crashForward(labWard(t, nil), 50) })
-	t.Run("forward then back", func(t *testing.T) { crashForwardThenBack(labWard(t, nil), 50) })
+	ways := map[string]func(w *ward){
+		"forward":           func(w *ward) { crashForward(w, 50) },
+		"forward then back": func(w *ward) { crashForwardThenBack(w, 50) },
+	}
 	for name, until := range waysBack {
+		share := 50
+		if name == "undo" {
+			share = 18 // it has a third of the instants
+		}
+		ways[name] = func(w *ward) { crashOnTheWayBack(w, until, share) }
+	}
+	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
-			share := 50
-			if name == "undo" {
-				share = 18 // it has a third of the instants
-			}
-			crashOnTheWayBack(labWard(t, nil), until, share)
+			t.Parallel()
+			way(labWard(t, nil))
 		})
 	}
 }
@@ -507,6 +514,7 @@ func TestCrash(t *testing.T) {
 // a rotation goes on, and nobody is ever locked out.
 func TestCrashEverywhere(t *testing.T) {
 	need.Long(t)
+	t.Parallel()
 	hosts, share := 2, 8
 	if os.Getenv("KEYTURN_SOAK") != "" {
 		hosts = 6

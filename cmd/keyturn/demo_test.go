@@ -32,6 +32,7 @@ func buildBinary(t *testing.T) string {
 // server of its own is killed. It leaves nothing behind.
 func TestDemo(t *testing.T) {
 	need.Long(t)
+	t.Parallel()
 	need.Program(t, "sshd", "openssh-server")
 	binary := buildBinary(t)
 	temp := t.TempDir()

@@ -8,6 +8,7 @@ import (
 
 // Scans of some hosts, or all, have a name, a first run at once, and a next time.
 func TestDiscovery(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	stranger := w.keyFile(w.dir+"/stranger", "stranger@elsewhere")
 	if err := w.servers[0].Authorize(stranger, ""); err != nil {

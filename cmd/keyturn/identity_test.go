@@ -79,6 +79,7 @@ func soaks(r runJSON) bool { return r.Row == "Soak" && r.Until != nil }
 // there and on the way back. Whoever reads that file goes on logging in: the key
 // that it holds is not withdrawn.
 func TestIdentityRestoredInTheSoak(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	k, identity := w.inPlace()
 	for _, way := range []string{"rotate", "rollback"} {
@@ -110,6 +111,7 @@ func TestIdentityRestoredInTheSoak(t *testing.T) {
 // What somebody else put there is not written over: a person has to say what
 // becomes of it. Leaving the place keeps the old key accepted.
 func TestIdentityReplacedInTheSoak(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	k, identity := w.inPlace()
 	var run startedJSON
@@ -133,6 +135,7 @@ func TestIdentityReplacedInTheSoak(t *testing.T) {
 // new private half does not sign for it: who logs in from there is locked out by now,
 // and the run says so before the old key goes.
 func TestPublicHalfRestoredInTheSoak(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	k, identity := w.inPlace()
 	before := w.read(identity + ".pub")
@@ -169,6 +172,7 @@ func TestPublicHalfRestoredInTheSoak(t *testing.T) {
 // What somebody else put beside the identity is not written over, and neither is a
 // certificate that nobody else has.
 func TestForeignFilesBesideAnIdentityStay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	k, identity := w.inPlace()
 	stale, foreign := w.read(identity+".pub"), w.keyFile(filepath.Join(w.dir, "foreign"), "foreign").String()+"\n"
@@ -219,6 +223,7 @@ func (w *world) logsIn(identity string) bool {
 // The only file that holds the private half is away when the run begins. Nothing
 // is changed before it can be read, for nobody could bring the old key back.
 func TestIdentityAwayAtTheStart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	k, identity := w.inPlace()
 	before := w.read(identity)
@@ -241,6 +246,7 @@ func TestIdentityAwayAtTheStart(t *testing.T) {
 // Of two files that held the private half one is gone. The other one is enough to
 // go back, whichever of them was looked at first.
 func TestOneIdentityOfTwoIsAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	k, identity := w.inPlace()
 	second := filepath.Join(w.servers[1].Home(), ".ssh", "id_ed25519")
@@ -260,6 +266,7 @@ func TestOneIdentityOfTwoIsAway(t *testing.T) {
 // the run says that it was away. If it comes back with the old key before that is
 // withdrawn, it is found.
 func TestIdentityAwayOfAHeldKey(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	k, identity := w.inPlace()
 	w.ok("key", "import", identity)
@@ -284,6 +291,7 @@ func TestIdentityAwayOfAHeldKey(t *testing.T) {
 // before, and the run does after. The old key, which can be brought back from then
 // on, is shown as held.
 func TestCertificateGoesWithTheKey(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	k, identity := w.inPlace()
 	certificate := identity + "-cert.pub"

@@ -43,6 +43,7 @@ func (w *world) hostCount() int {
 
 // Hosts of a file are taken in, all or none, and once.
 func TestImportHosts(t *testing.T) {
+	t.Parallel()
 	w := newServers(t, 3)
 	ops := w.opsKey()
 	w.start()
@@ -116,6 +117,7 @@ func TestImportHosts(t *testing.T) {
 
 // What is wrong with a file is told by its line, and nothing is added.
 func TestImportBadFiles(t *testing.T) {
+	t.Parallel()
 	w := newServers(t, 0)
 	w.opsKey()
 	w.start()

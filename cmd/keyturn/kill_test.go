@@ -21,7 +21,8 @@ import (
 
 // The proof that a crash harms nobody: the real binary, killed at random
 // instants of rotations over six real servers, while a client logs in all the
-// time and everything that lies in the files is looked at all the time.
+// time and everything that lies in the files is looked at all the time. It measures
+// how long a rotation takes, to kill in the middle: no other test runs meanwhile.
 func TestKill(t *testing.T) {
 	need.Long(t)
 	kills := 6
@@ -167,8 +168,8 @@ func (f *fleet) serve(n int) {
 	for i := range n {
 		o := lab.Options{Name: fmt.Sprintf("web%d", i+1), PenaltiesOff: true}
 		if i%2 == 1 && other != "" {
-			o.Sshd = other
-			o.Config = []string{fmt.Sprintf("SetEnv \"HOME=%s\" \"LD_LIBRARY_PATH=%s\"", filepath.Join(dir, o.Name, "home"), libraries)}
+			o.Sshd, o.Env = other, []string{libraries}
+			o.Config = []string{fmt.Sprintf("SetEnv \"HOME=%s\" %q", filepath.Join(dir, o.Name, "home"), libraries)}
 		}
 		options = append(options, o)
 	}
@@ -180,8 +181,8 @@ func (f *fleet) serve(n int) {
 	}
 }
 
-// otherRelease returns the sshd of Debian 11 (OpenSSH 8.4), and where the one
-// library lies that it has and this machine has not; or nothing.
+// otherRelease returns the sshd of Debian 11 (OpenSSH 8.4), and the variable that
+// says where the one library lies that it has and this machine has not; or nothing.
 func (f *fleet) otherRelease() (sshd, libraries string) {
 	cache := os.Getenv("KEYTURN_LAB_CACHE")
 	if cache == "" {
@@ -198,13 +199,13 @@ func (f *fleet) otherRelease() (sshd, libraries string) {
 	root := filepath.Join(filepath.Dir(found[0]), "..", "..")
 	library, err := filepath.Glob(filepath.Join(root, "usr", "lib", "*", "libcrypto.so.1.1"))
 	f.must(err)
-	libraries = filepath.Join(f.dir, "lib")
-	f.must(os.Mkdir(libraries, 0o755))
+	dir := filepath.Join(f.dir, "lib")
+	f.must(os.Mkdir(dir, 0o755))
 	for _, path := range library {
-		f.must(os.Symlink(path, filepath.Join(libraries, filepath.Base(path))))
+		f.must(os.Symlink(path, filepath.Join(dir, filepath.Base(path))))
 	}
-	f.t.Setenv("LD_LIBRARY_PATH", libraries)
-	version, err := lab.VersionOf(f.t.Context(), found[0])
+	libraries = "LD_LIBRARY_PATH=" + dir
+	version, err := lab.VersionOf(f.t.Context(), found[0], libraries)
 	if err != nil {
 		f.t.Logf("all hosts run one release of OpenSSH: the other does not run here: %v", err)
 		return "", ""

@@ -48,6 +48,7 @@ func (w *world) keygen(kind, bits string) (path string, public trust.PublicKey) 
 // Where from= does not admit Keyturn, a login from Keyturn proves nothing: what is
 // proven is that sshd would take the new key from there, and the report says so.
 func TestSourceRestriction(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
 	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), `from="192.0.2.7"`, `from="127.0.0.0/8"`)
@@ -73,6 +74,7 @@ func TestSourceRestriction(t *testing.T) {
 // one.
 func TestKeyTypesAreKept(t *testing.T) {
 	need.Long(t)
+	t.Parallel()
 	w := newWorld(t, 1)
 	for _, c := range []struct{ kind, bits, becomes string }{
 		{"rsa", "2048", "ssh-rsa (3072 bits)"},
@@ -93,6 +95,7 @@ func TestKeyTypesAreKept(t *testing.T) {
 // A key that a host no longer takes, for its type or its options, loses nothing
 // there: the place is not touched, and the report says why.
 func TestUntouchedWhereTheOldKeyFails(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, lab.Options{}, lab.Options{Config: []string{"PubkeyAcceptedAlgorithms ssh-ed25519"}}, lab.Options{})
 	path, public := w.keygen("ecdsa", "256")
 	k := w.heldKey(public, path, "", "", "no-such-option")
@@ -124,6 +127,7 @@ func TestUntouchedWhereTheOldKeyFails(t *testing.T) {
 // Beside the file there is another source of keys, which goes on granting the old
 // one: the run does not call that done.
 func TestAuthorizedKeysCommandGoesOnGranting(t *testing.T) {
+	t.Parallel()
 	granted := filepath.Join(t.TempDir(), "granted")
 	if err := os.WriteFile(granted, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -148,6 +152,7 @@ func TestAuthorizedKeysCommandGoesOnGranting(t *testing.T) {
 // A key that may be in wrong hands does not come back by a rollback, unless
 // that is said.
 func TestCompromisedKeyStaysAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
 	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), "no-pty")

@@ -14,6 +14,7 @@ import (
 
 // Look says each thing that is wrong, by file and line, and changes nothing.
 func TestLook(t *testing.T) {
+	t.Parallel()
 	keygen := need.Program(t, "ssh-keygen", "openssh-client")
 	dir := filepath.Join(t.TempDir(), "root", ".ssh")
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -36,6 +36,7 @@ func (w *world) scrape(method, token string) (status int, text string) {
 // Prometheus sees runs, places, hosts, commits and handshakes, with a token that
 // may see just that, and nobody's name.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	var reads, other tokenJSON
 	w.json(&reads, "token", "create", "prometheus", "--permission", "Metrics Read")

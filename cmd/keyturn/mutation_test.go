@@ -115,6 +115,7 @@ func trials() []trial {
 // invariant, which the tests of crashes check, would be broken, or the run held.
 func TestWrongTablesLockOut(t *testing.T) {
 	need.Long(t)
+	t.Parallel()
 	for _, c := range trials() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

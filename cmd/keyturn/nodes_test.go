@@ -16,6 +16,7 @@ import (
 // on with.
 func TestTwoNodes(t *testing.T) {
 	need.Long(t)
+	t.Parallel()
 	f := newFleet(t, 2, rand.New(rand.NewPCG(1, 2)), storetest.Postgres(t))
 	second := *f
 	second.data, second.daemon = filepath.Join(f.dir, "second"), nil

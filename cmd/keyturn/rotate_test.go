@@ -16,6 +16,7 @@ func hasFinding(k keyJSON, kind string) bool {
 // The main job, on real servers: a key that several accounts accept, with
 // options, is rotated, and rolled back byte for byte.
 func TestRotateAndRollBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
 	_, stranger := w.dir, w.keyFile(w.dir+"/stranger", "stranger@elsewhere")
@@ -109,6 +110,7 @@ func (w *world) nothingLeft(i int) {
 // Keyturn's own login is a key like others: it is rotated over connections that
 // the other one opened, and hosts stay open throughout.
 func TestRotateOwnLogin(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	w.ok("scan", "--wait")
 	var hosts []hostJSON
@@ -141,6 +143,7 @@ func TestRotateOwnLogin(t *testing.T) {
 // A key without a successor goes from every file, and comes back to where it
 // stood. A host's last credential does not go.
 func TestRetireAndRestore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	gone := w.keyFile(w.dir+"/gone", "gone@laptop")
 	other := w.keyFile(w.dir+"/other", "stays")
@@ -193,6 +196,7 @@ func TestRetireAndRestore(t *testing.T) {
 // A host that does not answer is waited for, and can be left; a run that is
 // taken back before it installed anything leaves every byte as it was.
 func TestWaitLeaveAndGoBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
 	for _, s := range w.servers {
@@ -246,6 +250,7 @@ func TestWaitLeaveAndGoBack(t *testing.T) {
 // The way back of a run that has installed soaks as long as the way there did,
 // or as long as whoever asks for it says.
 func TestSoakOfTheWayBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
 	if err := w.servers[0].Authorize(deploy, ""); err != nil {
@@ -283,6 +288,7 @@ func TestSoakOfTheWayBack(t *testing.T) {
 // did not answer when the soak ended: that an attempt failed for that told nobody
 // anything, and neither did whoever said "try now".
 func TestAskedAlthoughTheHostWasDown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
 	k := w.heldKey(deploy, w.dir+"/deploy", "no-pty")
@@ -317,6 +323,7 @@ func TestAskedAlthoughTheHostWasDown(t *testing.T) {
 // earlier one still wants: the host was down when that came by. The later one waits,
 // for the earlier one by name, and both end.
 func TestLaterRunsWaitForEarlierOnes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	first, second := w.keyFile(w.dir+"/first", "first@ci"), w.keyFile(w.dir+"/second", "second@ci")
 	w.ok("key", "import", w.dir+"/second")

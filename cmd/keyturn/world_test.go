@@ -8,12 +8,15 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +27,19 @@ import (
 	"keyturn/internal/need"
 	"keyturn/internal/trust"
 )
+
+// TestMain runs twice as many tests at once as there are processors, unless
+// -parallel says how many: they wait for hosts, soaks and disks more than half of
+// their time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
+	m.Run()
+}
 
 // A world is a node, and real sshd servers that it has taken in. Commands are
 // run as a user would, against the node's API.

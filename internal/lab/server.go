@@ -33,6 +33,9 @@ type Options struct {
 	Addr string
 	// Sshd is the path of the server's binary; the default is [Find]'s.
 	Sshd string
+	// Env is variables, each as "NAME=value", that the server has besides the
+	// test's: LD_LIBRARY_PATH, where the binary is of another system.
+	Env []string
 	// Config is lines of sshd_config that take precedence over the server's
 	// own. A Match block, if any, must be the last of them.
 	Config []string
@@ -54,7 +57,8 @@ type Options struct {
 type Server struct {
 	name         string
 	sshd         string
-	dir          string // everything of this server lies below it
+	env          []string // of sshd, besides this process's
+	dir          string   // everything of this server lies below it
 	home         string
 	listenAt     *net.TCPAddr // as asked for: port 0 is any
 	address      string
@@ -152,7 +156,7 @@ func newServer(ctx context.Context, dir string, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		name: o.Name, listenAt: tcp, sshd: o.Sshd, dir: dir, home: filepath.Join(dir, "home"), strictModes: o.StrictModes,
+		name: o.Name, listenAt: tcp, sshd: o.Sshd, env: o.Env, dir: dir, home: filepath.Join(dir, "home"), strictModes: o.StrictModes,
 		hostKeyPath: filepath.Join(dir, "ssh_host_ed25519_key"), configPath: filepath.Join(dir, "sshd_config"),
 	}
 	if s.sshd == "" {
@@ -161,7 +165,7 @@ func newServer(ctx context.Context, dir string, o Options) (*Server, error) {
 		}
 	}
 	if o.PenaltiesOff {
-		version, err := VersionOf(ctx, s.sshd)
+		version, err := VersionOf(ctx, s.sshd, s.env...)
 		if err != nil {
 			return nil, err
 		}
@@ -235,7 +239,7 @@ func (s *Server) start(ctx context.Context) error {
 	// sshd runs itself again for every connection and reload, and so insists
 	// on an absolute path. It writes its log to stderr (-e), line by line.
 	cmd := exec.Command(s.sshd, "-D", "-e", "-f", s.configPath)
-	cmd.Dir = "/"
+	cmd.Dir, cmd.Env = "/", append(os.Environ(), s.env...)
 	run, err := startProcess(cmd, s.log)
 	if err != nil {
 		return trust.Errorf(trust.Unavailable, "server %q: %w", s.name, err)

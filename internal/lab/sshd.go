@@ -41,12 +41,15 @@ func (v Version) AtLeast(major, minor int) bool {
 
 var versionPattern = regexp.MustCompile(`OpenSSH_(?:for_Windows_)?(\d+)\.(\d+)`)
 
-// VersionOf asks an sshd binary for its release. Releases before 9.2 do not
+// VersionOf asks an sshd binary for its release, with variables as in
+// [Options.Env]. Releases before 9.2 do not
 // know -V and tell their version in the complaint, which serves as well.
-func VersionOf(ctx context.Context, sshd string) (Version, error) {
+func VersionOf(ctx context.Context, sshd string, env ...string) (Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, sshd, "-V").CombinedOutput()
+	cmd := exec.CommandContext(ctx, sshd, "-V")
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
 	m := versionPattern.FindSubmatch(out)
 	if m == nil {
 		if err == nil {
