@@ -111,7 +111,7 @@ func purgedWhileSoaking(w *world, uuid string) {
 	path := w.authorized(0)
 	old := w.read(path)
 	var run startedJSON
-	w.json(&run, "rotate", uuid, "--soak", "2s")
+	w.json(&run, "rotate", uuid, "--soak", actedIn)
 	w.await(run.Run, func(r runJSON) bool { return r.Row == "Soak" && r.Until != nil })
 	w.rename(path, []byte(old))
 	w.held(run.Run, "Reprove", "somebody took the new key out of")

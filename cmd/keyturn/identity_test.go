@@ -84,7 +84,7 @@ func TestIdentityRestoredInTheSoak(t *testing.T) {
 	k, identity := w.inPlace()
 	for _, way := range []string{"rotate", "rollback"} {
 		before, public := w.read(identity), w.heldBy(identity)
-		args := []string{way, k.UUID, "--soak", "2s"}
+		args := []string{way, k.UUID, "--soak", actedIn}
 		if way == "rotate" {
 			args = append(args, "--share")
 		}
@@ -115,7 +115,7 @@ func TestIdentityReplacedInTheSoak(t *testing.T) {
 	w := newWorld(t, 1)
 	k, identity := w.inPlace()
 	var run startedJSON
-	w.json(&run, "rotate", k.UUID, "--share", "--soak", "2s")
+	w.json(&run, "rotate", k.UUID, "--share", "--soak", actedIn)
 	w.await(run.Run, soaks)
 	foreign := filepath.Join(w.dir, "foreign")
 	w.keyFile(foreign, "foreign")
@@ -141,7 +141,7 @@ func TestPublicHalfRestoredInTheSoak(t *testing.T) {
 	before := w.read(identity + ".pub")
 	for _, way := range []string{"rotate", "rollback"} {
 		stale, public := w.read(identity+".pub"), w.heldBy(identity)
-		args := []string{way, k.UUID, "--soak", "2s"}
+		args := []string{way, k.UUID, "--soak", actedIn}
 		if way == "rotate" {
 			args = append(args, "--share")
 		}
@@ -177,7 +177,7 @@ func TestForeignFilesBesideAnIdentityStay(t *testing.T) {
 	k, identity := w.inPlace()
 	stale, foreign := w.read(identity+".pub"), w.keyFile(filepath.Join(w.dir, "foreign"), "foreign").String()+"\n"
 	var run startedJSON
-	w.json(&run, "rotate", k.UUID, "--share", "--soak", "2s")
+	w.json(&run, "rotate", k.UUID, "--share", "--soak", actedIn)
 	w.await(run.Run, soaks)
 	w.write(identity+".pub", foreign)
 	w.held(run.Run, "Reconfirm", identity+".pub on web1 holds another key")
@@ -278,7 +278,7 @@ func TestIdentityAwayOfAHeldKey(t *testing.T) {
 	w.ok("rollback", k.UUID, "--wait", "--soak", "0s")
 
 	var run startedJSON
-	w.json(&run, "rotate", k.UUID, "--soak", "2s")
+	w.json(&run, "rotate", k.UUID, "--soak", actedIn)
 	w.await(run.Run, soaks)
 	w.move(identity+".away", identity)
 	w.held(run.Run, "Reconfirm", identity+" on web1 holds the old key by now")

@@ -295,7 +295,7 @@ func TestAskedAlthoughTheHostWasDown(t *testing.T) {
 	path := w.authorized(0)
 	old := w.read(path)
 	var run startedJSON
-	w.json(&run, "rotate", k.UUID, "--soak", "2s")
+	w.json(&run, "rotate", k.UUID, "--soak", actedIn)
 	w.await(run.Run, func(r runJSON) bool { return r.Row == "Soak" && r.Until != nil })
 	w.servers[0].Kill()
 	w.rename(path, []byte(old))

@@ -59,6 +59,10 @@ type world struct {
 
 const testPassword = "correct horse battery staple"
 
+// actedIn is a soak in which a test does something to the hosts, on a machine that
+// is busy with other tests, too.
+const actedIn = "5s"
+
 // newWorld starts n servers, web1 to webN, and a node that has taken them in,
 // enforced.
 func newWorld(t testing.TB, n int) *world {
