@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"keyturn/internal/lab"
 )
 
 func hasFinding(k keyJSON, kind string) bool {
@@ -90,6 +92,40 @@ func TestRotateAndRollBack(t *testing.T) {
 	}
 	if k := w.key(deploy); k.State != "active" || len(k.Authorized) != 3 {
 		t.Errorf("the key that came back is %+v", k)
+	}
+}
+
+// A key that stands in two files of an account is accepted until both are without
+// it: they are rotated together, however small the canary, there and back.
+func TestKeyInTwoFilesOfAnAccount(t *testing.T) {
+	files := []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
+	w := newWorldOf(t, lab.Options{AuthorizedKeysFiles: files}, lab.Options{AuthorizedKeysFiles: files})
+	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
+	var paths, before []string
+	for _, s := range w.servers {
+		w.write(s.AuthorizedKeysFiles()[1], "")
+		for _, path := range s.AuthorizedKeysFiles() {
+			w.appendLine(path, deploy.String()+" deploy@ci")
+			paths, before = append(paths, path), append(before, w.read(path))
+		}
+	}
+	w.ok("scan", "--wait")
+	w.ok("key", "import", w.dir+"/deploy")
+	old := w.key(deploy)
+	if len(old.Authorized) != 4 {
+		t.Fatalf("the scan found %+v", old)
+	}
+	w.ok("rotate", old.UUID, "--wait", "--soak", "0s", "--canary", "1")
+	for _, path := range paths {
+		if strings.Contains(w.read(path), deploy.String()) {
+			t.Errorf("%s still holds the old key", path)
+		}
+	}
+	w.ok("rollback", old.UUID, "--wait")
+	for i, path := range paths {
+		if now := w.read(path); now != before[i] {
+			t.Errorf("%s holds\n%q\nwant as before\n%q", path, now, before[i])
+		}
 	}
 }
 

@@ -393,7 +393,7 @@ func (p *play) barrier(point string) {
 		if err != nil {
 			return err
 		}
-		here := stage{pos, r.table.wave(n)}
+		here := stage{pos, r.table.wave(r.table.Rows[pos].On, n)}
 		if intended := counts[d][here][CellIntended]; intended < 1 || intended > max(p.workers, 1) {
 			return fmt.Errorf("%d intended in the stage", intended)
 		}
@@ -439,7 +439,7 @@ func countCellsByStage(tx *store.Tx, r record) (map[Direction]map[stage]map[Cell
 		if err := rows.Scan(&d, &pos, &n, &state); err != nil {
 			return nil, err
 		}
-		at := stage{pos, r.table.wave(n)}
+		at := stage{pos, r.table.wave(r.table.Rows[pos].On, n)}
 		if counts[d][at] == nil {
 			counts[d][at] = map[CellState]int{}
 		}

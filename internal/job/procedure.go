@@ -94,6 +94,7 @@ type Target struct {
 	N    int          // position in its list, from 0
 	Wave int          // which wave N belongs to; filled in by this package
 	Left bool         // a person has left it out; filled in by this package
+	With bool         // of a plan: in the same wave as the one before it, whatever Canary and Wave say
 	Host trust.HostID // "" if the target is on no host
 	Name string       // what a reader knows it by, such as "web1:alice:.ssh/authorized_keys"
 	Spec json.RawMessage
@@ -107,7 +108,8 @@ type Plan struct {
 	// Targets are the lists, in order: List, N and Wave of each are filled in.
 	Targets map[List][]Target
 	// Canary is how many targets of each list are wave 0, and Wave how many
-	// are in each wave after that (0: all the rest in one).
+	// are in each wave after that (0: all the rest in one): or a few more,
+	// where targets go With others.
 	Canary, Wave int
 	// Exclusive are names, such as "key:UUID", of which each is in at most one
 	// open run.

@@ -105,7 +105,7 @@ func scanTargets(rows *sql.Rows, tb table) (all []Target, err error) {
 		if err := rows.Scan(&t.List, &t.N, &t.Host, &t.Name, &spec, &left); err != nil {
 			return nil, err
 		}
-		t.Wave, t.Left = tb.wave(t.N), left > 0
+		t.Wave, t.Left = tb.wave(t.List, t.N), left > 0
 		if spec != "" {
 			t.Spec = json.RawMessage(spec)
 		}

@@ -55,7 +55,7 @@ const targetColumns = `t.n, t.host, t.name, t.spec, t.left_at`
 func scanTarget(rows *sql.Rows, tb table, list List, more ...any) (Target, error) {
 	t, spec, left := Target{List: list}, "", int64(0)
 	err := rows.Scan(append([]any{&t.N, &t.Host, &t.Name, &spec, &left}, more...)...)
-	t.Wave, t.Left = tb.wave(t.N), left > 0
+	t.Wave, t.Left = tb.wave(list, t.N), left > 0
 	if spec != "" {
 		t.Spec = json.RawMessage(spec)
 	}

@@ -20,6 +20,9 @@ type table struct {
 	Canary int          `json:"canary,omitempty"`
 	Wave   int          `json:"wave,omitempty"`
 	Lists  map[List]int `json:"lists"` // how many targets each list has
+	// Starts are the first targets of the waves of a list whose waves Canary and
+	// Wave do not tell, because targets of it are to go together.
+	Starts map[List][]int `json:"starts,omitempty"`
 	// Exclusive are the names of which the run is to be the only one.
 	Exclusive []string `json:"exclusive,omitempty"`
 }
@@ -61,6 +64,9 @@ func (t table) index(name string) int {
 
 // waves returns how many waves a list has: none if it is empty.
 func (t table) waves(l List) int {
+	if starts := t.Starts[l]; starts != nil {
+		return len(starts)
+	}
 	n := t.Lists[l]
 	if n == 0 {
 		return 0
@@ -80,7 +86,14 @@ func (t table) waves(l List) int {
 }
 
 // wave returns the wave of the n-th target of a list.
-func (t table) wave(n int) int {
+func (t table) wave(l List, n int) int {
+	if starts := t.Starts[l]; starts != nil {
+		w, first := slices.BinarySearch(starts, n)
+		if !first {
+			w--
+		}
+		return w
+	}
 	switch {
 	case n < t.Canary:
 		return 0
@@ -96,7 +109,14 @@ func (t table) wave(n int) int {
 
 // span returns the targets of a stage: those from lo up to, not including, hi.
 func (t table) span(s stage) (lo, hi int) {
-	n := t.Lists[t.Rows[s.row].On]
+	list := t.Rows[s.row].On
+	n := t.Lists[list]
+	if starts := t.Starts[list]; starts != nil {
+		if s.wave+1 < len(starts) {
+			n = starts[s.wave+1]
+		}
+		return starts[s.wave], n
+	}
 	canary := min(t.Canary, n)
 	wave := s.wave
 	if canary > 0 {
@@ -109,6 +129,30 @@ func (t table) span(s stage) (lo, hi int) {
 		return canary, n
 	}
 	return min(canary+wave*t.Wave, n), min(canary+(wave+1)*t.Wave, n)
+}
+
+// keepTogether moves the ends of waves behind targets that go with the one before
+// them.
+func (t *table) keepTogether(l List, targets []Target) {
+	starts := []int{0}
+	moved := false
+	for n := 1; n < len(targets); n++ {
+		// A wave ends where it would have, or as soon after that as it can.
+		due := t.wave(l, n) > t.wave(l, starts[len(starts)-1]) // both by Canary and Wave
+		switch {
+		case due && !targets[n].With:
+			starts = append(starts, n)
+		case due:
+			moved = true
+		}
+	}
+	if !moved {
+		return
+	}
+	if t.Starts == nil {
+		t.Starts = map[List][]int{}
+	}
+	t.Starts[l] = starts
 }
 
 // block returns the first and the last row of the block that a row is in.

@@ -7,8 +7,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// drawTable makes a table with groups, waves and empty lists.
-func drawTable(t *rapid.T) table {
+// drawTable makes a table with groups, waves and empty lists, of which some
+// targets go with the one before them.
+func drawTable(t *rapid.T) (table, map[List][]Target) {
 	lists := []List{Once, "a", "b"}
 	tb := table{
 		Canary: rapid.IntRange(0, 4).Draw(t, "canary"),
@@ -25,7 +26,14 @@ func drawTable(t *rapid.T) table {
 			tb.Rows = append(tb.Rows, row{Name: string(rune('a'+g)) + string(rune('0'+i)), On: on, Group: group})
 		}
 	}
-	return tb
+	targets := map[List][]Target{}
+	for l, n := range tb.Lists {
+		for range n {
+			targets[l] = append(targets[l], Target{With: rapid.IntRange(0, 4).Draw(t, "with") == 0})
+		}
+		tb.keepTogether(l, targets[l])
+	}
+	return tb, targets
 }
 
 // Every target goes through every row of its list exactly once, in an order in
@@ -34,7 +42,7 @@ func drawTable(t *rapid.T) table {
 // order reversed.
 func TestOrderOfStages(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		tb := drawTable(t)
+		tb, targets := drawTable(t)
 		var order []stage
 		for s := tb.next(top, Forward); s != bottom; s = tb.next(s, Forward) {
 			order = append(order, s)
@@ -51,16 +59,18 @@ func TestOrderOfStages(t *testing.T) {
 			}
 			first, last := tb.block(s.row)
 			for r := range tb.Rows {
-				for n := range tb.Lists[tb.Rows[r].On] {
-					before := r < first || (r >= first && r <= last && (tb.wave(n) < s.wave || tb.wave(n) == s.wave && r < s.row))
+				on := tb.Rows[r].On
+				for n := range tb.Lists[on] {
+					wave := tb.wave(on, n)
+					before := r < first || (r >= first && r <= last && (wave < s.wave || wave == s.wave && r < s.row))
 					if before != seen[cell{r, n}] {
 						t.Fatalf("when stage %v begins, row %d of target %d: done %v, want %v", s, r, n, seen[cell{r, n}], before)
 					}
 				}
 			}
 			for n := lo; n < hi; n++ {
-				if tb.wave(n) != s.wave {
-					t.Fatalf("target %d is in wave %d, not in stage %v", n, tb.wave(n), s)
+				if wave := tb.wave(tb.Rows[s.row].On, n); wave != s.wave {
+					t.Fatalf("target %d is in wave %d, not in stage %v", n, wave, s)
 				}
 				seen[cell{s.row, n}] = true
 			}
@@ -73,8 +83,19 @@ func TestOrderOfStages(t *testing.T) {
 		if !slices.Equal(back, order) {
 			t.Fatalf("forward %v, back from the end %v", order, back)
 		}
-		if tb.Canary > 0 && tb.Lists["a"] > tb.Canary && tb.wave(tb.Canary) != 1 {
-			t.Fatalf("target after the canary is in wave %d", tb.wave(tb.Canary))
+		// Waves end where the counts say, or behind those that go with the last
+		// one.
+		counts := table{Canary: tb.Canary, Wave: tb.Wave, Lists: tb.Lists}
+		for l, list := range targets {
+			for n := 1; n < len(list); n++ {
+				apart := counts.wave(l, n) != counts.wave(l, n-1)
+				switch ends := tb.wave(l, n) != tb.wave(l, n-1); {
+				case ends && list[n].With:
+					t.Fatalf("target %d of %q does not go with the one before it", n, l)
+				case apart && !ends && !list[n].With:
+					t.Fatalf("the wave of %q does not end before target %d", l, n)
+				}
+			}
 		}
 	})
 }

@@ -93,6 +93,7 @@ func (t *table) plan(p Plan) (map[List][]Target, error) {
 			return nil, trust.Errorf(trust.Exhausted, "plan of %q: list %q has %d targets", p.Procedure, list, len(targets))
 		}
 		t.Lists[list] = len(targets)
+		t.keepTogether(list, targets)
 	}
 	return lists, nil
 }

@@ -83,9 +83,12 @@ func (s spec) place() trust.Place { return trust.Place{Host: s.Host, User: s.Use
 // name is what people know the place by: "web1:alice:/home/alice/.ssh/authorized_keys".
 func (s spec) name() string { return fmt.Sprintf("%s:%s:%s", s.Name, s.User, s.Path) }
 
-// targets turns places into those lists of a plan that its procedure has.
+// targets turns places into those lists of a plan that its procedure has. The
+// files of one account go together: as long as one of them holds a key, the host
+// accepts it for that account, whatever the others say.
 func targets(procedure string, places []spec) (map[job.List][]job.Target, error) {
 	lists := map[job.List][]job.Target{}
+	var last trust.Login
 	for _, list := range []half{authorizedHalf, identityHalf} {
 		for _, s := range places {
 			if s.Half != list {
@@ -102,6 +105,8 @@ func targets(procedure string, places []spec) (map[job.List][]job.Target, error)
 			t := job.Target{Host: s.Host, Name: s.name(), Spec: text}
 			lists[Places] = append(lists[Places], t)
 			if list == authorizedHalf {
+				t.With = s.Order > 0 && last == s.login()
+				last = s.login()
 				lists[Authorized] = append(lists[Authorized], t)
 			} else {
 				lists[Identities] = append(lists[Identities], t)

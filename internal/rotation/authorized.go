@@ -353,8 +353,8 @@ func (ro *Rotator) disprove(ctx context.Context, r job.Run, t job.Target) (job.R
 
 // stillAccepted holds a run whose host takes the old key after all.
 func stillAccepted(c cell) error {
-	return trust.Errorf(trust.Conflict, "host %s still accepts the old key %s for %s, although no file that it reads holds it", c.spec.Name, c.pair.OldKey.Fingerprint(), c.spec.User).
-		WithHint("look for an AuthorizedKeysCommand or a second sshd on %s, then keyturn run resume %s", c.spec.Name, c.run.ID)
+	return trust.Errorf(trust.Conflict, "host %s still accepts the old key %s for %s, although %s does not hold it any more", c.spec.Name, c.pair.OldKey.Fingerprint(), c.spec.User, c.spec.Path).
+		WithHint("look on %s for another file of keys that was left out, an AuthorizedKeysCommand or a second sshd, then keyturn run resume %s", c.spec.Name, c.run.ID)
 }
 
 // touched decodes a target and what row Baseline found there.

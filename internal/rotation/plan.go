@@ -296,10 +296,11 @@ func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool)
 	return planOf(procedure, q.Canary, q.Wave, args, places)
 }
 
-// planOf makes the plan. Places are in the order of their hosts' ids.
+// planOf makes the plan. Places are in the order of their hosts' ids, those of an
+// account beside each other.
 func planOf(procedure string, canary, wave int, args Args, places []spec) (job.Plan, error) {
 	slices.SortStableFunc(places, func(a, b spec) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Pair, b.Pair))
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.User, b.User), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Pair, b.Pair))
 	})
 	text, err := json.Marshal(args)
 	if err != nil {
