@@ -161,9 +161,9 @@ import (
 // use LINE for each line in it of a login with that key. Changes nothing.
 //
 // sshd -> for each process from the shell up to the last SSH server in a row: proc PID
-// PPID UID NAME, exe PATH (empty if hidden), arg WORD...; or hidden PID where /proc does
-// not show it; default PATH (the sshd that PATH leads to, may be empty); unit NAME and
-// show KEY=VALUE... of that last server. Changes nothing.
+// PPID UID NAME, or hidden PID where /proc does not show it; default PATH (the sshd that
+// PATH leads to, may be empty); and of that last server exe PATH (empty if hidden), arg
+// WORD..., unit NAME and show KEY=VALUE.... Changes nothing.
 //
 // config BINARY SPEC OPTION... -> version TEXT, how -G|-T|-h, set LINE... of sshd's own
 // answer for the connection SPEC (sshd(8), -C); or [file PATH] (the file that it reads)
@@ -191,20 +191,20 @@ const (
 
 // The ops, each with what it is put together from.
 var (
-	opHello      = op{"hello", false, usual, "common hello"}
+	opHello      = op{"hello", false, usual, "common who hello"}
 	opRead       = op{"read", false, usual, "common give resolve facts read"}
-	opHold       = op{"hold", true, usual, "common give resolve lock sum prevs hold"}
-	opSwap       = op{"swap", true, usual, "common give lock sum prevs keep swap"}
-	opRelease    = op{"release", true, usual, "common give resolve lock sum prevs keep release"}
-	opInstall    = op{"install", true, usual, "common lock sum keep install"}
-	opGenerate   = op{"generate", true, long, "common lock sum keep generate"}
+	opHold       = op{"hold", true, usual, "common give resolve who lock sum prevs hold"}
+	opSwap       = op{"swap", true, usual, "common give who lock sum prevs keep swap"}
+	opRelease    = op{"release", true, usual, "common give resolve who lock sum prevs keep release"}
+	opInstall    = op{"install", true, usual, "common who lock sum keep install"}
+	opGenerate   = op{"generate", true, long, "common who lock sum keep generate"}
 	opIdentities = op{"identities", false, usual, "common identities"}
-	opLogin      = op{"login", false, long, "common scratch login"}
+	opLogin      = op{"login", false, long, "common who scratch login"}
 	opAccounts   = op{"accounts", false, usual, "common accounts"}
 	opLookup     = op{"lookup", false, usual, "common lookup"}
 	opUses       = op{"uses", false, long, "common uses"}
 	opSshd       = op{"sshd", false, usual, "common sshd"}
-	opConfig     = op{"config", false, long, "common scratch config"}
+	opConfig     = op{"config", false, long, "common who scratch config"}
 )
 
 // ops returns all of them.

@@ -73,7 +73,8 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 	}
 	var chain []process
 	var hidden bool
-	var unit, inPath string
+	var exe, unit, inPath string
+	var args []string
 	show := map[string]string{}
 	for _, l := range a.lines {
 		switch l.word {
@@ -87,15 +88,11 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 				return Sshd{}, h.garbled(l)
 			}
 			chain = append(chain, process{pid: pid, name: f[3]})
-		case "exe", "arg":
-			if len(chain) == 0 {
-				return Sshd{}, h.garbled(l)
-			}
-			p := &chain[len(chain)-1]
-			if l.word == "exe" {
-				p.exe = l.rest
-			} else if l.rest != "" {
-				p.args = append(p.args, l.rest)
+		case "exe":
+			exe = l.rest
+		case "arg":
+			if l.rest != "" {
+				args = append(args, l.rest)
 			}
 		case "hidden":
 			hidden = true
@@ -120,12 +117,14 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 		}
 		return Sshd{}, trust.Errorf(trust.NotFound, "%s is served by none of the SSH servers that Keyturn knows: its processes are %s", h.name, names(chain))
 	}
+	last := &servers[len(servers)-1]
+	last.exe, last.args = exe, args
 	s, known := identify(servers, unit, show)
 	if !known {
 		if hidden {
 			return h.unseenSshd(ctx, inPath)
 		}
-		return Sshd{}, trust.Errorf(trust.NotFound, "%s starts its sshd for each connection (process title %q), and no systemd unit says how", h.name, strings.Join(servers[len(servers)-1].args, " "))
+		return Sshd{}, trust.Errorf(trust.NotFound, "%s starts its sshd for each connection (process title %q), and no systemd unit says how", h.name, strings.Join(args, " "))
 	}
 	return s, nil
 }
@@ -195,6 +194,7 @@ func identify(servers []process, unit string, show map[string]string) (_ Sshd, k
 type process struct {
 	pid  int
 	name string // as in /proc/PID/comm
+	// Of the last server in a row:
 	exe  string
 	args []string
 }

@@ -248,11 +248,8 @@ func (p *process) uses(arg []string) *refusal {
 
 // sshd
 func (p *process) sshd([]string) *refusal {
-	p.say("proc 300 200 %d sh\nexe /bin/sh\narg sh", p.uid)
-	p.say("proc 200 100 %d sshd\nexe /usr/sbin/sshd\narg sshd: %s@notty", p.uid, p.user)
-	p.say("proc 100 1 0 sshd\nexe /usr/sbin/sshd\narg sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups")
-	p.say("proc 1 0 0 init\nexe /sbin/init\narg /sbin/init")
-	p.say("default /usr/sbin/sshd")
+	p.say("proc 300 200 %d sh\nproc 200 100 %d sshd\nproc 100 1 0 sshd", p.uid, p.uid)
+	p.say("default /usr/sbin/sshd\nexe /usr/sbin/sshd\narg sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups")
 	return nil
 }
 

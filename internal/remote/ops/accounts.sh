@@ -1,14 +1,21 @@
 # accounts [NAME]: the accounts that are to be seen here, without their secrets.
-{ if command -v getent >/dev/null; then getent passwd "$@";
-  elif [ $# = 1 ]; then grep "^$1:" /etc/passwd;
-  else cat /etc/passwd; fi; } | head -n 20000 |
-while IFS=: read -r n x u g c h s; do
-  r=; [ -x "${s:-/bin/sh}" ] && r=x;
-  printf "account %s:%s:%s:%s:%s:%s\n" "$n" "$u" "$g" "$r" "$h" "$s";
+get=; command -v getent >/dev/null && get=getent;
+case $get.$# in
+  getent.1) o=$(getent passwd "$1"); p=$(getent shadow "$1" 2>/dev/null);;
+  getent.*) o=$(getent passwd | head -n 20000); p=$(getent shadow 2>/dev/null | head -n 20000);;
+  .1) o=$(grep "^$1:" /etc/passwd); p=$(grep "^$1:" /etc/shadow 2>/dev/null);;
+  *) o=$(head -n 20000 /etc/passwd); p=$(head -n 20000 /etc/shadow 2>/dev/null);;
+esac;
+set -f; IFS=$nl;
+for l in $o; do
+  IFS=:; set -- $l;
+  r=; [ -x "${7:-/bin/sh}" ] && r=x;
+  printf "account %s:%s:%s:%s:%s:%s\n" "$1" "$3" "$4" "$r" "$6" "$7";
 done;
-{ if command -v getent >/dev/null; then getent shadow "$@"; else cat /etc/shadow; fi; } 2>/dev/null | head -n 20000 |
-while IFS=: read -r n p last min max warn idle end x; do
-  case $p in "") p=empty;; "*LK*"*) p=locked;; "*"*) p=none;; [a-zA-Z0-9_./$]*) p=set;; *) p=locked;; esac;
-  printf "shadow %s:%s:%s:%s:%s:%s\n" "$n" "$p" "$last" "$max" "$idle" "$end";
+IFS=$nl;
+for l in $p; do
+  IFS=:; set -- $l;
+  case $2 in "") p=empty;; "*LK*"*) p=locked;; "*"*) p=none;; [a-zA-Z0-9_./$]*) p=set;; *) p=locked;; esac;
+  printf "shadow %s:%s:%s:%s:%s:%s\n" "$1" "$p" "$3" "$5" "$7" "$8";
 done;
 echo ok;

@@ -1,5 +1,5 @@
 # What every op begins with. See ../ops.go for how these files become one word.
-umask 077;
+umask 077; nl=${IFS#??};
 LC_ALL=C; export LC_ALL;
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin; export PATH;
 ulimit -t 120 2>/dev/null;

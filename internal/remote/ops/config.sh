@@ -1,12 +1,16 @@
 # config BINARY SPEC OPTION...: the configuration that this sshd would use for a
-# connection, as it says itself: by -G, else -T, else -T with a passing host key.
+# connection, as it says itself: by -G (since 9.3), else -T, else -T with a passing
+# host key.
 b=$1; spec=$2; shift 2;
 [ -x "$b" ] || no absent "$b";
-v=$("$b" -V 2>&1 </dev/null | grep -m 1 SSH); printf "version %s\n" "$v";
+v=$("$b" -V 2>&1 </dev/null);
+case $v in *OpenSSH_*) v=${v#*OpenSSH_}; v=OpenSSH_${v%%"$nl"*};; *) v=;; esac;
+printf "version %s\n" "$v";
 wait=; command -v timeout >/dev/null && wait="timeout 30";
 try() { o=$($wait "$b" "$@" 2>/dev/null </dev/null); };
 d=;
-if try -G -C "$spec" "$@"; then how=-G;
+case $v in OpenSSH_[1-8].*|OpenSSH_9.[0-2][p,]*) old=yes;; *) old=;; esac;
+if [ -z "$old" ] && try -G -C "$spec" "$@"; then how=-G;
 elif try -T -C "$spec" "$@"; then how=-T;
 else
   e=$($wait "$b" -T -ddd -C "$spec" "$@" 2>&1 >/dev/null </dev/null | tr -d "\r");
@@ -20,7 +24,6 @@ else
   fi;
 fi;
 echo "how $how";
-printf "%s\n" "$o" | while read -r l; do
-  [ "$l" = "hostkey $d/key" ] || printf "set %s\n" "$l";
-done;
+set -f; IFS=$nl;
+for l in $o; do [ "$l" = "hostkey $d/key" ] || printf "set %s\n" "$l"; done;
 echo ok;

@@ -2,7 +2,6 @@
 # on; and the device that it is on, unless that is all that is asked for. What is the
 # same for all files of a directory is found out once for those that come one after
 # another.
-nl=$(printf "\n:"); nl=${nl%:};
 facts() {
   [ -w . ] && echo writable; [ -n "$linked" ] && echo link;
   a=$D; set --;

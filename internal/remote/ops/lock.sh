@@ -22,11 +22,9 @@ settle() {
 };
 # ours: nobody else may be able to exchange what lies beneath our feet. As root we
 # act only in a directory that only root can write, as anybody else in one that this
-# user can write. Sets me to our user id, without a process where /proc tells it.
+# user can write. Sets me to our user id.
 ours() {
-  me=;
-  [ -r /proc/self/status ] && while read -r a b c d; do [ "$a" = Uid: ] && { me=$c; break; }; done </proc/self/status;
-  [ -n "$me" ] || me=$(id -u);
+  who;
   [ "$me" = 0 ] || { [ -w . ] && return 0; };
   set -- $(ls -ldin .);
   case $me:$4:$2 in

@@ -1,8 +1,8 @@
 # scratch: makes a directory d that only we can read, in memory where there is
 # such a place, and that goes with this shell; sweeps those whose shell has died.
-# It uses at, me and o.
+# It uses at, o and what who sets.
 scratch() {
-  me=$(id -u); d=;
+  who; d=;
   for at in /dev/shm /tmp "$HOME"; do
     [ -d "$at" ] && [ -w "$at" ] || continue;
     for o in "$at"/.keyturn."$me".*; do

@@ -10,13 +10,15 @@ while [ "$p" -ge 1 ] && [ $n -lt 64 ]; do
   done </proc/$p/status;
   case $name in sshd*|dropbear*|tinysshd*) top=$p;; *) [ -z "$top" ] || break;; esac;
   echo "proc $p $pp $uid $name";
-  printf "exe %s\n" "$(readlink /proc/$p/exe 2>/dev/null)";
-  tr "\000\n" "\n " </proc/$p/cmdline 2>/dev/null | head -n 200 | while IFS= read -r l; do printf "arg %s\n" "$l"; done;
   [ "${pp:-0}" -ge 1 ] || break;
   p=$pp;
 done;
 printf "default %s\n" "$(command -v sshd)";
 if [ -n "$top" ]; then
+  printf "exe %s\n" "$(readlink /proc/$top/exe 2>/dev/null)";
+  tr "\000\n" "\n " </proc/$top/cmdline 2>/dev/null | {
+    n=0; while [ $n -lt 200 ] && IFS= read -r l; do n=$((n+1)); printf "arg %s\n" "$l"; done;
+  };
   u=;
   while IFS=: read -r a b c; do case $c in *.service) u=${c##*/};; esac; done </proc/$top/cgroup;
   if [ -n "$u" ]; then
