@@ -355,8 +355,9 @@ func runLeaveCommand(env environ) *cobra.Command {
 		Short: "Have a run go on without a place, in the way that locks nobody out",
 		Long: `Have a run go on without a place, named as "keyturn run show" names it, or without
 every place on a host. Without an identity place, nobody may take the old key away
-any more: the run only adds. Without a place that accepts the key, before anything
-is installed, the run goes back. It ends as "partial".`,
+any more: the run only adds; if it has begun to withdraw, it goes on and does not ask
+there again. Without a place that accepts the key, before anything is installed, the
+run goes back. It ends as "partial".`,
 		ValidArgsFunction: completeRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if unreachable && len(args) != 1 || !unreachable && len(args) != 2 {

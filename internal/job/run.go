@@ -36,6 +36,8 @@ type Run struct {
 	// Epoch is the fence of the claim under which the step runs: a step with a
 	// lower one must not act any more.
 	Epoch int64
+	// Asked is greater after everything that a person asked of the run.
+	Asked int64
 	// Installation is the id of this installation, from Options.
 	Installation string
 
@@ -100,6 +102,15 @@ func (r Run) Targets(ctx context.Context, list List) iter.Seq2[Target, error] {
 		})
 		return items, err
 	}, func(t Target) int { return t.N })
+}
+
+// Left reports whether a person has left a target out by now.
+func (r Run) Left(ctx context.Context, t Target) (left bool, err error) {
+	err = r.store.View(ctx, r.Tenant, func(tx *store.Tx) error {
+		left, err = isLeft(tx, r.ID, t.List, t.N)
+		return err
+	})
+	return left, err
 }
 
 // Over reports whether another run does nothing any more: it has ended, or this

@@ -199,6 +199,6 @@ func (e *Engine) view(r record) Run {
 	return Run{
 		ID: r.id, Tenant: r.tenant, Procedure: r.procedure, Subject: r.subject, Args: r.args, Actor: r.actor,
 		State: r.state, Direction: r.direction, Skipped: r.skipped, BackOf: r.backOf, BackBy: r.backBy, BackArgs: r.backArgs,
-		Created: r.created, Epoch: r.epoch, Installation: e.options.Installation, table: r.table, line: r.line, store: e.store,
+		Created: r.created, Epoch: r.epoch, Asked: r.asked, Installation: e.options.Installation, table: r.table, line: r.line, store: e.store,
 	}
 }

@@ -282,6 +282,10 @@ func (ro *Rotator) withdraw(ctx context.Context, r job.Run, t job.Target) (job.R
 	if err != nil || f.untouched() != "" {
 		return nil, err
 	}
+	installed, err := ro.noneHoldsOld(ctx, c, t.Wave)
+	if err != nil {
+		return nil, err
+	}
 	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host, c.pair.Old)
 	if err != nil {
 		return nil, err
@@ -305,6 +309,11 @@ func (ro *Rotator) withdraw(ctx context.Context, r job.Run, t job.Target) (job.R
 	}
 	record := recordFile(c, change.After, h.Server())
 	return func(tx *store.Tx) error {
+		if installed != nil {
+			if err := installed(tx); err != nil {
+				return err
+			}
+		}
 		if err := record(tx); err != nil {
 			return err
 		}

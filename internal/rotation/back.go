@@ -57,6 +57,7 @@ func (ro *Rotator) ended(tx *store.Tx, r job.Run, outcome job.State) error {
 			return err
 		}
 	}
+	ro.lookouts.forget(r.ID)
 	var args Args
 	if err := r.Decode(&args); err != nil {
 		return err
@@ -146,7 +147,9 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 
 // leaveRotation says what it means to go on without a place. An identity place
 // that keeps the old key makes the run additive: nobody may take the old key
-// away any more. An authorized place that never got the new key cannot be
+// away any more. Once that has begun, it is too late for this; what leaving means
+// then is that the place, which held the new key after the soak, is not asked for
+// the old one again. An authorized place that never got the new key cannot be
 // installed for: the run goes back.
 func leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
 	c, err := decode(r, t)
@@ -154,10 +157,16 @@ func leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
 		return job.Effect{}, err
 	}
 	if c.spec.Half == identityHalf {
-		if c.args.Compromised {
-			return job.Effect{}, nil
+		withdrawing, err := r.In(tx).Began("Withdraw")
+		if err != nil || withdrawing || c.args.Compromised {
+			return job.Effect{}, err
 		}
-		return job.Effect{Skip: []string{"Reprove", "Withdraw", "Disprove", "Archive"}}, nil
+		additive := job.Effect{Skip: []string{"Withdraw", "Disprove", "Archive"}}
+		reproving, err := r.In(tx).Began("Reprove")
+		if err == nil && !reproving {
+			additive.Skip = append(additive.Skip, "Reprove")
+		}
+		return additive, err
 	}
 	installing, err := r.In(tx).Began("Install")
 	if err != nil {

@@ -24,6 +24,7 @@
 //	Reconfirm  identities   the file still holds the new key
 //	Reprove    authorized   new still works; no unexplained use of old             group "drop": per wave
 //	Withdraw   authorized   removes old, if new stands in the bytes it replaces    group "drop"
+//	                        and no identity file holds old again
 //	Disprove   authorized   old is refused, in a connection that ends in success   group "drop"
 //	Archive    once         old's halves go to the rotated inventory
 //	Release    places       locks and what else we left on the host

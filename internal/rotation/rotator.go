@@ -24,19 +24,20 @@ const (
 	PurgeProcedure   = "purge"
 )
 
-// A Rotator runs the steps of this package's procedures. It keeps no state of
-// its own: what a step knows comes from the plan, the journal and the host.
+// A Rotator runs the steps of this package's procedures. What a step knows comes
+// from the plan, the journal and the host; what is remembered besides saves work.
 type Rotator struct {
-	store   *store.Store
-	keyring *keyring.Keyring
-	reach   *reach.Reach
-	judge   func(*store.Tx, []trust.KeyID) error
+	store    *store.Store
+	keyring  *keyring.Keyring
+	reach    *reach.Reach
+	judge    func(*store.Tx, []trust.KeyID) error
+	lookouts lookouts
 }
 
 // New returns a Rotator. When a run ends, judge makes the findings of the keys that
 // it moved what follows from where they lie then.
 func New(s *store.Store, k *keyring.Keyring, r *reach.Reach, judge func(*store.Tx, []trust.KeyID) error) *Rotator {
-	return &Rotator{store: s, keyring: k, reach: r, judge: judge}
+	return &Rotator{store: s, keyring: k, reach: r, judge: judge, lookouts: lookouts{all: map[trust.RunID]*lookout{}}}
 }
 
 // Procedures returns the tables, for job.New.
@@ -138,10 +139,15 @@ func (c cell) hold(ctx context.Context, h *reach.Hands, take func() error) error
 	}
 }
 
+// target returns c's place as rows on both halves know it.
+func (c cell) target() job.Target {
+	return job.Target{List: Places, N: c.spec.Place, Name: c.spec.name()}
+}
+
 // baseline returns what row Baseline found at c's place.
 func (c cell) baseline(ctx context.Context) (found, error) {
 	var f found
-	ok, err := c.run.ResultOf(ctx, "Baseline", job.Target{List: Places, N: c.spec.Place, Name: c.spec.name()}, &f)
+	ok, err := c.run.ResultOf(ctx, "Baseline", c.target(), &f)
 	if err == nil && !ok {
 		err = fmt.Errorf("the journal has no baseline of %q", c.spec.name())
 	}
