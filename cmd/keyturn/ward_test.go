@@ -6,10 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"keyturn/internal/job"
 	"keyturn/internal/lab"
 	"keyturn/internal/lab/sim"
+	"keyturn/internal/need"
 	"keyturn/internal/trust"
 )
 
@@ -95,6 +97,7 @@ func labWard(t *testing.T, alter func([]job.Procedure)) *ward {
 // simWard makes a ward of n simulated hosts.
 func simWard(t *testing.T, n int, alter func([]job.Procedure)) *ward {
 	t.Helper()
+	need.Within(t, 15*time.Minute) // hundreds of crashes
 	w := &ward{world: &world{t: t, dir: memoryDir(t), workers: 8}}
 	fleet, err := sim.Listen(t.Context())
 	if err != nil {

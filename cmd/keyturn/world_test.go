@@ -73,6 +73,7 @@ func newWorld(t testing.TB, n int) *world {
 // newWorldOf is newWorld with servers of one's own choice.
 func newWorldOf(t testing.TB, options ...lab.Options) *world {
 	t.Helper()
+	need.Within(t, 10*time.Minute)
 	w := newServersOf(t, options...)
 	ops := w.opsKey()
 	w.start()

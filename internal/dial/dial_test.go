@@ -25,6 +25,7 @@ import (
 // server starts a real sshd and returns how to reach it.
 func server(t *testing.T, o lab.Options) (*lab.Server, dial.Target) {
 	t.Helper()
+	need.Within(t, 5*time.Minute)
 	need.Program(t, "sshd", "openssh-server")
 	s, err := lab.Start(t.Context(), t.TempDir(), o)
 	if err != nil {

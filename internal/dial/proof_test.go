@@ -54,6 +54,7 @@ func newRSA(t *testing.T) ssh.Signer {
 // a server with the keys authorized, and the target that leads to it.
 func server(t *testing.T, config []string, keys ...ssh.Signer) (*lab.Server, Target) {
 	t.Helper()
+	need.Within(t, 5*time.Minute)
 	s, err := lab.Start(t.Context(), t.TempDir(), lab.Options{Name: "host", Config: config})
 	if trust.KindOf(err) == trust.NotFound {
 		need.Skip(t, "%v", err)

@@ -38,6 +38,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	need.Within(t, 5*time.Minute)
 	w := &world{T: t, dir: t.TempDir()}
 	w.store = storetest.Open(t, inventory.Schema, keyring.Schema, job.Schema)
 	kek, err := keyring.LoadKEK(filepath.Join(t.TempDir(), "kek"), "", true)

@@ -27,6 +27,7 @@ import (
 // start starts a server for the test, or skips it where there is no sshd.
 func start(t *testing.T, o lab.Options) *lab.Server {
 	t.Helper()
+	need.Within(t, 5*time.Minute)
 	s, err := lab.Start(t.Context(), t.TempDir(), o)
 	if err != nil {
 		skipWithout(t, err)

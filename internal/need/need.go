@@ -12,7 +12,9 @@ package need
 import (
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"testing"
+	"time"
 )
 
 // Skip skips the test for the reason given, or fails it where KEYTURN_CI is
@@ -73,6 +75,23 @@ func Program(t testing.TB, name, debianPackage string) string {
 	}
 	Skip(t, "%s is not installed (package %s): run 'make deps'", name, debianPackage)
 	return ""
+}
+
+// Within ends the tests of the package, with the test's name and what every goroutine
+// is at, when the test takes longer than limit: one that waits without end is told
+// within minutes, and not when all of them have used up the time of go test. It is
+// for tests that talk to hosts or servers, and starts to count where it is called:
+// after t.Parallel, and not in a bubble of synctest. Soaks have no limit.
+func Within(t testing.TB, limit time.Duration) {
+	t.Helper()
+	if os.Getenv("KEYTURN_SOAK") != "" {
+		return
+	}
+	late := time.AfterFunc(limit, func() {
+		debug.SetTraceback("all")
+		panic(t.Name() + " has not ended after " + limit.String())
+	})
+	t.Cleanup(func() { late.Stop() })
 }
 
 // Soak skips the test unless KEYTURN_SOAK is set, as 'make soak' sets it: for

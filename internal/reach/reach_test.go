@@ -34,6 +34,7 @@ type world struct {
 func newWorld(t *testing.T, credentials ...string) *world {
 	t.Helper()
 	t.Parallel()
+	need.Within(t, 5*time.Minute)
 	w := &world{T: t, host: inventory.NewHostID()}
 	w.store = storetest.Open(t, inventory.Schema, keyring.Schema)
 	kek, err := keyring.LoadKEK(filepath.Join(t.TempDir(), "kek"), "", true)

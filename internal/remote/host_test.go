@@ -80,6 +80,7 @@ func (v variant) exec(env ...string) func(context.Context, string, []byte, int) 
 // host returns this machine, as the variant's shell sees it.
 func (v variant) host(t testing.TB, hook Hook, env ...string) *Host {
 	t.Helper()
+	need.Within(t, 5*time.Minute)
 	h, err := open(t.Context(), "here", "root", None, hook, v.exec(env...))
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -26,6 +27,7 @@ func sshHost(t testing.TB, hook Hook, config ...string) (*lab.Server, *Host, Ide
 // sshHostNamed is sshHost for a server whose files lie in a directory of that name.
 func sshHostNamed(t testing.TB, name string, hook Hook, config ...string) (*lab.Server, *Host, IdentityFiles) {
 	t.Helper()
+	need.Within(t, 5*time.Minute)
 	s, err := lab.Start(t.Context(), t.TempDir(), lab.Options{Name: name, Config: config})
 	if trust.KindOf(err) == trust.NotFound {
 		need.Skip(t, "%v", err)

@@ -55,6 +55,7 @@ const password = "correct horse battery staple"
 // newNode starts a server over an empty data directory.
 func newNode(t *testing.T, w *lab.World) *node {
 	t.Helper()
+	need.Within(t, 10*time.Minute)
 	bin, err := binary()
 	if err != nil {
 		t.Fatal(err)

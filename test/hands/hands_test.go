@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -53,6 +54,7 @@ func must(t testing.TB, err error) {
 // open logs in to a host.
 func open(t testing.TB, h *lab.Host, user string, become remote.Become, k key) *remote.Host {
 	t.Helper()
+	need.Within(t, 5*time.Minute)
 	conn, err := dial.Dial(t.Context(), target(h, user), []dial.Credential{dial.KeyCredential("k", k)})
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })

@@ -15,8 +15,10 @@ import (
 	"io/fs"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"keyturn/internal/audit"
+	"keyturn/internal/need"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -63,6 +65,12 @@ func OpenURL(tb testing.TB, url string, schemas ...fs.FS) *store.Store {
 // Both runs a test on either engine, each time with a new store.
 func Both(t *testing.T, schemas []fs.FS, test func(t *testing.T, s *store.Store)) {
 	t.Helper()
-	t.Run("sqlite", func(t *testing.T) { test(t, Open(t, schemas...)) })
-	t.Run("postgres", func(t *testing.T) { test(t, OpenURL(t, Postgres(t, schemas...), schemas...)) })
+	t.Run("sqlite", func(t *testing.T) {
+		need.Within(t, 5*time.Minute)
+		test(t, Open(t, schemas...))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		need.Within(t, 5*time.Minute)
+		test(t, OpenURL(t, Postgres(t, schemas...), schemas...))
+	})
 }
