@@ -172,3 +172,53 @@ func TestCompromisedKeyStaysAway(t *testing.T) {
 		t.Errorf("the file is\n%s\nwant as before\n%s", now, before)
 	}
 }
+
+// A host that refuses the old key for nothing that anybody has decided may accept it
+// again tomorrow, when the new one would open nothing there: the run is held before
+// anything is touched, until that is mended, or a person goes on without the place.
+func TestHeldWhereTheOldKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	revoked := filepath.Join(t.TempDir(), "revoked")
+	w := &world{t: t}
+	w.write(revoked, "")
+	w = newWorldOf(t, lab.Options{}, lab.Options{Config: []string{"RevokedKeys " + revoked}})
+	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
+	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), "no-pty")
+	before := []string{w.read(w.authorized(0)), w.read(w.authorized(1))}
+	w.write(revoked, deploy.String()+"\n")
+
+	if diff := w.ok("rotate", k.UUID, "--dry-run"); !strings.Contains(diff, "would be held until that is mended") {
+		t.Errorf("the dry run does not say that web2 is in the way:\n%s", diff)
+	}
+	var r runJSON
+	w.json(&r, "rotate", k.UUID, "--soak", "0s")
+	w.held(r.Run, "Baseline", "although "+w.authorized(1)+" holds it")
+	for i, was := range before {
+		if now := w.read(w.authorized(i)); now != was {
+			t.Errorf("web%d holds\n%s\nalthough the run was held before it touched anything", i+1, now)
+		}
+	}
+	w.write(revoked, "")
+	w.ok("run", "resume", r.Run)
+	w.await(r.Run, func(r runJSON) bool { return r.State == "done" })
+	for i := range before {
+		if strings.Contains(w.read(w.authorized(i)), deploy.String()) {
+			t.Errorf("web%d has the old key after the fault was mended and the run was resumed", i+1)
+		}
+	}
+
+	w.json(&r, "run", "show", r.Run)
+	w.json(&k, "key", "show", r.Keys[0].New[0])
+	before[1] = w.read(w.authorized(1))
+	w.write(revoked, k.PublicKey+"\n")
+	w.json(&r, "rotate", k.UUID, "--soak", "0s")
+	w.held(r.Run, "Baseline", "refuses "+k.Fingerprint)
+	w.ok("run", "leave", r.Run, "web2")
+	w.await(r.Run, func(r runJSON) bool { return r.State == "partial" })
+	if now := w.read(w.authorized(1)); now != before[1] {
+		t.Errorf("web2 was left out, and holds\n%s\nwant\n%s", now, before[1])
+	}
+	if strings.Contains(w.read(w.authorized(0)), k.PublicKey) {
+		t.Error("web1 has the old key, although the run went on without web2")
+	}
+}

@@ -180,23 +180,23 @@ func (ro *Rotator) proveNew(ctx context.Context, c cell, f found) (Level, error)
 		if why != "" {
 			return "", trust.Errorf(trust.Conflict, "%s", why)
 		}
-		level, restricted, why, err := ro.proveKey(ctx, c, c.pair.New, files, h)
+		p, err := ro.proveKey(ctx, c, c.pair.New, files, h)
 		if err != nil {
 			return "", err
 		}
 		want := c.args.Proof
-		if restricted && Matched.rank() < want.rank() {
+		if p.Restricted && Matched.rank() < want.rank() {
 			want = Matched
 		}
 		switch {
-		case level == "":
-			return "", trust.Errorf(trust.Conflict, "the new key does not open %s: %s", c.spec.name(), why).
+		case p.Level == "":
+			return "", trust.Errorf(trust.Conflict, "the new key does not open %s: %s", c.spec.name(), p.Why).
 				WithHint("keyturn run back %s takes back what this run added; the old key was not touched", c.run.ID)
-		case level.rank() < want.rank():
-			return "", trust.Errorf(trust.Conflict, "the new key was proven at %s only at level %q, and the run asks for %q", c.spec.name(), level, want).
-				WithHint("keyturn run back %s, or keyturn settings set rotation.proof %s and rotate again", c.run.ID, level)
+		case p.Level.rank() < want.rank():
+			return "", trust.Errorf(trust.Conflict, "the new key was proven at %s only at level %q, and the run asks for %q", c.spec.name(), p.Level, want).
+				WithHint("keyturn run back %s, or keyturn settings set rotation.proof %s and rotate again", c.run.ID, p.Level)
 		}
-		return level, nil
+		return p.Level, nil
 	}
 }
 

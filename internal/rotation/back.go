@@ -150,7 +150,7 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 // away any more. Once that has begun, it is too late for this; what leaving means
 // then is that the place, which held the new key after the soak, is not asked for
 // the old one again. An authorized place that never got the new key cannot be
-// installed for: the run goes back.
+// installed for: the run goes back, unless the old key is refused there.
 func leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
 	c, err := decode(r, t)
 	if err != nil {
@@ -167,6 +167,10 @@ func leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
 			additive.Skip = append(additive.Skip, "Reprove")
 		}
 		return additive, err
+	}
+	var f found
+	if _, err := r.In(tx).ResultOf("Baseline", job.Target{List: Places, N: c.spec.Place, Name: c.spec.name()}, &f); err != nil || f.Refused {
+		return job.Effect{}, err // the old key does not open it either
 	}
 	installing, err := r.In(tx).Began("Install")
 	if err != nil {

@@ -29,7 +29,10 @@ type found struct {
 	// touches the place.
 	Works Level  `json:"works"`
 	Why   string `json:"why,omitempty"`
-	SHA   string `json:"sha256,omitempty"` // of the file's content
+	// Refused: why it was refused is not known, so that it may be accepted again
+	// at any time. A person said to go on without the place.
+	Refused bool   `json:"refused,omitempty"`
+	SHA     string `json:"sha256,omitempty"` // of the file's content
 
 	// Of an authorized place: the lines of the old and the new key.
 	OldLines []string `json:"old_lines,omitempty"`
@@ -123,24 +126,33 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 		f.Beside = f.Beside || len(olds)+len(news) > 0
 	}
 	files := append(others, file)
+	refused := false
 	f.Opens = h.Row.User == c.spec.User && opens(h.Row, c.pair.Old)
 	f.Opened = h.Row.User == c.spec.User && opens(h.Row, c.pair.New)
 	for _, key := range []trust.KeyID{c.pair.Old, c.pair.New} {
-		level, restricted, why, err := ro.proveKey(ctx, c, key, files, h)
+		p, err := ro.proveKey(ctx, c, key, files, h)
 		if err != nil {
 			return nil, err
 		}
-		if level != "" || key == c.pair.Old {
-			f.Works, f.Restricted, f.Why = level, restricted, why
+		if p.Level != "" || key == c.pair.Old {
+			f.Works, f.Restricted, f.Why = p.Level, p.Restricted, p.Why
 		}
-		if level != "" {
+		refused = refused || p.Unexplained
+		if p.Level != "" {
 			break
 		}
 	}
-	if f.untouched() != "" {
-		if err := h.Release(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
-			return nil, err
-		}
+	if f.untouched() == "" {
+		return nil, c.run.Save(f)
+	}
+	if err := h.Release(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
+		return nil, err
+	}
+	if refused && !c.pair.NewKey.IsZero() && !c.args.Compromised {
+		f.Refused = true
+		return nil, cmp.Or[error](c.run.Save(f), trust.Errorf(trust.Conflict, "%s; whoever uses the key there would be shut out when that is mended", f.Why).
+			WithHint("find out why (sshd's log on %s; owners and modes above %s; /run/nologin), then keyturn run resume %s; keyturn run leave %s %s goes on without that account",
+				c.spec.Name, c.spec.Path, c.run.ID, c.run.ID, c.spec.name()))
 	}
 	return nil, c.run.Save(f)
 }
@@ -185,47 +197,69 @@ func (ro *Rotator) authorizedFiles(ctx context.Context, c cell, h *reach.Hands) 
 	return files, why, err
 }
 
-// proveKey finds out how well a key of the pair opens c's account now. An
-// empty level comes with the reason.
-func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files []remote.File, h *reach.Hands) (level Level, restricted bool, why string, err error) {
+// An offered key is what came of a login with a key of the pair.
+type offered struct {
+	Level Level // how well the key opens the account, or empty: then Why says why not
+	// Restricted: some line of the key has a from=.
+	Restricted bool
+	Why        string
+	// Unexplained: the files grant the key to us and the server refuses it, for
+	// nothing that somebody has decided as far as can be seen.
+	Unexplained bool
+}
+
+// proveKey finds out how well a key of the pair opens c's account now.
+func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files []remote.File, h *reach.Hands) (p offered, err error) {
 	key := c.pair.OldKey
 	if id == c.pair.New {
 		key = c.pair.NewKey
 	}
 	if key.IsZero() {
-		return "", false, "", nil
+		return p, nil
 	}
 	present := false
 	for _, f := range files {
 		for _, l := range linesOf(trust.ParseAuthorizedKeys(f.Content), key) {
 			present = true
-			if hasSource(l) {
-				restricted = true
-			}
+			p.Restricted = p.Restricted || hasSource(l)
 		}
 	}
 	if !present {
-		return "", false, fmt.Sprintf("no file that sshd on %s reads for %s holds %s", c.spec.Name, c.spec.User, key.Fingerprint()), nil
+		p.Why = fmt.Sprintf("no file that sshd on %s reads for %s holds %s", c.spec.Name, c.spec.User, key.Fingerprint())
+		return p, nil
 	}
 	outcome, err := ro.offer(ctx, c, id, key)
 	if err != nil {
-		return "", restricted, "", err
+		return p, err
 	}
 	switch outcome {
 	case dial.Accepted, dial.Partial:
-		if restricted {
-			return LoginHere, true, "", nil
+		p.Level = Login
+		if p.Restricted {
+			p.Level = LoginHere
 		}
-		return Login, false, "", nil
+		return p, nil
 	case dial.Matched:
-		return Matched, restricted, "", nil
+		p.Level = Matched
+		return p, nil
 	}
 	a := trust.Attempt{Key: key, User: c.spec.User, Time: time.Now(), Server: h.Server()}
 	a.Addr, _ = netip.ParseAddr(h.ClientAddress())
-	if restricted && acceptsElsewhere(files, a) {
-		return Matched, true, "", nil
+	granted, elsewhere := grants(files, a)
+	if p.Restricted && elsewhere {
+		p.Level = Matched
+		return p, nil
 	}
-	return "", restricted, fmt.Sprintf("sshd on %s refuses %s to %s although %s holds it", c.spec.Name, key.Fingerprint(), c.spec.User, c.spec.Path), nil
+	p.Why = fmt.Sprintf("sshd on %s refuses %s to %s although %s holds it", c.spec.Name, key.Fingerprint(), c.spec.User, c.spec.Path)
+	if !granted {
+		return p, nil
+	}
+	decided, err := h.Refusal(ctx, c.spec.User, key)
+	if decided != "" {
+		p.Why += ": " + decided
+	}
+	p.Unexplained = decided == ""
+	return p, err
 }
 
 // offer logs in with a key that the keyring holds, or asks the server about
@@ -241,13 +275,13 @@ func (ro *Rotator) offer(ctx context.Context, c cell, id trust.KeyID, key trust.
 	return ro.reach.Prove(ctx, c.run.Tenant, c.spec.login(), signer)
 }
 
-// acceptsElsewhere reports whether where we are explains a refusal: some line of the
-// key would let in a client from where its from= allows, and none lets us in from
-// here. A host that refuses what its files grant to us does not honor them, and the
-// from= of another line is no excuse. Options are read as a server of that version
-// does: one before 9.1 refuses a line whose expiry-time= is in UTC.
-func acceptsElsewhere(files []remote.File, a trust.Attempt) bool {
-	elsewhere := false
+// grants reports whether files grant a key to a login from here, and whether where we
+// are explains that it is refused: some line of the key would let in a client from
+// where its from= allows, and none lets us in from here. A host that refuses what its
+// files grant to us does not honor them, and the from= of another line is no excuse.
+// Options are read as a server of that version does: one before 9.1 refuses a line
+// whose expiry-time= is in UTC.
+func grants(files []remote.File, a trust.Attempt) (here, elsewhere bool) {
 	var all []*trust.AuthorizedKeys
 	for _, f := range files {
 		keys := trust.ParseAuthorizedKeys(f.Content)
@@ -258,7 +292,8 @@ func acceptsElsewhere(files []remote.File, a trust.Attempt) bool {
 			}
 		}
 	}
-	return elsewhere && !(a.Addr.IsValid() && trust.WouldAccept(all, a).Accepted)
+	here = a.Addr.IsValid() && trust.WouldAccept(all, a).Accepted
+	return here, elsewhere && !here
 }
 
 func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {

@@ -28,10 +28,10 @@ func TestAcceptsElsewhere(t *testing.T) {
 		{`no-pty`, false, false}, // that server would have let us in
 	} {
 		files := []remote.File{{Content: []byte("# ours\n" + c.options + " " + blob + "\n")}}
-		if got := acceptsElsewhere(files, trust.Attempt{Key: key, Server: trust.OpenSSHVersion(8, 4)}); got != c.old {
+		if _, got := grants(files, trust.Attempt{Key: key, Server: trust.OpenSSHVersion(8, 4)}); got != c.old {
 			t.Errorf("%s: OpenSSH 8.4 accepts it elsewhere: %v", c.options, got)
 		}
-		if got := acceptsElsewhere(files, trust.Attempt{Key: key, Server: trust.OpenSSHVersion(9, 2)}); got != c.now {
+		if _, got := grants(files, trust.Attempt{Key: key, Server: trust.OpenSSHVersion(9, 2)}); got != c.now {
 			t.Errorf("%s: OpenSSH 9.2 accepts it elsewhere: %v", c.options, got)
 		}
 	}
@@ -53,7 +53,7 @@ func TestRefusalIsExplainedByWhereWeAre(t *testing.T) {
 		blob:                                               false,
 	} {
 		a := trust.Attempt{Key: key, User: "deploy", Addr: netip.MustParseAddr("192.0.2.7"), Time: time.Now(), Server: trust.OpenSSHVersion(9, 2)}
-		if got := acceptsElsewhere([]remote.File{{Content: []byte(text + "\n")}}, a); got != want {
+		if _, got := grants([]remote.File{{Content: []byte(text + "\n")}}, a); got != want {
 			t.Errorf("%q: a refusal is explained: %v", text, got)
 		}
 	}

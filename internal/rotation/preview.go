@@ -72,9 +72,13 @@ func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (j
 	if why != "" {
 		return nil, r.Save(Preview{Why: why})
 	}
-	p := Preview{}
-	if p.Works, _, p.Why, err = ro.proveKey(ctx, c, c.pair.Old, files, h); err != nil {
+	now, err := ro.proveKey(ctx, c, c.pair.Old, files, h)
+	if err != nil {
 		return nil, err
+	}
+	p := Preview{Works: now.Level, Why: now.Why}
+	if now.Unexplained {
+		p.Why += "; a rotation would be held until that is mended, or the place is left out"
 	}
 	for _, f := range files {
 		if f.Path == c.spec.Path && p.Works != "" {

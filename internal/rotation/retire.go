@@ -339,17 +339,16 @@ func (ro *Rotator) restored(ctx context.Context, r job.Run, t job.Target) (job.R
 	if err != nil {
 		return nil, err
 	}
-	level := Level("")
+	now := offered{Why: why}
 	if why == "" {
-		level, _, why, err = ro.proveKey(ctx, c, c.pair.New, files, h)
-		if err != nil {
+		if now, err = ro.proveKey(ctx, c, c.pair.New, files, h); err != nil {
 			return nil, err
 		}
 	}
-	if level == "" {
-		return nil, trust.Errorf(trust.Conflict, "%s", why)
+	if now.Level == "" {
+		return nil, trust.Errorf(trust.Conflict, "%s", now.Why)
 	}
-	if err := r.Save(proven{Level: level, At: time.Now().UTC()}); err != nil {
+	if err := r.Save(proven{Level: now.Level, At: time.Now().UTC()}); err != nil {
 		return nil, err
 	}
 	return func(tx *store.Tx) error {
