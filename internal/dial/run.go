@@ -2,6 +2,7 @@ package dial
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -52,8 +53,8 @@ func (c *Conn) Run(ctx context.Context, command string, stdin []byte, limit int)
 	defer func() { _ = s.Close() }()
 	stdout := &bounded{limit: limit, full: func() { _ = s.Close() }}
 	stderr := &bounded{limit: maxStderr}
-	s.Stdin, s.Stdout, s.Stderr = bytes.NewReader(stdin), stdout, stderr
-	err = s.Run(command)
+	s.Stdout, s.Stderr = stdout, stderr
+	err = execute(s, command, stdin)
 	result := Result{Stdout: stdout.buf.Bytes(), Stderr: stderr.buf.Bytes()}
 	var exit *ssh.ExitError
 	switch {
@@ -68,6 +69,23 @@ func (c *Conn) Run(ctx context.Context, command string, stdin []byte, limit int)
 		return result, nil
 	}
 	return Result{}, gone(err)
+}
+
+// execute is Session.Run, without the goroutine and the buffer of 32 KiB in which
+// Session.Stdin would be read.
+func execute(s *ssh.Session, command string, stdin []byte) error {
+	in, err := s.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.Start(command); err != nil {
+		return err
+	}
+	_, unread := in.Write(stdin)
+	if err := in.Close(); unread == nil && err != io.EOF {
+		unread = err
+	}
+	return cmp.Or(s.Wait(), unread)
 }
 
 // errBroken is what an open connection ends in.
@@ -104,15 +122,25 @@ type bounded struct {
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	room := b.limit - b.buf.Len()
-	if len(p) <= room {
-		return b.buf.Write(p)
+	n, err := b.ReadFrom(bytes.NewReader(p))
+	return int(n), err
+}
+
+// ReadFrom implements io.ReaderFrom: without it io.Copy reads through a buffer of
+// 32 KiB that it makes for each stream of each command, most of which say little
+// or nothing.
+func (b *bounded) ReadFrom(r io.Reader) (n int64, err error) {
+	room := int64(b.limit - b.buf.Len())
+	n, err = b.buf.ReadFrom(io.LimitReader(r, room+1))
+	if err != nil || n <= room {
+		return n, err
 	}
-	b.buf.Write(p[:room])
+	b.buf.Truncate(b.limit)
 	b.over = true
 	if b.full != nil {
 		b.full()
-		return room, io.ErrShortBuffer
+		return n, io.ErrShortBuffer
 	}
-	return len(p), nil
+	dropped, err := io.Copy(io.Discard, r)
+	return n + dropped, err
 }

@@ -1,7 +1,11 @@
 package dial
 
 import (
+	"bytes"
+	"io"
+	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -40,5 +44,28 @@ func TestRunEndsWithItsConnection(t *testing.T) {
 		kind(t, err, trust.Unavailable, "192.0.2.1:22", "the connection has ended")
 	case <-time.After(10 * time.Second):
 		t.Fatal("a command waits for a connection that has ended")
+	}
+}
+
+// What a command says is kept up to a limit, at which stdout ends the command and
+// stderr is read on and dropped.
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	for said, kept := range map[string]string{"": "", "12345": "12345", "123456": "12345", strings.Repeat("1", 100_000): "11111"} {
+		over := len(said) > len(kept)
+		stderr := &bounded{limit: 5}
+		if n, err := io.Copy(stderr, iotest.OneByteReader(strings.NewReader(said))); n != int64(len(said)) || err != nil {
+			t.Errorf("of stderr %d of %d bytes were read: %v", n, len(said), err)
+		}
+		ended := 0
+		stdout := &bounded{limit: 5, full: func() { ended++ }}
+		if _, err := io.Copy(stdout, bytes.NewBufferString(said)); (err != nil) != over || (ended == 1) != over {
+			t.Errorf("stdout of %d bytes ended the command %d times, and with %v", len(said), ended, err)
+		}
+		for _, b := range []*bounded{stderr, stdout} {
+			if got := b.buf.String(); got != kept || b.over != over {
+				t.Errorf("of %d bytes %q are kept, over is %v", len(said), got, b.over)
+			}
+		}
 	}
 }

@@ -33,6 +33,11 @@ func defaultPatience() patience {
 	return patience{10 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second}
 }
 
+// readAhead is how much is read at once of what x/crypto/ssh asks for in small
+// pieces. Commands and their answers are short, and each connection that is kept
+// keeps this much.
+const readAhead = 8 << 10
+
 // maxGreeting bounds what a server may say before its identification string.
 const maxGreeting = 8 << 10
 
@@ -70,7 +75,7 @@ func openWire(ctx context.Context, t Target, p patience) (*wire, error) {
 		return nil, trust.Errorf(trust.Unavailable, "%s does not answer: %w", t.Address, err)
 	}
 	w := &wire{Conn: conn, patience: p, quickACK: quickACK(conn)}
-	w.reader = bufio.NewReaderSize(conn, 32<<10)
+	w.reader = bufio.NewReaderSize(conn, readAhead)
 	w.enter(identifying)
 	return w, nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"keyturn/internal/dial"
@@ -198,7 +199,7 @@ func (h *Host) command(ctx context.Context, c call) (string, error) {
 			}
 		}
 	}
-	words := append(prefix, shell, quote(c.op.script()), "keyturn."+c.op.name)
+	words := append(prefix, shell, scripts()[c.op.name], "keyturn."+c.op.name)
 	for _, a := range c.args {
 		if strings.ContainsAny(a, "\x00\n") {
 			return "", trust.Errorf(trust.Invalid, "%q cannot be an argument on %s", a, h.name)
@@ -211,10 +212,21 @@ func (h *Host) command(ctx context.Context, c call) (string, error) {
 	return strings.Join(words, " "), nil
 }
 
+// scripts holds the script of each op, by its name, as one word for any shell. They
+// are the same for every host.
+var scripts = sync.OnceValue(func() map[string]string {
+	words := make(map[string]string)
+	for _, o := range ops() {
+		words[o.name] = quote(o.script())
+	}
+	return words
+})
+
 // quote returns s as one word for any shell: what a backslash or a quote means within
 // quotes is not the same in all of them, so both stand outside.
 func quote(s string) string {
 	var b strings.Builder
+	b.Grow(len(s) + 2)
 	b.WriteByte('\'')
 	for _, c := range []byte(s) {
 		if c == '\'' || c == '\\' {
