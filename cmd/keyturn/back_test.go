@@ -76,6 +76,24 @@ func TestUndoneRestoreTakesOnlyItsOwnLines(t *testing.T) {
 	w.nothingLeft(0)
 }
 
+// A line that stood twice in a file comes back twice, and where it stood.
+func TestRestoreLineThatStoodTwice(t *testing.T) {
+	w := newWorld(t, 1)
+	gone, uuid, _ := w.wanted()
+	w.appendLine(w.authorized(0), "# between")
+	w.appendLine(w.authorized(0), "no-pty "+gone.String())
+	w.appendLine(w.authorized(0), "# after")
+	before := w.read(w.authorized(0))
+	if strings.Count(before, "no-pty "+gone.String()+"\n") != 2 {
+		t.Fatalf("web1 holds\n%s", before)
+	}
+	w.ok("retire", uuid, "--wait")
+	w.ok("rollback", uuid, "--wait")
+	if now := w.read(w.authorized(0)); now != before {
+		t.Errorf("restored, web1 holds\n%s\nwant\n%s", now, before)
+	}
+}
+
 // A key whose restoration was taken back is retired, and can be restored again,
 // as often as anybody likes.
 func TestRestoreAgain(t *testing.T) {

@@ -275,10 +275,11 @@ func TestUndoAuthorizeKeepsWhatWasThere(t *testing.T) {
 }
 
 // A retired key's lines come back where they stood, or, where somebody has
-// written the file since, at its end; and never twice.
+// written the file since, at its end; and never more often than they stood there.
 func TestPutBack(t *testing.T) {
 	first, second := filled("{{old}} 1"), filled("restrict {{old}} 2")
 	lines := []Removed{{At: 1, Text: first}, {At: 3, Text: second}}
+	twice := []Removed{{At: 0, Text: first}, {At: 2, Text: first}, {At: 4, Text: first}}
 	for _, test := range []struct {
 		name, now string
 		untouched bool
@@ -291,6 +292,8 @@ func TestPutBack(t *testing.T) {
 		{"both are back already", "{{old}} 1\nrestrict {{old}} 2\n", false, lines, "{{old}} 1\nrestrict {{old}} 2\n"},
 		{"nobody knows where they stood", "# a\n", true, []Removed{{At: -1, Text: first}}, "# a\n{{old}} 1\n"},
 		{"the file is shorter than it can be", "", true, []Removed{{At: 7, Text: first}}, "{{old}} 1\n"},
+		{"it stood three times", "# a\n# b\n", true, twice, "{{old}} 1\n# a\n{{old}} 1\n# b\n{{old}} 1\n"},
+		{"it stood twice, and one is back", "{{old}} 1\n# a\n# c\n", false, twice[:2], "{{old}} 1\n# a\n# c\n{{old}} 1\n"},
 		{"no final newline", "# a\r\n# b", false, lines[:1], "# a\r\n# b\r\n{{old}} 1"},
 	} {
 		got, err := putBack([]byte(filled(test.now)), test.lines, test.untouched)
@@ -313,6 +316,7 @@ func TestTakeBack(t *testing.T) {
 		{"one was there before", "{{old}} 1\n", "{{old}} 1\nrestrict {{old}} 2\n", "{{old}} 1\n"},
 		{"someone doubled ours", "", "{{old}} 1\n{{old}} 1\n", ""},
 		{"it was done already", "{{old}} 1\n", "{{old}} 1\n", "{{old}} 1\n"},
+		{"one of ours was there before", "{{old}} 1\n# a\n", "{{old}} 1\n# a\n{{old}} 1\nrestrict {{old}} 2\n", "{{old}} 1\n# a\n"},
 	} {
 		kept := textsOf([]byte(filled(test.before)), testKey("old"))
 		if got := takeBack([]byte(filled(test.now)), lines, kept); string(got) != filled(test.want) {
@@ -322,8 +326,8 @@ func TestTakeBack(t *testing.T) {
 }
 
 // Whatever a file holds: undoing gives it back byte for byte, adding again adds
-// nothing, and a rotation and the way back of it leave every line of others
-// where it stands.
+// nothing, a rotation and the way back of it leave every line of others where it
+// stands, and what a retirement took out comes back as often as it was there.
 func FuzzEdits(f *testing.F) {
 	corpus := filepath.Join("..", "trust", "testdata", "corpus", "authorized_keys")
 	entries, err := os.ReadDir(corpus)
@@ -360,6 +364,11 @@ func FuzzEdits(f *testing.F) {
 			}
 			if got, want := foreign(after, old, next), foreign(before, old, next); !slices.Equal(got, want) {
 				t.Fatalf("the lines of others are %q, and were %q", got, want)
+			}
+			retired, lines := takeOut(before, old)
+			restored, err := putBack(retired, lines, true)
+			if err != nil || !slices.Equal(textsOf(restored, old), textsOf(before, old)) || !bytes.Equal(takeBack(restored, lines, nil), retired) {
+				t.Fatalf("restored: got %q, %v; want %q", restored, err, before)
 			}
 			if len(textsOf(before, next)) > 0 {
 				continue // the way back would take that key's own lines, too

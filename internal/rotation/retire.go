@@ -61,14 +61,9 @@ func (ro *Rotator) retireLines(ctx context.Context, r job.Run, t job.Target) (jo
 		return nil, err
 	}
 	var lines []Removed
-	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
-		file := trust.ParseAuthorizedKeys(old)
-		lines = nil
-		for _, i := range file.Find(c.pair.OldKey) {
-			lines = append(lines, Removed{At: i, Text: linesOf(file, c.pair.OldKey)[len(lines)].Text()})
-		}
-		file.RemoveKey(c.pair.OldKey)
-		return file.Bytes(), nil
+	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) (data []byte, _ error) {
+		data, lines = takeOut(old, c.pair.OldKey)
+		return data, nil
 	})
 	if err != nil {
 		return nil, err
@@ -263,12 +258,30 @@ func (ro *Rotator) restoreLines(ctx context.Context, r job.Run, t job.Target) (j
 	return recordFile(c, change.After, h.Server()), nil
 }
 
-// putBack inserts lines that are not there, at their old numbers if the file is
-// as it was when they were taken out, else at its end.
+// takeOut removes every line of a key, and returns which they were.
+func takeOut(data []byte, key trust.PublicKey) ([]byte, []Removed) {
+	f := trust.ParseAuthorizedKeys(data)
+	var lines []Removed
+	for _, i := range f.Find(key) {
+		l := f.Line(i)
+		lines = append(lines, Removed{At: i, Text: l.Text()})
+	}
+	f.RemoveKey(key)
+	return f.Bytes(), lines
+}
+
+// putBack inserts those lines that are not there, each as often as it was taken out,
+// at their old numbers if the file is as it was when they were taken out, else at
+// its end.
 func putBack(data []byte, lines []Removed, untouched bool) ([]byte, error) {
 	f := trust.ParseAuthorizedKeys(data)
+	there := map[string]int{} // how many of a text
+	for _, x := range f.Lines() {
+		there[x.Text()]++
+	}
 	for _, l := range lines {
-		if slices.ContainsFunc(f.Lines(), func(x trust.AuthorizedLine) bool { return x.Text() == l.Text }) {
+		if there[l.Text] > 0 {
+			there[l.Text]--
 			continue
 		}
 		at := f.Len()
@@ -283,21 +296,23 @@ func putBack(data []byte, lines []Removed, untouched bool) ([]byte, error) {
 }
 
 // takeBack takes out of data the lines that a restoration put there, but for those
-// that were there before it: kept holds their texts. A line of the same key that it
-// does not know is somebody else's.
+// that were there before it: kept holds their texts, and they are the first of their
+// kind. A line of the same key that it does not know is somebody else's.
 func takeBack(data []byte, lines []Removed, kept []string) []byte {
 	f := trust.ParseAuthorizedKeys(data)
 	kept = slices.Clone(kept)
-	for i := f.Len() - 1; i >= 0; i-- {
-		l := f.Line(i)
-		text := l.Text()
-		if !slices.ContainsFunc(lines, func(x Removed) bool { return x.Text == text }) {
+	var ours []int
+	for i, x := range f.Lines() {
+		if !slices.ContainsFunc(lines, func(l Removed) bool { return l.Text == x.Text() }) {
 			continue
 		}
-		if k := slices.Index(kept, text); k >= 0 {
+		if k := slices.Index(kept, x.Text()); k >= 0 {
 			kept = slices.Delete(kept, k, k+1)
 			continue
 		}
+		ours = append(ours, i)
+	}
+	for _, i := range slices.Backward(ours) {
 		f.RemoveLine(i)
 	}
 	return f.Bytes()
