@@ -2,6 +2,7 @@ package dial
 
 import (
 	"errors"
+	"io"
 	"slices"
 	"strings"
 
@@ -39,6 +40,7 @@ type step struct {
 	password    string
 	outcome     Outcome // empty until it is known
 	tried       bool
+	cut         bool // a connection ended when the key had signed
 }
 
 // methods returns the authentication methods by which the step can be offered.
@@ -110,6 +112,9 @@ var errExhausted = errors.New("dial: no credential left")
 func (a *authentication) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	a.methods = c.AllowedMethods
 	last := a.current
+	if a.hungUp() {
+		return nil, io.EOF // the step stays the one that nobody answered
+	}
 	a.settle(len(c.PartialSuccessMethods) > a.partial)
 	a.partial = len(c.PartialSuccessMethods)
 	if _, _, _, broken := a.wire.said(); broken != nil {
@@ -187,12 +192,24 @@ func (a *authentication) ended(err error) (cut bool) {
 		a.settle(false)
 		return a.left()
 	case errors.Is(err, errExhausted):
+	case a.hungUp() && s.cut:
+		a.settle(false)
+		return a.left()
 	default:
-		// The connection broke while this was being offered: no answer.
-		a.current, s.tried = nil, false
-		return len(a.attempts()) > 0
+		// The connection broke while this was being offered: no answer. It is
+		// tried once more where the key had signed: sshd answers by hanging up
+		// where PAM lets nobody in to the account, and will again.
+		a.current, s.tried, s.cut = nil, false, a.hungUp()
+		return s.cut || len(a.attempts()) > 0
 	}
 	return false
+}
+
+// hungUp reports whether the server ended the connection instead of answering to a
+// signature by a key that it had said would do.
+func (a *authentication) hungUp() bool {
+	_, _, _, broken := a.wire.said()
+	return isGone(broken) && a.current != nil && a.current.offer != nil && a.current.offer.matched
 }
 
 // left reports whether there are steps that were not offered.

@@ -160,6 +160,10 @@ func loginOnce(ctx context.Context, t Target, steps []*step, p patience) (s *ses
 			cause := &RefusedError{Address: t.Address, User: t.User, Tried: a.attempts(), Offers: a.methods}
 			return nil, false, &trust.Error{Kind: trust.Denied, Message: cause.Error(), Err: cause}
 		}
+		if winner != nil && winner.cut && winner.outcome == Matched && !again {
+			cause := &RefusedError{Address: t.Address, User: t.User, Tried: a.attempts(), Offers: a.methods}
+			return nil, false, &trust.Error{Kind: trust.Denied, Message: cause.Error() + ": it ends the connection when the key has signed, as sshd does where PAM lets nobody in to the account", Err: cause}
+		}
 		return nil, again, explain(ctx, t, w, err)
 	}
 	if winner == nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -403,6 +404,52 @@ func TestServerThatJustCloses(t *testing.T) {
 	target := Target{Address: address, User: "u", Pins: []trust.PublicKey{public(host)}}
 	if still, err := Disprove(t.Context(), target, public(newKey(t)), newKey(t)); err == nil {
 		t.Errorf("still accepted %v although no good key logged in", still)
+	}
+}
+
+// An sshd whose PAM refuses the account hangs up when the key has signed. That is an
+// answer if it does so again, and not an outage to be waited for.
+func TestServerThatHangsUpOnASignature(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		refusals int // how many connections end so
+		want     Outcome
+		dials    int
+	}{"once": {1, Accepted, 2}, "always": {100, Matched, 2}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host, key := newKey(t), newKey(t)
+			var mu sync.Mutex
+			connections := 0
+			address := listen(t, func(c2 net.Conn) {
+				mu.Lock()
+				connections++
+				refuse := connections <= c.refusals
+				mu.Unlock()
+				config := &ssh.ServerConfig{
+					PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil },
+					VerifiedPublicKeyCallback: func(_ ssh.ConnMetadata, _ ssh.PublicKey, p *ssh.Permissions, _ string) (*ssh.Permissions, error) {
+						if refuse {
+							_ = c2.Close()
+						}
+						return p, nil
+					},
+				}
+				config.AddHostKey(host)
+				if s, _, requests, err := ssh.NewServerConn(c2, config); err == nil {
+					go ssh.DiscardRequests(requests)
+					_ = s.Wait()
+				}
+			})
+			target := Target{Address: address, User: "u", Pins: []trust.PublicKey{public(host)}}
+			if got, err := Prove(t.Context(), target, key); got != c.want || err != nil || connections != c.dials {
+				t.Errorf("prove: %v, %v after %d connections; want %v after %d", got, err, connections, c.want, c.dials)
+			}
+			if c.want == Matched {
+				_, err := Dial(t.Context(), target, []Credential{KeyCredential("k", key)})
+				kind(t, err, trust.Denied, `"k"`, "(matched)", "PAM")
+			}
+		})
 	}
 }
 
