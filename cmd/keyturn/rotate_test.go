@@ -143,6 +143,34 @@ func (w *world) nothingLeft(i int) {
 	}
 }
 
+// A place that is left while its host answers keeps no lock of the run that has ended,
+// neither on the way there nor on the way back.
+func TestLeftPlaceKeepsNoLock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
+	k := w.heldKey(deploy, w.dir+"/deploy", "no-pty")
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--soak", "5s")
+	w.await(run.Run, soaks)
+	w.ok("run", "leave", run.Run, "web2")
+	w.await(run.Run, func(r runJSON) bool { return r.State == "partial" })
+	w.nothingLeft(0)
+	w.nothingLeft(1)
+	w.ok("rollback", k.UUID, "--wait", "--soak", "0s")
+	w.nothingLeft(1)
+
+	if err := w.servers[1].Lie(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.json(&run, "rotate", k.UUID, "--soak", "0s")
+	w.held(run.Run, "Prove", "web2")
+	w.ok("run", "leave", run.Run, "web2")
+	w.await(run.Run, func(r runJSON) bool { return r.State == "partial" && r.Direction == "back" })
+	w.nothingLeft(0)
+	w.nothingLeft(1)
+}
+
 // Keyturn's own login is a key like others: it is rotated over connections that
 // the other one opened, and hosts stay open throughout.
 func TestRotateOwnLogin(t *testing.T) {

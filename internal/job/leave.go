@@ -23,7 +23,8 @@ const MaxLeave = 10_000
 // Leave lets a run go on without some targets, in whatever way its procedure
 // says, and returns how many these were, counting a name that is in several lists
 // once. They are gone through no more rows,
-// in neither direction, and the run ends as Partial. Where the procedure
+// in neither direction, but for the one with which a procedure parts from them, and
+// the run ends as Partial. Where the procedure
 // refuses one of them, none is left and its sentence is the error. Targets that
 // have been through all rows are not left; where no other match, that is a
 // Conflict, and where none match at all, NotFound.

@@ -49,6 +49,9 @@ type Step struct {
 	Group string
 	// Final: once this row has begun on any target, there is no way back.
 	Final bool
+	// Parting: what this row does last at a target, which is Undo or else Do, is done
+	// once for targets that were left, too. They stay left, whatever comes of it.
+	Parting bool
 }
 
 // A Record writes what a step has found or changed into the inventory. It is

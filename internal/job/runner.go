@@ -453,6 +453,12 @@ func (r *runner) commitTogether(some []*landed, what string, ev audit.Event, mor
 	return nil
 }
 
+// parting reports whether the stage is for targets that were left, too.
+func (r *runner) parting() bool {
+	step, _ := r.proc.step(r.run.table.Rows[r.stage.row].Name)
+	return step.Parting && (r.run.direction == Backward) == (step.Undo != nil)
+}
+
 // load reads targets to begin: those whose time has come, then new ones.
 func (r *runner) load() error {
 	if r.stage == top || r.stage == bottom {
@@ -472,7 +478,7 @@ func (r *runner) load() error {
 		fresh, cursor, more = nil, r.cursor, !r.complete
 		for room := shard - len(r.queue) - len(retries); more && len(fresh) < room; {
 			var some []work
-			if some, cursor, more, err = selectFresh(tx, r.run, r.stage, cursor, room-len(fresh)); err != nil {
+			if some, cursor, more, err = selectFresh(tx, r.run, r.stage, r.parting(), cursor, room-len(fresh)); err != nil {
 				return err
 			}
 			fresh = append(fresh, some...)

@@ -91,13 +91,14 @@ type work struct {
 
 // selectFresh returns up to limit targets of a stage, from number from on, that
 // have not been begun there: on the way back, of those that were begun on the
-// way forward. It looks at as many as limit, returns where to go on, and whether
-// there are more to look at.
+// way forward. Those that were left are among them where the stage is a parting. It
+// looks at as many as limit, returns where to go on, and whether there are more to
+// look at.
 //
 // These are two reads of a range of keys each, and not one of what is in one
 // table and not in the other, because PostgreSQL plans that before it knows how
 // large the tables are.
-func selectFresh(tx *store.Tx, r record, s stage, from, limit int) (fresh []work, next int, more bool, err error) {
+func selectFresh(tx *store.Tx, r record, s stage, parting bool, from, limit int) (fresh []work, next int, more bool, err error) {
 	_, hi := r.table.span(s)
 	list := r.table.Rows[s.row].On
 	query := `SELECT ` + targetColumns + ` FROM job_targets t
@@ -129,7 +130,7 @@ func selectFresh(tx *store.Tx, r record, s stage, from, limit int) (fresh []work
 	next = seen[len(seen)-1].N + 1
 	begun, err := selectBegun(tx, r, s, from, next)
 	for _, t := range seen {
-		if !t.Left && !begun[t.N] {
+		if (!t.Left || parting) && !begun[t.N] {
 			fresh = append(fresh, work{Target: t, attempt: 1})
 		}
 	}

@@ -165,6 +165,7 @@ func (th *theater) do(command string, words []string) error {
 		th.world = newWorld(number("servers", 3), number("clients", 2))
 		th.options = Options{Workers: number("workers", 1), Log: quiet(), Hook: th.hook, Sole: true, Lease: time.Hour, Installation: "test"}
 		th.world.skip, th.world.undone = slices.Contains(words, "skip"), slices.Contains(words, "undone")
+		th.world.parts = slices.Contains(words, "parts")
 		th.make()
 	case "start":
 		th.start()

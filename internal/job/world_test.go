@@ -36,6 +36,7 @@ type world struct {
 	broken []string                 // instants at which somebody was locked out
 	skip   bool                     // leaving makes the run additive
 	undone bool                     // leaving sends the run back
+	parts  bool                     // the first row is undone and the last one done for targets that were left, too
 }
 
 type fault struct {
@@ -178,37 +179,42 @@ func (w *world) procedure() Procedure {
 		}
 		return nil
 	}
+	steps := []Step{
+		{Name: "Baseline", On: "authorized", Do: w.step("do", baseline)},
+		{Name: "Authorize", On: "authorized", Group: "1", Do: w.step("do", added), Undo: w.step("undo", removed)},
+		{Name: "Prove", On: "authorized", Group: "1", Do: w.step("do", proves)},
+		{Name: "Install", On: "identities", Do: w.step("do", func(w *world, _ Run, a args, name string) error {
+			w.clients[name] = a.New
+			return nil
+		})},
+		{Name: "Soak", On: Once, Do: w.step("do", func(w *world, r Run, a args, _ string) error {
+			var until time.Time
+			if ok, err := r.ResultOf(context.Background(), "Soak", Target{List: Once}, &until); err != nil || !ok {
+				until = time.Now().Add(w.soak)
+				if err := r.Save(until); err != nil {
+					return err
+				}
+			}
+			if time.Now().Before(until) {
+				return fmt.Errorf("soaking %w", Until(until))
+			}
+			return nil
+		})},
+		{Name: "Reprove", On: "authorized", Group: "2", Do: w.step("do", proves)},
+		{Name: "Withdraw", On: "authorized", Group: "2", Do: w.step("do", func(w *world, _ Run, a args, name string) error {
+			delete(w.servers[name], a.Old)
+			return nil
+		})},
+		{Name: "Archive", On: Once, Do: w.step("do", nil)},
+	}
+	if w.parts {
+		steps[0].Undo, steps[0].Parting = w.step("undo", nil), true
+		steps = append(steps, Step{Name: "Release", On: "authorized", Do: w.step("do", nil), Parting: true})
+	}
 	return Procedure{
-		Name: "rotate",
-		Steps: []Step{
-			{Name: "Baseline", On: "authorized", Do: w.step("do", baseline)},
-			{Name: "Authorize", On: "authorized", Group: "1", Do: w.step("do", added), Undo: w.step("undo", removed)},
-			{Name: "Prove", On: "authorized", Group: "1", Do: w.step("do", proves)},
-			{Name: "Install", On: "identities", Do: w.step("do", func(w *world, _ Run, a args, name string) error {
-				w.clients[name] = a.New
-				return nil
-			})},
-			{Name: "Soak", On: Once, Do: w.step("do", func(w *world, r Run, a args, _ string) error {
-				var until time.Time
-				if ok, err := r.ResultOf(context.Background(), "Soak", Target{List: Once}, &until); err != nil || !ok {
-					until = time.Now().Add(w.soak)
-					if err := r.Save(until); err != nil {
-						return err
-					}
-				}
-				if time.Now().Before(until) {
-					return fmt.Errorf("soaking %w", Until(until))
-				}
-				return nil
-			})},
-			{Name: "Reprove", On: "authorized", Group: "2", Do: w.step("do", proves)},
-			{Name: "Withdraw", On: "authorized", Group: "2", Do: w.step("do", func(w *world, _ Run, a args, name string) error {
-				delete(w.servers[name], a.Old)
-				return nil
-			})},
-			{Name: "Archive", On: Once, Do: w.step("do", nil)},
-		},
-		Turn: "Install",
+		Name:  "rotate",
+		Steps: steps,
+		Turn:  "Install",
 		Reverse: func(tx *store.Tx, r Run) (Plan, error) {
 			var a args
 			if err := r.Decode(&a); err != nil {

@@ -19,11 +19,11 @@ func (ro *Rotator) retire() job.Procedure {
 	return job.Procedure{
 		Name: RetireProcedure,
 		Steps: []job.Step{
-			{Name: "Baseline", On: Places, Do: ro.baseline, Undo: ro.release},
+			{Name: "Baseline", On: Places, Do: ro.baseline, Undo: ro.release, Parting: true},
 			{Name: "Withdraw", On: Authorized, Do: ro.retireLines, Group: "drop"},
 			{Name: "Disprove", On: Authorized, Do: ro.retired, Group: "drop"},
 			{Name: "Archive", On: job.Once, Do: ro.archive},
-			{Name: "Release", On: Places, Do: ro.release},
+			{Name: "Release", On: Places, Do: ro.release, Parting: true},
 		},
 		Turn:    "Withdraw",
 		Reverse: ro.reverseRetirement,
@@ -131,10 +131,10 @@ func (ro *Rotator) restore() job.Procedure {
 	return job.Procedure{
 		Name: RestoreProcedure,
 		Steps: []job.Step{
-			{Name: "Baseline", On: Places, Do: ro.baselineRestore, Undo: ro.release},
+			{Name: "Baseline", On: Places, Do: ro.baselineRestore, Undo: ro.release, Parting: true},
 			{Name: "Restore", On: Authorized, Do: ro.restoreLines, Undo: ro.takeAgain, Group: "add"},
 			{Name: "Prove", On: Authorized, Do: ro.restored, Undo: ro.unprove, Group: "add"},
-			{Name: "Release", On: Places, Do: ro.release},
+			{Name: "Release", On: Places, Do: ro.release, Parting: true},
 		},
 		Leave:   func(*store.Tx, job.Run, job.Target) (job.Effect, error) { return job.Effect{}, nil },
 		Started: ro.startedRestore,

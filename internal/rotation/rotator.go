@@ -49,7 +49,7 @@ func (ro *Rotator) rotate() job.Procedure {
 	return job.Procedure{
 		Name: RotateProcedure,
 		Steps: []job.Step{
-			{Name: "Baseline", On: Places, Do: ro.baseline, Undo: ro.release},
+			{Name: "Baseline", On: Places, Do: ro.baseline, Undo: ro.release, Parting: true},
 			{Name: "Generate", On: job.Once, Do: ro.generate},
 			{Name: "Authorize", On: Authorized, Do: ro.authorize, Undo: ro.unauthorize, Group: "add"},
 			{Name: "Prove", On: Authorized, Do: ro.prove, Undo: ro.unprove, Group: "add"},
@@ -62,7 +62,7 @@ func (ro *Rotator) rotate() job.Procedure {
 			{Name: "Withdraw", On: Authorized, Do: ro.withdraw, Group: "drop"},
 			{Name: "Disprove", On: Authorized, Do: ro.disprove, Group: "drop"},
 			{Name: "Archive", On: job.Once, Do: ro.archive},
-			{Name: "Release", On: Places, Do: ro.release},
+			{Name: "Release", On: Places, Do: ro.release, Parting: true},
 		},
 		Turn:    "Install",
 		Reverse: ro.reverseRotation,

@@ -68,6 +68,9 @@ func table(p job.Procedure) string {
 		if s.Final {
 			marks = append(marks, "final")
 		}
+		if s.Parting {
+			marks = append(marks, "parting")
+		}
 		if s.Group != "" {
 			marks = append(marks, "group "+s.Group)
 		}
