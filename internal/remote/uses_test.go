@@ -1,9 +1,77 @@
 package remote
 
 import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
+
+// Every account and address that used the key is told, however often others did, and
+// also where the log was put aside meanwhile; what was put aside before is not read.
+func TestUsesOfAllLogs(t *testing.T) {
+	since := time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
+	logLine := func(day int, user, from, key string) string {
+		return fmt.Sprintf("2026-11-%02dT10:00:00+00:00 web1 sshd[7]: Accepted publickey for %s from %s port 4711 ssh2: ED25519 %s\n", day, user, from, key)
+	}
+	var squeezed bytes.Buffer
+	z := gzip.NewWriter(&squeezed)
+	if _, err := z.Write([]byte(logLine(21, "alice", "192.0.2.3", "SHA256:key+/"))); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	logs := t.TempDir()
+	for name, l := range map[string]struct {
+		text    string
+		written int // day
+	}{
+		"auth.log": {logLine(22, "alice", "192.0.2.1", "SHA256:key+/") + logLine(22, "alice", "192.0.2.9", "SHA256:another") +
+			"2026-11-22T10:00:00+00:00 web1 sshd[7]: Failed publickey for alice from 192.0.2.8 port 1 ssh2: ED25519 SHA256:key+/\n" +
+			strings.Repeat(logLine(22, "alice", "192.0.2.7", "SHA256:key+/"), 2000), 22},
+		"auth.log.1":      {logLine(19, "alice", "192.0.2.1", "SHA256:key+/") + logLine(21, "alice", "192.0.2.2", "SHA256:key+/") + logLine(21, "bob", "192.0.2.5", "SHA256:key+/"), 21},
+		"auth.log.2.gz":   {squeezed.String(), 20},
+		"auth.log.3":      {logLine(21, "alice", "192.0.2.4", "SHA256:key+/"), 18}, // a line that must not be read, to see that the file is not
+		"secure-20261121": {logLine(21, "alice", "2001:db8::6", "SHA256:key+/"), 21},
+	} {
+		path := filepath.Join(logs, name)
+		if err := os.WriteFile(path, []byte(l.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Date(2026, 11, l.written, 23, 0, 0, 0, time.UTC)
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := strings.NewReplacer("/var/log/journal", logs+"/none", "/run/log/journal", logs+"/none", "/var/log", logs).Replace(opUses.script())
+	for _, v := range variants(t) {
+		command := strings.Join([]string{"sh", "-c", quote(script), "keyturn.uses", "SHA256:key+/", fmt.Sprint(since.Unix())}, " ")
+		result, err := v.exec()(t.Context(), command, nil, 1<<20)
+		if err != nil || result.Exit != 0 {
+			t.Fatalf("%s: %v, exit %d: %s", v.name, err, result.Exit, result.Stderr)
+		}
+		var a answer
+		for l := range strings.Lines(string(result.Stdout)) {
+			word, rest, _ := strings.Cut(strings.TrimSpace(l), " ")
+			a.lines = append(a.lines, line{word: word, rest: rest})
+		}
+		uses, err := (&Host{}).readUses(a, "alice", since)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sources []string
+		for _, u := range uses {
+			sources = append(sources, u.Source)
+		}
+		slices.Sort(sources)
+		if want := []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.7", "2001:db8::6"}; !slices.Equal(sources, want) {
+			t.Errorf("%s: used from %v, want %v", v.name, sources, want)
+		}
+	}
+}
 
 // Lines as sshd's log has them in the three places where it is read from.
 func TestParseUse(t *testing.T) {

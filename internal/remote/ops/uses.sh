@@ -1,18 +1,33 @@
 # uses FINGERPRINT SINCE: what the log of sshd, where we may read it, says of
-# logins with a key. SINCE is in seconds since 1970. Where no journal can be read,
-# journalctl, which takes its time, is not asked for one.
+# logins with a key: of each account from each address the last one. SINCE is in
+# seconds since 1970. Where no journal can be read, journalctl, which takes its
+# time, is not asked for one. Of files, those count that were written to since then,
+# also those that were put aside meanwhile: the last GiB of each.
+logins() {
+  grep -F -- "$1" | grep "Accepted publickey for" |
+  awk "{ s = \$0; sub(/.*Accepted publickey for /, \"\", s); split(s, f, \" \"); last[f[1] \" \" f[3]] = \$0 } END { for (k in last) print last[k] }" |
+  while read -r l; do printf "use %s\n" "$l"; done;
+};
 journal=;
 for f in /run/log/journal/*/*.journal /var/log/journal/*/*.journal; do [ -r "$f" ] && journal=yes && break; done;
 if [ -n "$journal" ] && command -v journalctl >/dev/null && journalctl -q -n 1 -o cat SYSLOG_FACILITY=10 2>/dev/null | grep -q .; then
   echo "log journal";
-  journalctl -q -o short-unix --since="@$2" SYSLOG_FACILITY=10 SYSLOG_FACILITY=4 2>/dev/null | grep -F -- "$1" | grep "Accepted publickey for" | tail -n 500 | while read -r l; do printf "use %s\n" "$l"; done;
+  journalctl -q -o short-unix --since="@$2" SYSLOG_FACILITY=10 SYSLOG_FACILITY=4 2>/dev/null | logins "$1";
 else
   zone=;
-  for f in /var/log/auth.log /var/log/secure; do
-    [ -r "$f" ] || continue;
+  for f in /var/log/auth.log* /var/log/secure*; do
+    [ -f "$f" ] && [ -r "$f" ] || continue;
+    written=$(date -r "$f" +%s 2>/dev/null) || written=$2;
+    [ "$written" -ge "$2" ] || continue;
     [ -n "$zone" ] || { zone=$(date +%z); echo "zone $zone"; };
     echo "log $f";
-    tail -c 8388608 -- "$f" | grep -F -- "$1" | grep "Accepted publickey for" | tail -n 500 | while read -r l; do printf "use %s\n" "$l"; done;
+    case $f in
+    *.gz) zcat <"$f" ;;
+    *.bz2) bzcat <"$f" ;;
+    *.xz) xzcat <"$f" ;;
+    *.zst) zstdcat <"$f" ;;
+    *) tail -c 1073741824 -- "$f" ;;
+    esac 2>/dev/null | logins "$1";
   done;
 fi;
 echo ok;
