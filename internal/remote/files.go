@@ -89,7 +89,7 @@ func (h *Host) Files(ctx context.Context, user string, paths []string) ([]File, 
 	if err != nil {
 		return nil, err
 	}
-	answers, err := h.runAll(ctx, h.readings(owner, paths, "content", "content")...)
+	answers, err := h.runAll(ctx, h.readings(owner, paths, "content")...)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (h *Host) TextsAndUses(ctx context.Context, user string, paths []string, ke
 	if err != nil {
 		return nil, nil, err
 	}
-	reading, uses := h.readings(owner, paths, "text", "text"), h.asking(key, since)
+	reading, uses := h.readings(owner, paths, "text"), h.asking(key, since)
 	answers, err := h.runAll(ctx, append([]call{uses}, reading...)...)
 	if err != nil {
 		return nil, nil, err
@@ -122,17 +122,14 @@ func (h *Host) TextsAndUses(ctx context.Context, user string, paths []string, ke
 }
 
 // readings are the calls of op read for some paths of an account, as many as the
-// length of a command asks for. first and rest are what is asked of the first path and
-// of the others: "content", "facts" or "text".
-func (h *Host) readings(owner Account, paths []string, first, rest string) (calls []call) {
-	what := first
+// length of a command asks for. what is asked of them: "content" or "text".
+func (h *Host) readings(owner Account, paths []string, what string) (calls []call) {
 	for len(paths) > 0 {
 		n := few(paths)
 		c := call{op: opRead, as: h.actorsFor(owner.User)[0], nonce: newNonce()}
 		c.args = []string{c.nonce, strconv.Itoa(maxFile), owner.Home}
 		for _, p := range paths[:n] {
 			c.args = append(c.args, what, p)
-			what = rest
 		}
 		calls, paths = append(calls, c), paths[n:]
 	}
@@ -168,10 +165,7 @@ func (h *Host) readFiles(answers []answer, owner Account, paths []string) (files
 
 // parseFiles reads the answer of op read.
 func (h *Host) parseFiles(lines []line, owner Account, paths []string) ([]File, error) {
-	var home string
-	if len(lines) > 0 && lines[0].word == "home" {
-		home, lines = lines[0].rest, lines[1:]
-	}
+	lines, home := splitHome(lines)
 	files := make([]File, len(paths))
 	k := -1
 	var body []line
@@ -204,7 +198,16 @@ func (h *Host) parseFiles(lines []line, owner Account, paths []string) ([]File, 
 	return files, nil
 }
 
-// parseFile reads what op read says of one path.
+// splitHome takes away what an answer begins with where it was asked for: where the
+// account's home really lies.
+func splitHome(lines []line) (rest []line, home string) {
+	if len(lines) > 0 && lines[0].word == "home" {
+		return lines[1:], lines[0].rest
+	}
+	return lines, ""
+}
+
+// parseFile reads what op read, or hold, says of one path.
 func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, error) {
 	f := File{Path: path, FileSystem: FileSystem{FreeBytes: -1, FreeInodes: -1}}
 	var state string

@@ -109,7 +109,7 @@ func TestSecondAnswerCutOff(t *testing.T) {
 		})
 		must(t, err)
 		_, path := home(t, "nobody", "one\n")
-		_, _, err = h.HoldFile(t.Context(), mine, "nobody", path, nil)
+		_, _, err = h.HoldFile(t.Context(), mine, "nobody", path, []string{path + "2"})
 		kind(t, err, trust.Unavailable, "hold")
 		_, _, err = whole.HoldFile(t.Context(), mine, "nobody", path, nil)
 		must(t, err)

@@ -147,7 +147,7 @@ func (h *Host) FilesAndIdentities(ctx context.Context, user string, paths []stri
 		dir = h.here
 	}
 	dir = strings.TrimSuffix(dir, "/") + "/.ssh"
-	answers, err := h.runAll(ctx, append([]call{h.finding(user, dir)}, h.readings(owner, paths, "content", "content")...)...)
+	answers, err := h.runAll(ctx, append([]call{h.finding(user, dir)}, h.readings(owner, paths, "content")...)...)
 	if err != nil {
 		return nil, nil, err
 	}

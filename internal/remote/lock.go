@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -72,26 +73,27 @@ func (h *Host) Hold(ctx context.Context, l Lock, user, path string) error {
 // file that is Absent or Fixed is not locked. Private keys are not for this: their
 // bytes would come here.
 func (h *Host) HoldFile(ctx context.Context, l Lock, user, path string, beside []string) (file File, others []File, err error) {
-	paths := append([]string{path}, beside...)
-	if err := errors.Join(l.check(), checkPaths(paths)); err != nil {
+	if err := errors.Join(l.check(), checkPath(path), checkPaths(beside)); err != nil {
 		return File{}, nil, err
 	}
 	owner, err := h.account(ctx, user)
 	if err != nil {
 		return File{}, nil, err
 	}
-	holding, got := h.holding(l, h.actorsFor(user)[0], user, path, false, "content")
-	reading := h.readings(owner, paths, "facts", "text")
+	holding, got := h.holding(l, h.actorsFor(user)[0], user, path, false, "facts")
+	holding.args = append(holding.args, owner.Home)
+	reading := h.readings(owner, beside, "text")
 	answers, err := h.runAll(ctx, append(reading, holding)...)
 	if err != nil {
 		return File{}, nil, err
 	}
-	files, err := h.readFiles(answers[:len(reading)], owner, paths)
-	if err != nil {
+	if others, err = h.readFiles(answers[:len(reading)], owner, beside); err != nil {
 		return File{}, nil, err
 	}
-	file, others = files[0], files[1:]
 	took := answers[len(reading)]
+	if file, err = h.readFacts(took.lines, owner, path); err != nil {
+		return File{}, nil, err
+	}
 	no := took.no
 	switch {
 	case no == nil:
@@ -113,6 +115,13 @@ func (h *Host) HoldFile(ctx context.Context, l Lock, user, path string, beside [
 	h.remember(l, user, path, got)
 	file.Content, file.SHA256 = got.content, hexSum(got.content)
 	return file, others, nil
+}
+
+// readFacts reads what op hold said of the file before it took the lock.
+func (h *Host) readFacts(lines []line, owner Account, path string) (File, error) {
+	end := slices.IndexFunc(lines, func(ln line) bool { return ln.word == "state" })
+	lines, home := splitHome(lines[:end+1])
+	return h.parseFile(lines, owner, home, path)
 }
 
 // hold takes the lock and reads the file under it: "content" or "sum". With create,

@@ -108,20 +108,23 @@ import (
 // the account database), kernel TEXT, host NAME, time UNIXSECONDS, tools NAME..., drop
 // setpriv|runuser|su (root only: how to act as another account).
 //
-// read NONCE LIMIT HOME [content|facts|text PATH]... -> [home PATH] (HOME, if it is not
+// read NONCE LIMIT HOME [content|text PATH]... -> [home PATH] (HOME, if it is not
 // empty, without links); for each PATH, in order: path K (from 0), then, where its
-// directory can be entered, real PATH, and unless only its text was asked for: up LISTING
-// of each directory from / to the one that holds it, [writable] (this user may write
-// that directory), [link] (PATH itself is a link), [dev N] (if content was asked for),
-// df LINE (df -P), dfi LINE (df -P -i), [mount LINE] (of /proc/self/mounts), [attr
-// LINE]... (lsattr -d of "." and of the file), [lock I.E.R.TOKEN]..., [ls LISTING];
-// always: state file|absent|denied|special|loop; then, for a readable file, unless only
-// facts were asked for, its block. Changes nothing.
+// directory can be entered, real PATH, and, if not only its text was asked for, its facts
+// and dev N (the device that it is on); always: state file|absent|denied|special|loop;
+// then, for a readable file, its block. Changes nothing.
 //
-// hold PATH UMASK|- INSTALLATION EPOCH RUN TOKEN NONCE LIMIT content|sum -> real PATH,
-// [prev NAME + block]..., and if the file is there: ls LISTING, then its
-// block, or sum SHA256. With "-" a file that is not there is refused; with UMASK it may
-// be absent and missing directories are made. Takes or confirms the lock.
+// Facts are [writable] (this user may write the directory), [link] (PATH itself is a
+// link), up LISTING of each directory from / to the one that holds it, [ls LISTING],
+// [attr LINE]... (lsattr -d of "." and of the file), df LINE (df -P), dfi LINE (df -P
+// -i), [mount LINE] (of /proc/self/mounts), [lock I.E.R.TOKEN]....
+//
+// hold PATH UMASK|- INSTALLATION EPOCH RUN TOKEN NONCE LIMIT content|sum|facts [HOME] ->
+// [home PATH], real PATH, its facts and state as read gives them, if they were asked for;
+// [prev NAME + block]..., and if the file is there: ls LISTING (unless it is the one that
+// is among the facts), then its block, or sum SHA256. With "-" a file that is not there
+// is refused; with UMASK it may be absent and missing directories are made. Takes or
+// confirms the lock.
 //
 // swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE
 // [MERGED BECOMES]... <BYTES -> now SHA256, [prev NAME + block]... OLD and NEW are
@@ -193,7 +196,7 @@ const (
 var (
 	opHello      = op{"hello", false, usual, "common who hello"}
 	opRead       = op{"read", false, usual, "common give resolve facts read"}
-	opHold       = op{"hold", true, usual, "common give resolve who lock sum prevs hold"}
+	opHold       = op{"hold", true, usual, "common give resolve facts who lock sum prevs hold"}
 	opSwap       = op{"swap", true, usual, "common give who lock sum prevs keep swap"}
 	opRelease    = op{"release", true, usual, "common give resolve who lock sum prevs keep release"}
 	opInstall    = op{"install", true, usual, "common who lock sum keep install"}

@@ -313,7 +313,16 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			w.raw("release", opRelease, "", w.at("keys"), "home", "4", "run-1", "100", nonce)
 			w.raw("read", opRead, "", nonce, "100", "", "content", w.at("keys"), "content", w.at("none"), "content", w.at("no/file"), "content", w.at(""), "content", dir)
 			w.raw("read little", opRead, "", nonce, "2", "", "content", w.at("keys"), "text", w.at("keys"))
-			w.raw("facts", opRead, "", nonce, "2", "", "facts", w.at("keys"), "text", w.at("none"))
+			facts := func(what, path, epoch, token string) {
+				w.raw(what, opHold, "", path, "-", "home", epoch, "run-1", token, nonce, "100", "facts", w.home)
+			}
+			facts("hold with facts", w.at("keys"), "5", "d")
+			facts("hold with facts again", w.at("keys"), "5", "e")
+			facts("hold with facts by an earlier epoch", w.at("keys"), "3", "f")
+			facts("facts of what is not there", w.at("none"), "5", "d")
+			facts("facts of a directory", w.at(""), "5", "d")
+			facts("facts in no directory", w.at("no/keys"), "5", "d")
+			w.raw("release", opRelease, "", w.at("keys"), "home", "5", "run-1", "100", nonce)
 			w.raw("swap in no directory", opSwap, "", filepath.Join(dir, "no"), "keys", "home", "4", "run-1", "c", two, one, "600", "0", "0", "100", nonce)
 			w.look()
 		},

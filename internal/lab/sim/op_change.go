@@ -6,11 +6,18 @@ import (
 	"strings"
 )
 
-// hold PATH UMASK|- INSTALLATION EPOCH RUN TOKEN NONCE LIMIT content|sum
+// hold PATH UMASK|- INSTALLATION EPOCH RUN TOKEN NONCE LIMIT content|sum|facts [HOME]
 func (p *process) hold(arg []string) *refusal {
 	file, create, c, nonce, what := arg[0], arg[1], claim{arg[2], arg[3], arg[4], arg[5]}, arg[6], arg[8]
 	limit, _ := strconv.Atoi(arg[7])
+	facts := what == "facts"
+	if facts {
+		p.home(arg[9])
+	}
 	f, why := p.resolve(file)
+	if why != "" && facts {
+		p.say("state %s", why)
+	}
 	if why == "absent" && create != "-" {
 		if r := p.makeDirectories(f.path, create); r != nil {
 			return r
@@ -20,11 +27,16 @@ func (p *process) hold(arg []string) *refusal {
 	if why != "" {
 		return no(why, "%s", file)
 	}
+	p.say("real %s/%s", strings.TrimSuffix(f.path, "/"), f.name)
+	state, n := p.state(f)
+	if facts {
+		p.facts(f)
+		p.say("state %s", state)
+	}
 	if r := p.ours(f.dir); r != nil {
 		return r
 	}
-	p.say("real %s/%s", strings.TrimSuffix(f.path, "/"), f.name)
-	n := f.file()
+	seen := n != nil && facts && n.links == 1
 	switch {
 	case n == nil && create == "-":
 		return no("absent", "%s", file)
@@ -44,7 +56,9 @@ func (p *process) hold(arg []string) *refusal {
 	if n == nil {
 		return nil
 	}
-	p.say("ls %s", n.listing("../"+f.name))
+	if !seen {
+		p.say("ls %s", n.listing("../"+f.name))
+	}
 	switch {
 	case !p.may(n, toRead):
 		return no("denied", "%s", file)

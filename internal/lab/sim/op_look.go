@@ -59,16 +59,10 @@ func (p *process) hello(arg []string) *refusal {
 	return nil
 }
 
-// read NONCE LIMIT HOME [content|facts|text PATH]...
+// read NONCE LIMIT HOME [content|text PATH]...
 func (p *process) read(arg []string) *refusal {
 	limit, _ := strconv.Atoi(arg[1])
-	if arg[2] != "" {
-		home := ""
-		if _, err := p.host.fs.enter(p.subject, arg[2]); err == nil {
-			home = path.Clean(arg[2])
-		}
-		p.say("home %s", home)
-	}
+	p.home(arg[2])
 	for k := 0; 2*k+4 < len(arg); k++ {
 		what, file := arg[2*k+3], arg[2*k+4]
 		p.say("path %d", k)
@@ -80,14 +74,27 @@ func (p *process) read(arg []string) *refusal {
 		p.say("real %s/%s", strings.TrimSuffix(f.path, "/"), f.name)
 		state, n := p.state(f)
 		if what != "text" {
-			p.facts(f, what == "content")
+			p.say("dev 1")
+			p.facts(f)
 		}
 		p.say("state %s", state)
-		if state == "file" && what != "facts" {
+		if state == "file" {
 			p.give(n.data, limit, arg[0])
 		}
 	}
 	return nil
+}
+
+// home says where the home of an account really lies, if it has one.
+func (p *process) home(at string) {
+	if at == "" {
+		return
+	}
+	home := ""
+	if _, err := p.host.fs.enter(p.subject, at); err == nil {
+		home = path.Clean(at)
+	}
+	p.say("home %s", home)
 }
 
 // state says what lies at a path.
@@ -104,9 +111,8 @@ func (p *process) state(f place) (string, *inode) {
 	}
 }
 
-// facts says what an edit of a path depends on whose directory can be entered, and
-// the device that it is on.
-func (p *process) facts(f place, device bool) {
+// facts says what an edit of a path depends on whose directory can be entered.
+func (p *process) facts(f place) {
 	var above []string
 	for at := path.Clean(f.path); ; at = path.Dir(at) {
 		above = append(above, at)
@@ -122,12 +128,12 @@ func (p *process) facts(f place, device bool) {
 	if p.may(f.dir, toWrite) {
 		p.say("writable")
 	}
+	if n := f.file(); n != nil && !n.isDir() {
+		p.say("ls %s", n.listing(f.name))
+	}
 	free := 1 << 20
 	if p.host.fs.full {
 		free = 0
-	}
-	if device {
-		p.say("dev 1")
 	}
 	p.say("df /dev/sim 2097152 1048576 %d 50%% /\ndfi /dev/sim 131072 1024 130048 1%% /", free)
 	p.say("mount /dev/sim / ext4 rw,relatime 0 0")
@@ -135,9 +141,6 @@ func (p *process) facts(f place, device bool) {
 		for _, o := range lock.names("own.*") {
 			p.say("lock %s", strings.TrimPrefix(o, "own."))
 		}
-	}
-	if n := f.file(); n != nil && !n.isDir() {
-		p.say("ls %s", n.listing(f.name))
 	}
 }
 

@@ -22,11 +22,13 @@ settle() {
 };
 # ours: nobody else may be able to exchange what lies beneath our feet. As root we
 # act only in a directory that only root can write, as anybody else in one that this
-# user can write. Sets me to our user id.
+# user can write. Sets me to our user id. here is the listing of this directory, if
+# somebody made one.
+here=;
 ours() {
   who;
   [ "$me" = 0 ] || { [ -w . ] && return 0; };
-  set -- $(ls -ldin .);
+  set -- ${here:-$(ls -ldin .)};
   case $me:$4:$2 in
     0:0:?????-??-*) :;;
     0:0:*) no shared "$2";;

@@ -1,6 +1,6 @@
 # resolve PATH: follows links, stands in the directory that really holds the
-# file, and sets D (that directory), N (the name in it) and linked (if the last
-# part was a link); else sets why.
+# file, and sets D (that directory), N (the name in it), linked (if the last part was
+# a link) and s (what it is: absent, file, denied or special); else sets why.
 resolve() {
   p=$1; n=0; why=; linked=;
   while :; do
@@ -16,4 +16,9 @@ resolve() {
   done;
   D=$PWD;
   case $N in ""|.|..) why=special; return 1;; esac;
+  s=absent;
+  [ -e "$N" ] && s=special;
+  [ -f "$N" ] && s=file;
+  [ $s = file ] && { [ -r "$N" ] || s=denied; };
+  return 0;
 };

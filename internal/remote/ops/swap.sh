@@ -42,7 +42,7 @@ exec 3>>"$f";
 if [ "$old" = - ]; then
   [ -e "../$N" ] && no changed;
 else
-  q=prev.$old.$T; e=$(ln -- "../$N" "$q" 2>&1) || no link "$e";
+  q=prev.$old.$T; again ln -- "../$N" "$q" || no link "$e";
   trap "rm -f $f $q" 0;
 fi;
 keep "$f" "$q" "$mode" "$uid" "$gid";
@@ -54,13 +54,13 @@ exec 3>&-;
 held; [ "$own" = "$T" ] || no lost;
 verify;
 if [ "$old" = - ]; then
-  e=$(ln -- "$f" "../$N" 2>&1) || { [ -e "../$N" ] && no changed; [ -e "$f" ] || no lost; no write "$e"; };
+  again ln -- "$f" "../$N" || { [ -e "../$N" ] && no changed; [ -e "$f" ] || no lost; no write "$e"; };
 else
   [ "$q" -ef "../$N" ] || no changed;
-  e=$(mv -f -- "$f" "../$N" 2>&1) || { [ -e "$f" ] || no lost; no write "$e"; };
+  again mv -f -- "$f" "../$N" || { [ -e "$f" ] || no lost; no write "$e"; };
   trap - 0;
 fi;
 while [ $# -ge 2 ]; do mv -f -- "$1" "$2"; shift 2; done;
-e=$(sync .. 2>&1) || no sync "$e";
+sync .. 2>/dev/null || no sync "$(sync .. 2>&1)";
 current;
 echo ok;
