@@ -191,7 +191,7 @@ func TestAppViewX(t *testing.T) {
 			t.Errorf("request logs%s: %d %s", query, status, text)
 		}
 	}
-	for _, bad := range []string{`{"filter":{"max":"many"}}`, `{"filter":{"max":0}}`, `{"filter":{"start":-1}}`, `{"filter":{"sortOrder":"up"}}`, `{"filter":{"sortColumn":"colour"}}`, `{"input":7}`, `no`} {
+	for _, bad := range []string{`{"filter":{"max":"many"}}`, `{"filter":{"max":0}}`, `{"filter":{"start":-1}}`, `{"filter":{"sortOrder":"up"}}`, `{"filter":{"sortColumn":"colour"}}`, `{"input":7}`, `{"input":{"keywordSearch":{"colour":"red"}}}`, `{"input":{"keywordSearch":{"keyname":7}}}`, `no`} {
 		if status, text, _ = a.do("POST", "/ssh/search/userKeys?gwsource=x", bad); status != 400 || !strings.Contains(text, "AVX-VLDTN-001") {
 			t.Errorf("search %s: %d %s", bad, status, text)
 		}

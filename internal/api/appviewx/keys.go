@@ -127,11 +127,8 @@ func flag(raw json.RawMessage) (value, ok bool) {
 // numbers.
 type searchRequest struct {
 	Input struct {
-		FreeSearch    string `json:"freeSearch"`
-		KeywordSearch struct {
-			KeyName     string `json:"keyname"`
-			FingerPrint string `json:"fingerprint"`
-		} `json:"keywordSearch"`
+		FreeSearch    string            `json:"freeSearch"`
+		KeywordSearch map[string]string `json:"keywordSearch"` // keyname, fingerprint
 	} `json:"input"`
 	Filter struct {
 		SortColumn string          `json:"sortColumn"`
@@ -181,9 +178,16 @@ func (d door) searchUserKeys(_ http.ResponseWriter, r *http.Request, a control.A
 	if err := api.ReadJSON(r, &q, false); err != nil {
 		return nil, bodyFault(err)
 	}
-	f := control.KeyFilter{
-		Kinds: []control.KeyKind{control.UserKey}, Text: q.Input.FreeSearch,
-		Comment: q.Input.KeywordSearch.KeyName, Fingerprint: trust.Fingerprint(q.Input.KeywordSearch.FingerPrint),
+	f := control.KeyFilter{Kinds: []control.KeyKind{control.UserKey}, Text: q.Input.FreeSearch}
+	for keyword, value := range q.Input.KeywordSearch {
+		switch strings.ToLower(keyword) {
+		case "keyname":
+			f.Comment = value
+		case "fingerprint":
+			f.Fingerprint = trust.Fingerprint(value)
+		default: // leaving it out would find more than was asked for
+			return nil, invalid("keywordSearch")
+		}
 	}
 	switch r.URL.Query().Get("keysFrom") {
 	case "":
