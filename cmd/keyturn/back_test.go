@@ -78,6 +78,7 @@ func TestUndoneRestoreTakesOnlyItsOwnLines(t *testing.T) {
 
 // A line that stood twice in a file comes back twice, and where it stood.
 func TestRestoreLineThatStoodTwice(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	gone, uuid, _ := w.wanted()
 	w.appendLine(w.authorized(0), "# between")

@@ -88,6 +88,7 @@ func TestIdentityRestoredBetweenWaves(t *testing.T) {
 // it will hold when it does. The run waits, and a person may leave the place by name.
 func TestIdentityHostAwayBetweenWaves(t *testing.T) {
 	need.Long(t)
+	t.Parallel()
 	w := simWard(t, 4, nil)
 	w.mu.Lock()
 	w.fault = nth(2, "before do Reprove", w.hosts[0].(simHost).Refuse)

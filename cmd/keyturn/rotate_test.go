@@ -98,6 +98,7 @@ func TestRotateAndRollBack(t *testing.T) {
 // A key that stands in two files of an account is accepted until both are without
 // it: they are rotated together, however small the canary, there and back.
 func TestKeyInTwoFilesOfAnAccount(t *testing.T) {
+	t.Parallel()
 	files := []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
 	w := newWorldOf(t, lab.Options{AuthorizedKeysFiles: files}, lab.Options{AuthorizedKeysFiles: files})
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
