@@ -413,13 +413,12 @@ func TestLaterRunsWaitForEarlierOnes(t *testing.T) {
 		t.Errorf("the later run waits for %+v", waits.Troubled)
 	}
 	for _, x := range waits.Troubled {
-		if !strings.Contains(x.Error, "waits for run "+one.Run) || !strings.Contains(x.Error, "keyturn run watch "+one.Run) {
+		if !strings.Contains(x.Error, "waits for run "+one.Run) || !strings.Contains(x.Error, " and is paused; keyturn run show "+one.Run) {
 			t.Errorf("the later run says at %s: %s", x.Place, x.Error)
 		}
 	}
 	w.ok("run", "resume", one.Run)
 	w.await(one.Run, func(r runJSON) bool { return r.State == "done" })
-	w.ok("run", "resume", two.Run)
 	w.await(two.Run, func(r runJSON) bool { return r.State == "done" })
 	for i := range w.servers {
 		if now := w.read(w.authorized(i)); strings.Contains(now, first.String()) || strings.Contains(now, second.String()) {
@@ -427,4 +426,33 @@ func TestLaterRunsWaitForEarlierOnes(t *testing.T) {
 		}
 		w.nothingLeft(i)
 	}
+}
+
+// A run that is urgent waits for one that soaks over the same file, says until when, and
+// how to give that one up; then it goes on by itself.
+func TestUrgentRunBehindASoak(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	first, second := w.keyFile(w.dir+"/first", "first"), w.keyFile(w.dir+"/second", "second")
+	w.heldKey(second, w.dir+"/second", "")
+	k := w.heldKey(first, w.dir+"/first", "")
+	var one, two startedJSON
+	w.json(&one, "rotate", k.UUID, "--soak", "48h")
+	w.await(one.Run, soaks)
+	w.json(&two, "rotate", w.key(second).UUID, "--compromised", "--yes")
+	waits := w.await(two.Run, func(r runJSON) bool { return r.State == "waiting" })
+	if !strings.Contains(waits.Reason, "waits for run "+one.Run) || !strings.Contains(waits.Reason, " and soaks until ") {
+		t.Errorf("the urgent run says: %s", waits.Reason)
+	}
+	_, back, _ := strings.Cut(waits.Reason, "; keyturn run back ")
+	command, _, found := strings.Cut(back, " gives it up")
+	if !found {
+		t.Fatalf("the urgent run says: %s", waits.Reason)
+	}
+	w.ok(append([]string{"run", "back"}, strings.Fields(command)...)...)
+	w.await(two.Run, func(r runJSON) bool { return r.State == "done" })
+	if now := w.read(w.authorized(0)); !strings.Contains(now, first.String()) || strings.Contains(now, second.String()) {
+		t.Errorf("web1 holds\n%s", now)
+	}
+	w.nothingLeft(0)
 }

@@ -151,6 +151,9 @@ func (e *Engine) settle(tx *store.Tx, r record, outcome State) error {
 		return err
 	}
 	tx.Note("outcome", string(outcome))
+	if err := wakeBehind(tx, r.id); err != nil {
+		return err
+	}
 	if p, ok := e.procedures[r.procedure]; ok && p.Ended != nil {
 		if err := guard(func() error { return p.Ended(tx, e.view(r), outcome) }); err != nil {
 			return err

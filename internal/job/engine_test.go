@@ -743,7 +743,7 @@ func TestAhead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return first
+			return first.ID
 		}
 		want := func(when string, id trust.RunID, target string, want trust.RunID) {
 			t.Helper()
@@ -792,6 +792,68 @@ func TestAhead(t *testing.T) {
 	})
 }
 
+// What waits for the end of another run goes on when that ends, and not when its next
+// try would be due; so does a run that is being worked on meanwhile. Nobody is to leave
+// it for a host that does not answer.
+func TestBehind(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		begun, blocked := time.Now(), make(chan struct{})
+		after := map[trust.RunID]time.Duration{} // how long after the beginning a run got to x
+		var mu sync.Mutex
+		hour := func(context.Context, Run, Target) (Record, error) {
+			if left := time.Until(begun.Add(time.Hour)); left > 0 {
+				return nil, Until(begun.Add(time.Hour))
+			}
+			return nil, nil
+		}
+		behind := func(ctx context.Context, r Run, t Target) (Record, error) {
+			if t.Name == "busy" {
+				<-blocked
+				return nil, nil
+			}
+			first, err := r.Ahead(ctx, t, "hour")
+			if err != nil {
+				return nil, err
+			}
+			if first.ID != "" {
+				return nil, &trust.Error{Kind: trust.Unavailable, Message: "waits", Err: Behind(first.ID)}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			after[r.ID] = time.Since(begun)
+			return nil, nil
+		}
+		waiting := one("behind", behind)
+		waiting.Leave = func(*store.Tx, Run, Target) (Effect, error) { return Effect{}, nil }
+		e := start(t, s, Options{Sole: true}, one("hour", hour), waiting)
+		first := e.create("hour", "x")
+		waits, works := e.create("behind", "x"), e.create("behind", "x", "busy")
+		time.Sleep(59 * time.Minute)
+		e.must(waits, Waiting)
+		e.must(works, Running)
+		err := verb(s, func(tx *store.Tx) error {
+			_, err := e.Leave(tx, alice(), waits, Which{Unreachable: true})
+			return err
+		})
+		if trust.KindOf(err) != trust.NotFound {
+			t.Errorf("leaving whatever does not answer: %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		e.must(first, Done)
+		e.must(waits, Done)
+		mu.Lock()
+		for name, id := range map[string]trust.RunID{"the run that waited": waits, "the run that was worked on": works} {
+			if late := after[id] - time.Hour; after[id] == 0 || late > 10*time.Second {
+				t.Errorf("%s went on %s after the run that it waited for had ended", name, late)
+			}
+		}
+		mu.Unlock()
+		close(blocked)
+		settle()
+		e.must(works, Done)
+	})
+}
+
 // A run that had ended and is taken back by its own Undo is behind those that were
 // started meanwhile.
 func TestReopenedRunIsLast(t *testing.T) {
@@ -815,8 +877,8 @@ func TestReopenedRunIsLast(t *testing.T) {
 				r, err = e.Get(tx, id)
 				return err
 			})
-			if got, err := r.Ahead(t.Context(), Target{Name: "x", Host: "x"}, "p", "held"); got != want || err != nil {
-				t.Errorf("ahead of %s is %q (%v), want %q", id, got, err, want)
+			if got, err := r.Ahead(t.Context(), Target{Name: "x", Host: "x"}, "p", "held"); got.ID != want || err != nil {
+				t.Errorf("ahead of %s is %q (%v), want %q", id, got.ID, err, want)
 			}
 		}
 	})

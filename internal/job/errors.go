@@ -33,6 +33,15 @@ func (e *untilError) Error() string {
 	return "until " + e.t.UTC().Format("2006-01-02 15:04:05") + " UTC"
 }
 
+// Behind is what a step returns that waits for another run: its target goes through the
+// step again as soon as that run has ended, and meanwhile like one that is unavailable.
+// It is wrapped in the sentence that a user reads.
+func Behind(run trust.RunID) error { return &behindError{run} }
+
+type behindError struct{ run trust.RunID }
+
+func (e *behindError) Error() string { return "waits for run " + string(e.run) }
+
 // A panicError is a panic of something that was called.
 type panicError struct {
 	value string

@@ -79,6 +79,9 @@ func (r *runner) end() error {
 	err := r.change("end", "run.end", func(tx *store.Tx, now record) error {
 		return r.d.end(tx, now, outcome)
 	})
+	if err == nil {
+		r.d.Wake() // for runs that waited for this one
+	}
 	return r.holdUnless(err, r.run.direction)
 }
 

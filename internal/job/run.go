@@ -129,16 +129,21 @@ func (r Run) Over(ctx context.Context, other trust.RunID) (over bool, err error)
 }
 
 // Ahead returns the first of the open runs ahead of this one, of the given
-// procedures, that have a target of t's name on t's host, or "".
+// procedures, that have a target of t's name on t's host, or one without an id.
 //
 // Open runs of a tenant stand in a line, in the order in which they were started; a
 // run that takes back an open one, and has no targets but that one's, has its place. A
 // step that takes something for longer than itself, such as the lock of a file, has to
-// wait for those ahead before it does: then nobody waits for a run behind, and no two
+// wait for those ahead before it does, by Behind: then nobody waits for a run behind, and no two
 // runs wait for each other.
-func (r Run) Ahead(ctx context.Context, t Target, procedures ...string) (ahead trust.RunID, err error) {
+func (r Run) Ahead(ctx context.Context, t Target, procedures ...string) (ahead Summary, err error) {
 	err = r.store.View(ctx, r.Tenant, func(tx *store.Tx) error {
-		ahead, err = selectAhead(tx, r.line, t.Host, t.Name, procedures)
+		id, err := selectAhead(tx, r.line, t.Host, t.Name, procedures)
+		if err != nil || id == "" {
+			return err
+		}
+		other, err := selectRun(tx, id)
+		ahead = other.summary()
 		return err
 	})
 	return ahead, err

@@ -244,7 +244,8 @@ func deleteDue(tx *store.Tx, r record, s stage, some []int) error {
 type outcome struct {
 	state  CellState
 	tries  int
-	next   int64 // when it is due again, if it waits
+	next   int64       // when it is due again, if it waits
+	behind trust.RunID // for whose end it does
 	reason string
 	result json.RawMessage // nil: as it was
 }
@@ -265,9 +266,32 @@ func updateOutcome(tx *store.Tx, r record, s stage, n int, state CellState, o ou
 	case state != CellWaiting:
 		return true, nil
 	}
-	_, err = tx.Exec(`INSERT INTO job_due (tenant, run, direction, pos, n, next_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-		r.tenant, r.id, r.direction, s.row, n, o.next)
+	if o.behind != "" {
+		other, err := selectRun(tx, o.behind)
+		if err != nil && trust.KindOf(err) != trust.NotFound {
+			return false, err
+		}
+		if err == nil && !other.state.Open() {
+			o.next = store.Micros(tx.Now()) // it has ended since
+		}
+	}
+	_, err = tx.Exec(`INSERT INTO job_due (tenant, run, direction, pos, n, next_at, behind) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		r.tenant, r.id, r.direction, s.row, n, o.next, o.behind)
 	return true, err
+}
+
+// wakeBehind makes what waits for the end of a run due, and has runs that are being
+// worked on look at it.
+func wakeBehind(tx *store.Tx, ended trust.RunID) error {
+	const waits = `tenant = $1 AND behind = $2 AND behind <> ''`
+	now := store.Micros(tx.Now())
+	_, err := tx.Exec(`UPDATE job_runs SET wake_at = $3, asked = asked + 1, revision = revision + 1
+		WHERE tenant = $1 AND state IN ('running', 'waiting') AND id IN (SELECT run FROM job_due WHERE `+waits+`)`, tx.Tenant(), ended, now)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE job_due SET next_at = $3, behind = '' WHERE `+waits, tx.Tenant(), ended, now)
+	return err
 }
 
 // isLeft reports whether a target has been left.
@@ -324,8 +348,8 @@ func retryNow(tx *store.Tx, r record) error {
 // requeueDue makes every waiting target of the row that a run has reached due,
 // those that were not.
 func requeueDue(tx *store.Tx, r record) error {
-	_, err := tx.Exec(`INSERT INTO job_due (tenant, run, direction, pos, n, next_at)
-		SELECT tenant, run, direction, pos, n, $5 FROM job_journal
+	_, err := tx.Exec(`INSERT INTO job_due (tenant, run, direction, pos, n, next_at, behind)
+		SELECT tenant, run, direction, pos, n, $5, '' FROM job_journal
 		WHERE tenant = $1 AND run = $2 AND direction = $3 AND pos = $4 AND state = 'waiting'
 		ON CONFLICT (tenant, run, direction, pos, n) DO NOTHING`,
 		r.tenant, r.id, r.direction, r.at.row, store.Micros(tx.Now()))
@@ -415,7 +439,7 @@ func selectMatching(tx *store.Tx, r record, w Which, limit int) ([]Target, error
 		query += ` AND t.name IN (SELECT t.name ` + dueCells + ` CROSS JOIN job_targets t WHERE t.tenant = $1 AND t.run = $2` +
 			` AND ` + sameCell + ` AND d.tenant = t.tenant AND d.run = t.run AND t.n = d.n` +
 			` AND t.list = ` + param(r.table.Rows[r.at.row].On) + ` AND d.direction = ` + param(r.direction) +
-			` AND d.pos = ` + param(r.at.row) + ` AND d.n >= ` + param(lo) + ` AND d.n < ` + param(hi) + ` AND j.tries > 0)`
+			` AND d.pos = ` + param(r.at.row) + ` AND d.n >= ` + param(lo) + ` AND d.n < ` + param(hi) + ` AND j.tries > 0 AND d.behind = '')`
 	}
 	if w.Name != "" {
 		query += ` AND t.name = ` + param(w.Name)

@@ -96,6 +96,10 @@ func (l *landed) judge(err error) {
 		o.state, o.next = CellWaiting, store.Micros(until.t)
 		l.retry = max(time.Until(until.t), 1)
 	case trust.KindOf(err) == trust.Unavailable:
+		var behind *behindError
+		if errors.As(err, &behind) {
+			o.behind = behind.run
+		}
 		o.state, o.tries = CellWaiting, l.work.tries+1
 		l.retry = backoff(o.tries)
 		o.next = store.Micros(time.Now().Add(l.retry))

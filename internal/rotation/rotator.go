@@ -111,8 +111,8 @@ func (c cell) hold(ctx context.Context, h *reach.Hands, take func() error) error
 	if err != nil {
 		return err
 	}
-	if ahead != "" {
-		return trust.Errorf(trust.Unavailable, "waits for run %s, which changes %s", ahead, c.spec.name()).WithHint("keyturn run watch %s", ahead)
+	if ahead.ID != "" {
+		return c.waitsFor(ahead)
 	}
 	for {
 		err := take()
@@ -131,12 +131,30 @@ func (c cell) hold(ctx context.Context, h *reach.Hands, take func() error) error
 			return err
 		}
 		if !over {
-			return trust.Errorf(trust.Unavailable, "%w", locked).WithHint("keyturn run watch %s", locked.By.Run)
+			return (&trust.Error{Kind: trust.Unavailable, Message: locked.Error(), Err: job.Behind(locked.By.Run)}).
+				WithHint("keyturn run watch %s", locked.By.Run)
 		}
 		if err := h.Release(ctx, locked.By, c.spec.User, c.spec.Path); err != nil {
 			return err
 		}
 	}
+}
+
+// waitsFor says for which run ahead c's place waits, and what there is to be done about
+// it: docs/design/0005 says why a run keeps its files while it soaks.
+func (c cell) waitsFor(ahead job.Summary) error {
+	what, hint := "", fmt.Sprintf("keyturn run watch %s", ahead.ID)
+	switch {
+	case ahead.State == job.Held || ahead.State == job.Paused:
+		what, hint = " and is "+string(ahead.State), fmt.Sprintf("keyturn run show %s", ahead.ID)
+	case ahead.Row == "Soak" && !ahead.Next.IsZero():
+		what = " and soaks until " + ahead.Next.UTC().Format("2006-01-02 15:04:05") + " UTC"
+		hint += fmt.Sprintf("; keyturn run back %s --soak 0s gives it up, if this one is urgent", ahead.ID)
+	}
+	return (&trust.Error{
+		Kind: trust.Unavailable, Message: fmt.Sprintf("waits for run %s, which changes %s%s", ahead.ID, c.spec.name(), what),
+		Err: job.Behind(ahead.ID),
+	}).WithHint("%s", hint)
 }
 
 // target returns c's place as rows on both halves know it.

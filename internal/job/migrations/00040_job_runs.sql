@@ -85,8 +85,11 @@ CREATE TABLE job_due (
     pos       BIGINT NOT NULL,
     n         BIGINT NOT NULL,
     next_at   BIGINT NOT NULL,
+    behind    TEXT   NOT NULL, -- the run whose end it waits for, or ''
     PRIMARY KEY (tenant, run, direction, pos, n)
 );
+
+CREATE INDEX job_due_behind ON job_due (tenant, behind) WHERE behind <> '';
 
 CREATE INDEX job_due_next ON job_due (tenant, run, direction, pos, next_at);
 
