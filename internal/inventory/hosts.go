@@ -143,6 +143,13 @@ func HostBrief(tx *store.Tx, id trust.HostID) (Host, error) {
 	return oneHost(tx, q, string(id))
 }
 
+// HostRevision returns the revision of a host, which is another one after every
+// change of what HostBrief returns, or a NotFound error.
+func HostRevision(tx *store.Tx, id trust.HostID) (revision int64, err error) {
+	err = tx.QueryRow(sqlHostRevision, tx.Tenant(), id).Scan(&revision)
+	return revision, missing(err, errNoHost(string(id)))
+}
+
 // FindHost returns the host with a name, in upper or lower case, or an id. It
 // is a NotFound error that there is none.
 func FindHost(tx *store.Tx, nameOrID string) (Host, error) {

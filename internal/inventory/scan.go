@@ -166,7 +166,7 @@ func lastRead(h Host, f File) time.Time {
 // PutFile writes what a run found in, or put into, one file: its row, and in
 // exchange for all that were there the rows of its keys. Errors: as RecordScan.
 func PutFile(tx *store.Tx, f FoundFile) (Delta, error) {
-	if _, err := HostBrief(tx, f.Host); err != nil {
+	if _, err := HostRevision(tx, f.Host); err != nil {
 		return Delta{}, err
 	}
 	old, ok, err := fileAt(tx, f.Place, f.Kind)

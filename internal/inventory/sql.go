@@ -12,6 +12,7 @@ const (
 	// sqlHostsBrief has nothing for what a scan fills in.
 	sqlHostsBrief = `SELECT id, name, address, login_user, become, mode, state, reason, created_at, revision,
 		'{}', '', '', '[]', 0, 0 FROM hosts`
+	sqlHostRevision  = `SELECT revision FROM hosts WHERE tenant = $1 AND id = $2`
 	sqlHostRefs      = `SELECT id, name FROM hosts`
 	sqlHostAddresses = `SELECT id, name, address FROM hosts`
 	sqlKnownHosts    = `SELECT h.name, k.login_user, k.path, k.line_no, k.about, COALESCE(a.name, ''), k.marker, k.names, k.public_key

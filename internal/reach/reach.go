@@ -35,6 +35,9 @@ const (
 	// Both are small: an idle connection holds a process on the host.
 	maxIdle  = 256
 	keepIdle = 20 * time.Second
+	// maxRows is how many hosts' rows are remembered, of less than a kilobyte each:
+	// those of a large run from one of its rows to the next.
+	maxRows = 16 << 10
 )
 
 // Reach opens hosts. Its methods may be called from any goroutine.
@@ -51,13 +54,20 @@ type Reach struct {
 
 	mu     sync.Mutex
 	idle   []*Hands // oldest first
+	rows   map[hostName]inventory.Host
 	closed bool
+}
+
+// A hostName names the row of a host.
+type hostName struct {
+	tenant trust.TenantID
+	host   trust.HostID
 }
 
 // New returns a Reach. hook is called around every effect on a host; nil for
 // none.
 func New(s *store.Store, k *keyring.Keyring, hook remote.Hook, log *slog.Logger) *Reach {
-	return &Reach{store: s, keyring: k, hook: hook, log: log}
+	return &Reach{store: s, keyring: k, hook: hook, log: log, rows: map[hostName]inventory.Host{}}
 }
 
 // Close ends all connections that are kept, and keeps none from now on.
@@ -277,12 +287,37 @@ func (r *Reach) Disprove(ctx context.Context, tenant trust.TenantID, login trust
 	return stillAccepted, describe(row, err)
 }
 
+// row returns a host as the inventory has it. It is asked for at every step of a
+// run, and seldom another than it was: then its revision is all that is read.
 func (r *Reach) row(ctx context.Context, tenant trust.TenantID, host trust.HostID) (row inventory.Host, err error) {
+	name := hostName{tenant, host}
+	r.mu.Lock()
+	known, ok := r.rows[name]
+	r.mu.Unlock()
 	err = r.store.View(ctx, tenant, func(tx *store.Tx) error {
+		if ok {
+			revision, err := inventory.HostRevision(tx, host)
+			if err != nil || revision == known.Revision {
+				row = known
+				return err
+			}
+		}
 		row, err = inventory.HostBrief(tx, host)
 		return err
 	})
-	return row, err
+	if err != nil || ok && row.Revision == known.Revision {
+		return row, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for some := range r.rows {
+		if len(r.rows) < maxRows {
+			break
+		}
+		delete(r.rows, some) // any: a range begins anywhere
+	}
+	r.rows[name] = row
+	return row, nil
 }
 
 // credentials returns what opens a host, in order.
