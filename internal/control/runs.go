@@ -182,26 +182,30 @@ func (p *Plane) ask(ctx context.Context, actor identity.Actor, action string, id
 	return p.wake(p.update(ctx, actor, needs(identity.RunsWrite), action, "run:"+subject(string(id)), fn))
 }
 
-// WaitForRun returns as soon as a run's revision is no longer since, or the run
-// has ended, or patience is over: a look, repeated. It waits for no host. ctx
-// bounds the looks, not the patience: when that ends, there is an answer.
+// WaitForRun returns when a run's revision is no longer since, or the run has ended,
+// or patience is over: a look, repeated. It waits for no host. A run that goes on
+// changes all the time, and to show it takes more than a look: so its progress is
+// told a few times a second, and that it does not go on, at once. ctx bounds the
+// looks, not the patience: when that ends, there is an answer.
 func (p *Plane) WaitForRun(ctx context.Context, actor identity.Actor, id trust.RunID, since int64, patience time.Duration) (Run, error) {
-	const pause = 50 * time.Millisecond
+	const pause, progress = 50 * time.Millisecond, 250 * time.Millisecond
+	begun := time.Now()
 	enough := time.NewTimer(patience)
 	defer enough.Stop()
 	look := time.NewTicker(pause)
 	defer look.Stop()
 	for {
 		var revision int64
-		var open bool
+		var state job.State
 		err := p.view(ctx, actor, identity.RunsRead, func(tx *store.Tx) (err error) {
-			revision, open, err = p.engine.Revision(tx, id)
+			revision, state, err = p.engine.Revision(tx, id)
 			return err
 		})
 		if err != nil {
 			return Run{}, err
 		}
-		if revision != since || !open {
+		told := since == 0 || state != job.Running || time.Since(begun) >= progress
+		if revision != since && told || !state.Open() {
 			return p.ShowRun(ctx, actor, id)
 		}
 		select {

@@ -588,9 +588,9 @@ func TestOutcomeRaisesRevision(t *testing.T) {
 		settle()
 		over := e.must(id, Done)
 		err := s.View(context.Background(), storetest.Tenant, func(tx *store.Tx) error {
-			revision, open, err := e.Revision(tx, id)
-			if revision != over.Revision || revision <= after.Revision || open {
-				t.Errorf("in the end the revision is %d, open: %t; Show says %d", revision, open, over.Revision)
+			revision, state, err := e.Revision(tx, id)
+			if revision != over.Revision || revision <= after.Revision || state != Done {
+				t.Errorf("in the end the revision is %d and the run %s; Show says %d", revision, state, over.Revision)
 			}
 			return err
 		})

@@ -130,9 +130,9 @@ func (e *Engine) Show(tx *store.Tx, id trust.RunID) (Detail, error) {
 	return d, err
 }
 
-// Revision returns the revision of a run, and whether it is open: what a watcher
-// asks again and again, and is told without a count.
-func (e *Engine) Revision(tx *store.Tx, id trust.RunID) (revision int64, open bool, err error) {
+// Revision returns the revision and the state of a run: what a watcher asks again
+// and again, and is told without a count.
+func (e *Engine) Revision(tx *store.Tx, id trust.RunID) (revision int64, state State, err error) {
 	return revisionOf(tx, id)
 }
 

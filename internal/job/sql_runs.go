@@ -103,12 +103,10 @@ func unknown(id trust.RunID, err error) error {
 	return err
 }
 
-// revisionOf returns the revision of a run and whether it is open, or a NotFound
-// error.
-func revisionOf(tx *store.Tx, id trust.RunID) (revision int64, open bool, err error) {
-	var state State
+// revisionOf returns the revision and the state of a run, or a NotFound error.
+func revisionOf(tx *store.Tx, id trust.RunID) (revision int64, state State, err error) {
 	err = tx.QueryRow(`SELECT revision, state FROM job_runs WHERE tenant = $1 AND id = $2`, tx.Tenant(), id).Scan(&revision, &state)
-	return revision, state.Open(), unknown(id, err)
+	return revision, state, unknown(id, err)
 }
 
 // selectRuns returns up to limit runs that match, those with the greatest ids
