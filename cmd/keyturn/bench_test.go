@@ -34,7 +34,9 @@ const (
 //
 //	x-floor          wall time of a rotation by that of the bare program
 //	handshakes/host  connections, execs/host commands, as the servers' logs have them
-//	daemon-ms/host   processor time of this process, floor-ms/host that of the bare program
+//	daemon-ms/host   processor time of the server, which is a process of its own;
+//	                 floor-ms/host that of this one, which is the bare program and
+//	                 reads the logs of the servers
 //	hosts-ms/host    processor time of the servers and all that they start, and
 //	                 hosts-floor-ms/host the same for the bare program
 func BenchmarkRotateFleet(b *testing.B) {
@@ -49,8 +51,9 @@ func BenchmarkRotateFleet(b *testing.B) {
 			}
 		}
 	}
-	w.start()
+	daemon := w.serve()
 	c := w.withToken()
+	w.client = c
 	w.enrol(c)
 	w.ok("key", "import", w.dir+"/deploy")
 	key := w.key(deploy)
@@ -68,13 +71,13 @@ func BenchmarkRotateFleet(b *testing.B) {
 		// What the servers still do and write about the bare program is not counted
 		// against the product.
 		before := descendantsTime(b)
-		floor.add(func() { bareRotation(b, w.servers, good, bad) })
+		floor.add(processorTime, func() { bareRotation(b, w.servers, good, bad) })
 		marks := w.quiet()
-		between := descendantsTime(b)
-		rotated.add(func() { uuid = w.rotate(c, uuid) })
+		between, served := descendantsTime(b), processorTimeOf(b, daemon)
+		rotated.add(func() time.Duration { return processorTimeOf(b, daemon) }, func() { uuid = w.rotate(c, uuid) })
 		w.quiet()
 		floor.hosts += between - before
-		rotated.hosts += descendantsTime(b) - between
+		rotated.hosts += descendantsTime(b) - between - (processorTimeOf(b, daemon) - served)
 		for i, s := range w.servers {
 			for _, e := range s.Log().Events(marks[i]) {
 				switch {
@@ -123,15 +126,16 @@ func BenchmarkServeStart(b *testing.B) {
 	}
 }
 
-// spent is wall time, and processor time of this process and of the servers, which
-// are its children.
+// spent is wall time, and processor time of whom cpu is about and of the servers,
+// which are children of this process.
 type spent struct{ wall, cpu, hosts time.Duration }
 
-func (s *spent) add(do func()) {
-	begun, before := time.Now(), processorTime()
+// add does something, and adds what it took by the clock and by that of a process.
+func (s *spent) add(processor func() time.Duration, do func()) {
+	begun, before := time.Now(), processor()
 	do()
 	s.wall += time.Since(begun)
-	s.cpu += processorTime() - before
+	s.cpu += processor() - before
 }
 
 // descendantsTime is the processor time of all that this process started, and of all
@@ -224,20 +228,14 @@ func (w *world) finish(c *client, run string) (r runJSON) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Minute)
 	defer cancel()
-	for {
-		if err := c.call(ctx, http.MethodGet, "/runs/"+run, nil, &r); err != nil {
-			w.t.Fatal(err)
-		}
-		switch {
-		case r.State == "done":
-			return r
-		case r.ended() || r.State == "held":
-			w.t.Fatalf("run %s is %s: %s", run, r.State, r.Reason)
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			w.t.Fatal(err)
-		}
+	r, err := c.watchEach(ctx, run, func(runJSON) error { return nil })
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	if r.State != "done" {
+		w.t.Fatalf("run %s is %s: %s", run, r.State, r.Reason)
+	}
+	return r
 }
 
 // quiet waits until the servers have nothing more to say, and returns where their
