@@ -5,8 +5,8 @@
 // Checking a credential is one call (Password, Login, Token, WebLogin,
 // ServiceToken) that returns a value, or an error of kind Unauthenticated that
 // says the same whatever the reason, or Exhausted for someone who has to wait.
-// Calls that check passwords make their own commits, since each login and each
-// burst of failures is an event. Everything else (AddUser, CreateToken, ...) runs
+// Calls that check passwords make their own commits, since a login and a burst of
+// failures are events. Everything else (AddUser, CreateToken, ...) runs
 // in the Update of the verb that calls it, whose event says what happened and
 // whose actor has been asked for its permission; rules that no caller may forget
 // (nobody hands out what they do not have) are kept here.
@@ -17,7 +17,8 @@
 // because nobody can choose the hash of what they try.
 //
 // Nodes hold no state of this package but the count of wrong passwords (see
-// throttle) and when they last wrote down that a token was used.
+// throttle), which passwords were right within the last minute (see verified), and
+// when they last wrote down that a token was used.
 package identity
 
 import (
@@ -44,8 +45,8 @@ var Schema embed.FS
 
 // Options are what a Directory needs beside its database. All may be left out.
 type Options struct {
-	// Now is the clock by which wrong passwords are counted; nil means
-	// time.Now. What is stored goes by the store's clock.
+	// Now is the clock by which wrong passwords are counted, and right ones
+	// remembered; nil means time.Now. What is stored goes by the store's clock.
 	Now func() time.Time
 	// Log is told of what a login does not fail for; nil means slog.Default.
 	Log *slog.Logger
@@ -58,6 +59,7 @@ type Directory struct {
 	log      *slog.Logger
 	hasher   *hasher
 	throttle *throttle
+	verified *verified
 
 	mu    sync.Mutex
 	noted map[string]time.Time // token id to when its use was last written down; guarded by mu
@@ -77,7 +79,10 @@ func open(s *store.Store, k *keyring.Keyring, o Options, cost *argon2id.Params) 
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	return &Directory{store: s, keyring: k, log: o.Log, hasher: newHasher(cost), throttle: newThrottle(o.Now), noted: map[string]time.Time{}}, nil
+	return &Directory{
+		store: s, keyring: k, log: o.Log, hasher: newHasher(cost),
+		throttle: newThrottle(o.Now), verified: newVerified(o.Now), noted: map[string]time.Time{},
+	}, nil
 }
 
 // The names of what First makes.
