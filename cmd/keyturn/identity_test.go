@@ -287,6 +287,23 @@ func TestIdentityAwayOfAHeldKey(t *testing.T) {
 	w.accepts(k.PublicKey, false)
 }
 
+// Where the old key opens nothing any more, a new one would open nothing either: the
+// file keeps the old one.
+func TestIdentityThatOpensNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	w.write(w.authorized(0), strings.Replace(w.read(w.authorized(0)), "no-pty", `expiry-time="20200101"`, 1))
+	var r runJSON
+	w.json(&r, "rotate", k.UUID, "--share", "--soak", "0s")
+	w.held(r.Run, "Recheck", "no place has taken the new key")
+	if now := w.heldBy(identity); now != k.PublicKey {
+		t.Errorf("%s holds %s", identity, now)
+	}
+	w.ok("run", "back", r.Run)
+	w.await(r.Run, func(r runJSON) bool { return r.State == "back" })
+}
+
 // A certificate beside an identity is of the key that goes. A dry run says so
 // before, and the run does after. The old key, which can be brought back from then
 // on, is shown as held.

@@ -48,9 +48,63 @@ func (ro *Rotator) generate(ctx context.Context, r job.Run, _ job.Target) (job.R
 }
 
 // recheck is row Recheck: the plan still names every place that, by the newest
-// scan, holds an old key.
+// scan, holds an old key, and each new key opens something before it is installed.
 func (ro *Rotator) recheck(ctx context.Context, r job.Run, _ job.Target) (job.Record, error) {
-	return nil, ro.checkPlan(ctx, r)
+	if err := ro.checkPlan(ctx, r); err != nil {
+		return nil, err
+	}
+	return nil, ro.checkOpens(ctx, r)
+}
+
+// checkOpens holds a run that would install a key which no place has taken: whoever
+// has the old one would be left with one that opens nothing.
+func (ro *Rotator) checkOpens(ctx context.Context, r job.Run) error {
+	useless, err := ro.touchedPairs(ctx, r, Identities, nil)
+	if err != nil || len(useless) == 0 {
+		return err
+	}
+	open, err := ro.touchedPairs(ctx, r, Authorized, useless)
+	if err != nil {
+		return err
+	}
+	for pair, c := range useless {
+		if _, ok := open[pair]; !ok && !c.args.Compromised {
+			return trust.Errorf(trust.Conflict, "no place has taken the new key in the place of %s: %s keeps the old one", c.pair.Old, c.spec.name()).
+				WithHint("keyturn run show %s says why; mend that, keyturn run back %s, then rotate again", r.ID, r.ID)
+		}
+	}
+	return nil
+}
+
+// touchedPairs returns for each pair of which the run changes a place of a list one
+// such place. With among, it looks no further than for these.
+func (ro *Rotator) touchedPairs(ctx context.Context, r job.Run, list job.List, among map[int]cell) (map[int]cell, error) {
+	pairs := map[int]cell{}
+	for t, err := range r.Targets(ctx, list) {
+		if err != nil {
+			return nil, err
+		}
+		c, err := decode(r, t)
+		if err != nil {
+			return nil, err
+		}
+		_, known := pairs[c.spec.Pair]
+		_, wanted := among[c.spec.Pair]
+		if known || t.Left || among != nil && !wanted {
+			continue
+		}
+		f, err := c.baseline(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if f.untouched() == "" {
+			pairs[c.spec.Pair] = c
+		}
+		if among != nil && len(pairs) == len(among) {
+			break
+		}
+	}
+	return pairs, nil
 }
 
 // checkPlan compares the plan with the inventory. A difference is never added

@@ -288,6 +288,10 @@ func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool)
 			return job.Plan{}, trust.Errorf(trust.Conflict, "no place is known where key %s lies", p.Old).
 				WithHint("keyturn scan --wait, then try again")
 		}
+		if !slices.ContainsFunc(of, func(s spec) bool { return s.Half == authorizedHalf }) {
+			return job.Plan{}, trust.Errorf(trust.Conflict, "no account is known that accepts key %s: who has it would be left with a new one that opens nothing", p.Old).
+				WithHint("add the hosts that accept it (keyturn host add), keyturn scan --wait, then try again")
+		}
 		places = append(places, of...)
 	}
 	if err := refusePlaces(tx, places, changes); err != nil {

@@ -309,7 +309,7 @@ func TestRefusals(t *testing.T) {
 		}, kind: trust.Conflict, text: "/home/bob/id of bob on web1 with a passphrase", retire: true},
 
 		{name: "no known place", arrange: func(*world) {}, kind: trust.Conflict, text: "no place is known"},
-		{name: "only an identity file", arrange: func(w *world) { w.scan("web1", identityFile("bob", "a")) }, preview: true},
+		{name: "only an identity file", arrange: func(w *world) { w.scan("web1", identityFile("bob", "a")) }, kind: trust.Conflict, text: "no account is known that accepts key"},
 		{name: "a certificate authority", arrange: func(w *world) {
 			w.scan("web1", accepted, authorizedKeys("bob", "{{other}}\ncert-authority {{a}}\n"))
 		}, kind: trust.Conflict, text: "certificate authority in /home/bob/keys of bob on web1"},
