@@ -122,7 +122,7 @@ const deployComment = "deploy@ci"
 
 func newFleet(t *testing.T, n int, random *rand.Rand, database string) *fleet {
 	t.Helper()
-	need.Within(t, 10*time.Minute)
+	need.Within(t, 20*time.Minute) // twenty kills
 	need.Program(t, "sshd", "openssh-server")
 	f := &fleet{t: t, dir: t.TempDir(), random: random, database: database}
 	f.data = filepath.Join(f.dir, "data")
