@@ -149,9 +149,10 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 // that keeps the old key makes the run additive: nobody may take the old key
 // away any more. Once that has begun, it is too late for this; what leaving means
 // then is that the place, which held the new key after the soak, is not asked for
-// the old one again. An authorized place that never got the new key cannot be
-// installed for: the run goes back, unless the old key is refused there.
-func leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
+// the old one again. Where nobody else has the old private half, the run could not
+// bring it back, and goes back at once. An authorized place that never got the new
+// key cannot be installed for: the run goes back, unless the old key is refused there.
+func (ro *Rotator) leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
 	c, err := decode(r, t)
 	if err != nil {
 		return job.Effect{}, err
@@ -160,6 +161,10 @@ func leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
 		withdrawing, err := r.In(tx).Began("Withdraw")
 		if err != nil || withdrawing || c.args.Compromised {
 			return job.Effect{}, err
+		}
+		held, err := ro.mayBeHeld(c, tx)
+		if err != nil || !held {
+			return job.Effect{Back: true}, err
 		}
 		additive := job.Effect{Skip: []string{"Withdraw", "Disprove", "Archive"}}
 		reproving, err := r.In(tx).Began("Reprove")

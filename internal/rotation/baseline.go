@@ -369,6 +369,16 @@ func (ro *Rotator) pass(ctx context.Context, c cell, why string) error {
 	})
 }
 
+// mayBeHeld reports whether the keyring has the private half of c's old key, or another
+// identity place may yet be found to.
+func (ro *Rotator) mayBeHeld(c cell, tx *store.Tx) (bool, error) {
+	held, err := ro.keyring.Has(tx, c.pair.Old)
+	if err != nil || held {
+		return held, err
+	}
+	return unseen(c, tx)
+}
+
 // unseen reports whether row Baseline has yet to say what it found at another
 // identity place of c's key.
 func unseen(c cell, tx *store.Tx) (bool, error) {

@@ -66,7 +66,7 @@ func (ro *Rotator) rotate() job.Procedure {
 		},
 		Turn:    "Install",
 		Reverse: ro.reverseRotation,
-		Leave:   leaveRotation,
+		Leave:   ro.leaveRotation,
 		Started: ro.started,
 		Ended:   ro.ended,
 	}
