@@ -169,6 +169,82 @@ func TestPublicHalfRestoredInTheSoak(t *testing.T) {
 	}
 }
 
+// A link to an identity follows it, there and back, and ssh logs in by it. One that
+// would not follow is refused before anything is planned.
+func TestIdentityLinks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	dir := filepath.Join(w.servers[0].Home(), ".ssh")
+	link := func(target, name string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.Symlink(target, path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	bare, both := link("id_ed25519", "bare"), link("id_ed25519", "both")
+	link("id_ed25519.pub", "both.pub")
+	identity := filepath.Join(dir, "id_ed25519")
+	public := w.keyFile(identity, "deploy@ci")
+	if err := w.servers[0].Authorize(public, "no-pty"); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("scan", "--wait")
+	k := w.key(public)
+	if len(k.Identities) != 3 {
+		t.Fatalf("the scan found %+v", k.Identities)
+	}
+
+	// One that would not follow: there is a .pub of its own, or what it leads to is
+	// not in the plan.
+	elsewhere := filepath.Join(w.dir, "elsewhere")
+	w.write(elsewhere, w.read(identity))
+	refused := func(path, why string) {
+		t.Helper()
+		w.ok("scan", "--wait")
+		for _, args := range [][]string{{"rotate", k.UUID, "--share", "--soak", "0s"}, {"rotate", k.UUID, "--share", "--dry-run"}} {
+			code, _, errs := w.try(args...)
+			if code == 0 || !strings.Contains(errs, path+" is a symbolic link to "+why) || !strings.Contains(errs, "keyturn scan web1") {
+				t.Errorf("%v with a link that does not follow: %d, %s", args, code, errs)
+			}
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := link("id_ed25519", "own")
+	w.write(own+".pub", w.read(identity+".pub"))
+	refused(own, identity+", but the .pub")
+	refused(link(elsewhere, "far"), elsewhere+", where no identity of ")
+	w.ok("scan", "--wait")
+	if preview := w.ok("rotate", k.UUID, "--share", "--dry-run"); !strings.Contains(preview, "it is what these links lead to, which stay: "+bare+", "+both) {
+		t.Errorf("dry run printed\n%s", preview)
+	}
+
+	for _, way := range [][]string{{"rotate", k.UUID, "--share"}, {"rollback", k.UUID}} {
+		before := w.heldBy(identity)
+		w.ok(append(way, "--soak", "0s", "--wait")...)
+		now := w.heldBy(identity)
+		if now == before || w.heldBy(bare) != now || w.heldBy(both) != now {
+			t.Errorf("%s: the link holds another key than what it leads to, or the old one", way[0])
+		}
+		for _, path := range []string{bare, both} {
+			if target, err := os.Readlink(path); err != nil || target != "id_ed25519" || !w.logsIn(path) {
+				t.Errorf("%s: %s leads to %q, %v; or ssh does not log in with it", way[0], path, target, err)
+			}
+		}
+		next, _, err := trust.ParsePublicKey(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.key(next); len(got.Identities) != 3 {
+			t.Errorf("%s: the key that is in use lies at %+v", way[0], got.Identities)
+		}
+		w.nothingLeft(0)
+	}
+}
+
 // What somebody else put beside the identity is not written over, and neither is a
 // certificate that nobody else has.
 func TestForeignFilesBesideAnIdentityStay(t *testing.T) {

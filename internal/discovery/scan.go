@@ -137,7 +137,7 @@ func (s *scanner) account(ctx context.Context, user string) error {
 		}
 	}
 	for i, id := range identities {
-		half := inventory.Identity{Key: id.Key, Format: id.Info.Format, Encrypted: id.Info.Encrypted, Comment: id.Comment}
+		half := inventory.Identity{Key: id.Key, Format: id.Info.Format, Encrypted: id.Info.Encrypted, Comment: id.Comment, Link: id.Link, Apart: id.Apart}
 		if len(id.Key.Blob()) > inventory.MaxKeyBlob {
 			half.Key = trust.PublicKey{}
 		}

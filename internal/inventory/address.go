@@ -143,6 +143,9 @@ func ParseUser(user string) (string, error) {
 	return user, nil
 }
 
+// maxPath is PATH_MAX of Linux.
+const maxPath = 4096
+
 // CheckPlace refuses, as Invalid, a place whose account or path no database or
 // report could hold as text. Paths are absolute; those of Linux may be any
 // bytes, and it is a host's users who choose them.
@@ -153,8 +156,8 @@ func CheckPlace(p trust.Place) error {
 	if _, err := ParseUser(p.User); err != nil {
 		return err
 	}
-	if len(p.Path) > 4096 || !strings.HasPrefix(p.Path, "/") || !isPlainText(p.Path) {
-		return trust.Errorf(trust.Invalid, "path %q is not an absolute path of printable text, at most 4096 bytes", abbreviate(p.Path)).WithField("path")
+	if len(p.Path) > maxPath || !strings.HasPrefix(p.Path, "/") || !isPlainText(p.Path) {
+		return trust.Errorf(trust.Invalid, "path %q is not an absolute path of printable text, at most %d bytes", abbreviate(p.Path), maxPath).WithField("path")
 	}
 	return nil
 }

@@ -103,6 +103,11 @@ type Identity struct {
 	Format    string
 	Encrypted bool
 	Comment   string
+	// Link is the file that holds the key, where this one is a symbolic link to
+	// it. Apart says that ssh(1) finds another X.pub or X-cert.pub beside the link
+	// than beside that file.
+	Link  string
+	Apart bool
 }
 
 // An AuthorizedPlace is a place where a key's public half grants a login.
@@ -130,6 +135,9 @@ type IdentityPlace struct {
 	Format    string
 	Encrypted bool
 	Comment   string
+	// Link and Apart are as in Identity.
+	Link  string
+	Apart bool
 	// SeenAt and AsOf are as in AuthorizedPlace.
 	SeenAt, AsOf time.Time
 }

@@ -128,7 +128,7 @@ func identityAt(tx *store.Tx, p trust.Place) (IdentityPlace, bool, error) {
 	known := false
 	err := each(tx, sqlIdentityHere, placeArgs(tx, p), func(rows *sql.Rows) error {
 		var seen int64
-		err := rows.Scan(&found.KeyID, &found.Format, &found.Encrypted, &found.Comment, &seen)
+		err := rows.Scan(&found.KeyID, &found.Format, &found.Encrypted, &found.Comment, &found.Link, &found.Apart, &seen)
 		found.SeenAt, known = store.Time(seen), true
 		return err
 	})
@@ -231,7 +231,7 @@ func identityRows(tx *store.Tx, q *query) ([]IdentityPlace, error) {
 	err := q.rows(tx, func(rows *sql.Rows) error {
 		var p IdentityPlace
 		var seen, asOf int64
-		err := rows.Scan(&p.Host, &p.User, &p.Path, &p.HostName, &p.KeyID, &p.Format, &p.Encrypted, &p.Comment, &seen, &asOf)
+		err := rows.Scan(&p.Host, &p.User, &p.Path, &p.HostName, &p.KeyID, &p.Format, &p.Encrypted, &p.Comment, &p.Link, &p.Apart, &seen, &asOf)
 		p.SeenAt, p.AsOf = store.Time(seen), store.Time(asOf)
 		places = append(places, p)
 		return err

@@ -332,13 +332,17 @@ func putIdentity(tx *store.Tx, f FoundFile) (Delta, error) {
 	}
 	now := IdentityPlace{
 		Place: f.Place, KeyID: id, Format: plainText(f.Identity.Format, 64), Encrypted: f.Identity.Encrypted,
-		Comment: plainText(f.Identity.Comment, maxComment), SeenAt: old.SeenAt,
+		Comment: plainText(f.Identity.Comment, maxComment), Link: plainText(f.Identity.Link, maxPath), Apart: f.Identity.Apart, SeenAt: old.SeenAt,
 	}
 	if known && now == old {
 		return Delta{}, nil
 	}
-	_, err = tx.Exec(sqlPutIdentity, placeArgs(tx, f.Place, now.KeyID, now.Format, now.Encrypted, now.Comment, store.Micros(tx.Now()))...)
+	_, err = tx.Exec(sqlPutIdentity, placeArgs(tx, f.Place, now.KeyID, now.Format, now.Encrypted, now.Comment, now.Link, now.Apart, store.Micros(tx.Now()))...)
 	if err != nil {
+		return Delta{}, err
+	}
+	// Whatever is a link to this file holds what it holds.
+	if _, err := tx.Exec(sqlFollowIdentity, placeArgs(tx, f.Place, now.KeyID, now.Format, now.Encrypted, store.Micros(tx.Now()))...); err != nil {
 		return Delta{}, err
 	}
 	var d Delta

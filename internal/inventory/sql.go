@@ -146,11 +146,14 @@ const (
 		seen_at = $13 WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4 AND key_id = $5 AND ordinal = $6`
 	sqlDropAuthorized = `DELETE FROM authorized_places WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4
 		AND key_id = $5 AND ordinal = $6`
-	sqlIdentityHere = `SELECT key_id, format, encrypted, comment, seen_at FROM identity_places
+	sqlIdentityHere = `SELECT key_id, format, encrypted, comment, link, link_apart, seen_at FROM identity_places
 		WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4`
-	sqlPutIdentity = `INSERT INTO identity_places (tenant, host_id, login_user, path, key_id, format, encrypted, comment, seen_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant, host_id, login_user, path) DO UPDATE SET
-		key_id = excluded.key_id, format = excluded.format, encrypted = excluded.encrypted, comment = excluded.comment, seen_at = excluded.seen_at`
+	sqlPutIdentity = `INSERT INTO identity_places (tenant, host_id, login_user, path, key_id, format, encrypted, comment, link, link_apart, seen_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (tenant, host_id, login_user, path) DO UPDATE SET
+		key_id = excluded.key_id, format = excluded.format, encrypted = excluded.encrypted, comment = excluded.comment, link = excluded.link,
+		link_apart = excluded.link_apart, seen_at = excluded.seen_at`
+	sqlFollowIdentity = `UPDATE identity_places SET key_id = $5, format = $6, encrypted = $7, seen_at = $8
+		WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND link = $4`
 	sqlOpenIdentities = `SELECT count(*) FROM (SELECT 1 FROM identity_places WHERE tenant = $1 AND key_id = $2 AND NOT encrypted LIMIT 1) AS places`
 	sqlDropIdentity   = `DELETE FROM identity_places WHERE tenant = $1 AND host_id = $2 AND login_user = $3 AND path = $4`
 
@@ -161,7 +164,7 @@ const (
 	sqlAuthorized = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.raw, p.comment, p.authority,
 		p.refused, p.seen_at, ` + sqlAsOf + ` FROM authorized_places p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
 		JOIN place_files f ON f.tenant = p.tenant AND f.host_id = p.host_id AND f.login_user = p.login_user AND f.path = p.path AND f.kind = 'authorized'`
-	sqlIdentities = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.seen_at, ` + sqlAsOf + `
+	sqlIdentities = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.link, p.link_apart, p.seen_at, ` + sqlAsOf + `
 		FROM identity_places p JOIN hosts h ON h.tenant = p.tenant AND h.id = p.host_id
 		JOIN place_files f ON f.tenant = p.tenant AND f.host_id = p.host_id AND f.login_user = p.login_user AND f.path = p.path AND f.kind = 'identity'`
 	sqlAuthorizedOrder = ` ORDER BY p.host_id, p.login_user, p.path, p.key_id, p.ordinal LIMIT ?`
@@ -170,7 +173,7 @@ const (
 	sqlCountPlaces     = `SELECT key_id, count(*) FROM wanted CROSS JOIN authorized_places p`
 	sqlAuthorizedBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.options, p.comment, p.authority,
 		p.refused, p.seen_at, 0 FROM wanted CROSS JOIN authorized_places p CROSS JOIN hosts h`
-	sqlIdentitiesBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.seen_at, 0
+	sqlIdentitiesBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.link, p.link_apart, p.seen_at, 0
 		FROM wanted CROSS JOIN identity_places p CROSS JOIN hosts h`
 	sqlTheirHost = `h.tenant = $1 AND h.id = p.host_id`
 	sqlKeysAt    = `SELECT key_id FROM authorized_places WHERE tenant = $1 AND host_id = $2

@@ -122,14 +122,17 @@ type Identity struct {
 	Path string
 	// Key is the public half, zero where it is not to be had. Claimed says that it
 	// is only what X.pub says.
-	Key     trust.PublicKey
-	Claimed bool
-	Info    KeyInfo
-	Comment string // of X.pub
-	// Certificate: there is an X-cert.pub. Link: Path is a symbolic link.
-	Certificate, Link bool
-	Mode              uint32
-	UID, GID          int
+	Key         trust.PublicKey
+	Claimed     bool
+	Info        KeyInfo
+	Comment     string // of X.pub
+	Certificate bool   // there is an X-cert.pub
+	// Link is the file that Path leads to, where Path is a symbolic link. Apart says
+	// that the X.pub or X-cert.pub beside the link is not the one beside that file.
+	Link     string
+	Apart    bool
+	Mode     uint32
+	UID, GID int
 }
 
 // FilesAndIdentities returns what Files does, and the private key files in user's
@@ -192,7 +195,9 @@ func (h *Host) readIdentities(a answer, dir string) ([]Identity, error) {
 			}
 			i.Mode, i.UID, i.GID = ls.permissions(), ls.uid, ls.gid
 		case "link":
-			i.Link = true
+			i.Link = l.rest
+		case "apart":
+			i.Apart = true
 		case "cert":
 			i.Certificate = true
 		case "public":

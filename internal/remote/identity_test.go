@@ -162,6 +162,14 @@ func TestIdentities(t *testing.T) {
 		must(t, os.Remove(filepath.Join(dir, "id_locked.pub")))
 		must(t, os.WriteFile(filepath.Join(dir, "config"), []byte("Host *\n"), 0o600))
 		must(t, os.Symlink("id_plain", filepath.Join(dir, "id_link")))
+		must(t, os.Symlink("id_link", filepath.Join(dir, "id_link2")))
+		must(t, os.Symlink("id_plain.pub", filepath.Join(dir, "id_link2.pub")))
+		must(t, os.WriteFile(filepath.Join(dir, "id_apart.pub"), mustRead(filepath.Join(dir, "id_plain.pub")), 0o644))
+		must(t, os.Symlink(filepath.Join(dir, "id_plain"), filepath.Join(dir, "id_apart")))
+		elsewhere := publicDir(t)
+		must(t, os.Chmod(elsewhere, 0o711))
+		keygen(t, filepath.Join(elsewhere, "id_far"), "-t", "ed25519")
+		must(t, os.Symlink(filepath.Join(elsewhere, "id_far"), filepath.Join(dir, "id_far")))
 		before := tree(t, dir)
 		list, err := identitiesIn(t, h, "root", dir)
 		must(t, err)
@@ -169,7 +177,15 @@ func TestIdentities(t *testing.T) {
 		for _, i := range list {
 			seen[filepath.Base(i.Path)] = i
 		}
-		if len(seen) != 6 || !seen["id_link"].Link || seen["id_plain"].Comment != "a comment" || seen["id_plain"].Mode != 0o600 {
+		for name, want := range map[string]string{
+			"id_plain": "", "id_link": filepath.Join(dir, "id_plain"), "id_link2": filepath.Join(dir, "id_plain"),
+			"id_apart": filepath.Join(dir, "id_plain"), "id_far": filepath.Join(elsewhere, "id_far"),
+		} {
+			if i := seen[name]; i.Link != want || i.Apart != (name == "id_apart") {
+				t.Errorf("%s leads to %q, apart %v; want %q", name, i.Link, i.Apart, want)
+			}
+		}
+		if len(seen) != 9 || seen["id_plain"].Comment != "a comment" || seen["id_plain"].Mode != 0o600 {
 			t.Errorf("found %+v", list)
 		}
 		for name, i := range seen {

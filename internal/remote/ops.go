@@ -146,9 +146,10 @@ import (
 //
 // identities NONCE DIR... -> for each private key file: identity
 // openssh|pem|pkcs8|putty no|yes|unknown (is it encrypted), real PATH, ls LISTING,
-// [link] (it is a symbolic link), [public LINE] (derived on the host), [block] (the
-// head of an encrypted OpenSSH key, which holds its public half), [pub LINE] (first
-// line of X.pub), [cert]. Changes nothing, shows no private byte.
+// [link PATH] (it is a symbolic link, and leads there), [apart]... (beside that link is
+// an X.pub or X-cert.pub that is not the one beside PATH), [public LINE] (derived on the
+// host), [block] (the head of an encrypted OpenSSH key, which holds its public half),
+// [pub LINE] (first line of X.pub), [cert]. Changes nothing, shows no private byte.
 //
 // login IDENTITY USER ADDRESS PORT KEY[,KEY]... SECONDS -> client VERSION, [accepted],
 // log LINE... A login from that host with its own client; KEY is "type base64".
@@ -201,7 +202,7 @@ var (
 	opRelease    = op{"release", true, usual, "common give resolve who lock sum prevs keep release"}
 	opInstall    = op{"install", true, usual, "common who lock sum keep install"}
 	opGenerate   = op{"generate", true, long, "common who lock sum keep generate"}
-	opIdentities = op{"identities", false, usual, "common identities"}
+	opIdentities = op{"identities", false, usual, "common resolve identities"}
 	opLogin      = op{"login", false, long, "common who scratch login"}
 	opAccounts   = op{"accounts", false, usual, "common accounts"}
 	opLookup     = op{"lookup", false, usual, "common lookup"}

@@ -54,6 +54,8 @@ type spec struct {
 	Name  string       `json:"name"` // of the host
 	User  string       `json:"user"`
 	Path  string       `json:"path"`
+	// Links are symbolic links to the file of an identity place. They follow it.
+	Links []string `json:"links,omitempty"`
 	// Known are successions of an earlier run at this place, that this run
 	// takes back.
 	Known []Succession `json:"known,omitempty"`

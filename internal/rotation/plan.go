@@ -283,6 +283,8 @@ func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool)
 		}
 		if procedure == RetireProcedure {
 			of = slices.DeleteFunc(of, func(s spec) bool { return s.Half == identityHalf })
+		} else if err := refuseLinks(tx, p.Old); err != nil {
+			return job.Plan{}, err
 		}
 		if len(of) == 0 {
 			return job.Plan{}, trust.Errorf(trust.Conflict, "no place is known where key %s lies", p.Old).
@@ -326,7 +328,7 @@ func planOf(procedure string, canary, wave int, args Args, places []spec) (job.P
 }
 
 // placesOf returns every place where, as far as is known, a key lies: one for
-// each file, however many lines of it hold the key.
+// each file, however many lines of it hold the key, and however many links lead to it.
 func placesOf(tx *store.Tx, pair int, key trust.KeyID) ([]spec, error) {
 	var places []spec
 	var after *inventory.AuthorizedPlace
@@ -353,10 +355,52 @@ func placesOf(tx *store.Tx, pair int, key trust.KeyID) ([]spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	links := map[trust.Place][]string{}
 	for _, p := range identities {
-		places = append(places, spec{Pair: pair, Half: identityHalf, Host: p.Host, Name: p.HostName, User: p.User, Path: p.Path})
+		if target, ok := linkTarget(p, identities); ok {
+			links[target] = append(links[target], p.Path)
+		}
+	}
+	for _, p := range identities {
+		if _, ok := linkTarget(p, identities); ok {
+			continue
+		}
+		places = append(places, spec{
+			Pair: pair, Half: identityHalf, Host: p.Host, Name: p.HostName, User: p.User, Path: p.Path, Links: links[p.Place],
+		})
 	}
 	return places, nil
+}
+
+// linkTarget returns which of the identities of its account p is a symbolic link to.
+func linkTarget(p inventory.IdentityPlace, identities []inventory.IdentityPlace) (trust.Place, bool) {
+	target := p.Place
+	target.Path = p.Link
+	return target, p.Link != "" && slices.ContainsFunc(identities, func(o inventory.IdentityPlace) bool { return o.Place == target })
+}
+
+// refuseLinks refuses to replace a key that is used by a link which would not follow:
+// the file that it leads to is not replaced, or ssh(1) would go on offering the old
+// key by what lies beside the link.
+func refuseLinks(tx *store.Tx, key trust.KeyID) error {
+	identities, err := identitiesOf(tx, key)
+	if err != nil {
+		return err
+	}
+	for _, p := range identities {
+		name := fmt.Sprintf("%s:%s:%s", p.HostName, p.User, p.Path)
+		_, follows := linkTarget(p, identities)
+		switch {
+		case p.Link == "":
+		case !follows:
+			return trust.Errorf(trust.Conflict, "%s is a symbolic link to %s, where no identity of %s is known that could be replaced", name, p.Link, p.User).
+				WithHint("put a copy of the key in the place of the link, then keyturn scan %s", p.HostName)
+		case p.Apart:
+			return trust.Errorf(trust.Conflict, "%s is a symbolic link to %s, but the .pub or -cert.pub beside it is a file of its own, by which ssh would go on offering the old key", name, p.Link).
+				WithHint("remove it or make it a link as well, then keyturn scan %s", p.HostName)
+		}
+	}
+	return nil
 }
 
 func identitiesOf(tx *store.Tx, key trust.KeyID) ([]inventory.IdentityPlace, error) {

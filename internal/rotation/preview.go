@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
 
@@ -62,6 +63,9 @@ func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (j
 		text := fmt.Sprintf("would hold the new private key, in the same format (%s), owner and mode", info.Format)
 		if files.Certificate != nil {
 			text += fmt.Sprintf("; %s would go, and with it the logins by that certificate", certificateOf(c.spec.Path))
+		}
+		if len(c.spec.Links) > 0 {
+			text += "; it is what these links lead to, which stay: " + strings.Join(c.spec.Links, ", ")
 		}
 		return nil, r.Save(Preview{Works: Written, Text: text})
 	}
