@@ -23,7 +23,8 @@ type AccountConfig struct {
 	// Unseen says of each source of trust that is in no such file what it is.
 	Unseen []string
 	// Evaluated says why the server did not tell its configuration itself, so
-	// that its files were read and evaluated by us; or is empty.
+	// that its files were read and evaluated by us, or why it may have been asked
+	// about another one than it runs with; or is empty.
 	Evaluated string
 }
 
@@ -46,6 +47,9 @@ func (h *Host) AccountConfig(ctx context.Context, user string) (AccountConfig, e
 	}
 	if c.AuthorizedKeys, err = h.keysFiles(ctx, c.Config, account, version); err != nil {
 		return AccountConfig{}, err
+	}
+	if len(s.Unread) > 0 && c.Evaluated == "" {
+		c.Evaluated = fmt.Sprintf("%s gives %s options that are not known: %s may not be read", s.Unit, s.Binary, strings.Join(s.Unread, ", "))
 	}
 	c.Unseen = unseen(c.Config)
 	h.mu.Lock()

@@ -167,7 +167,8 @@ import (
 // sshd -> for each process from the shell up to the last SSH server in a row: proc PID
 // PPID UID NAME, or hidden PID where /proc does not show it; default PATH (the sshd that
 // PATH leads to, may be empty); and of that last server exe PATH (empty if hidden), arg
-// WORD..., unit NAME and show KEY=VALUE.... Changes nothing.
+// WORD..., unit NAME and show KEY=VALUE..., and of each file that show EnvironmentFiles=
+// names environment and set LINE..., or unread PATH. Changes nothing.
 //
 // config BINARY SPEC OPTION... -> version TEXT, how -G|-T|-h, set LINE... of sshd's own
 // answer for the connection SPEC (sshd(8), -C); or [file PATH] (the file that it reads)

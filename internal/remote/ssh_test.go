@@ -226,7 +226,7 @@ func TestIdentify(t *testing.T) {
 		"dropbear": {[]process{{3, "dropbear", "/usr/sbin/dropbear", []string{"/usr/sbin/dropbear", "-F", "-p", "2222", "-D", "/keys"}}}, "", "argv /usr/sbin/dropbear -F|-p|2222|-D|/keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, known := identify(c.servers, "ssh.service", map[string]string{"ExecStart": c.exec, "Environment": "SSHD_OPTS=-p2200"})
+			s, known := identify(c.servers, systemdUnit{name: "ssh.service", exec: c.exec, environment: "SSHD_OPTS=-p2200"})
 			got := s.Found + " " + s.Binary
 			if s.Replaced {
 				got += " replaced"

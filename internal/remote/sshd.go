@@ -28,6 +28,9 @@ type Sshd struct {
 	// sshd that PATH leads to and is of the version that serves us, and nothing is
 	// known of its options.
 	Found string
+	// Unread are environment files of the unit that this login may not read.
+	// What options they give it is not known.
+	Unread []string
 }
 
 // sshdOptions and dropbearOptions are what the programs give to getopt(3), over all
@@ -73,9 +76,9 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 	}
 	var chain []process
 	var hidden bool
-	var exe, unit, inPath string
+	var exe, inPath string
+	var unit systemdUnit
 	var args []string
-	show := map[string]string{}
 	for _, l := range a.lines {
 		switch l.word {
 		case "proc":
@@ -99,10 +102,23 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 		case "default":
 			inPath = l.rest
 		case "unit":
-			unit = l.rest
+			unit.name = l.rest
 		case "show":
-			key, value, _ := strings.Cut(l.rest, "=")
-			show[key] = value
+			switch key, value, _ := strings.Cut(l.rest, "="); key {
+			case "ExecStart":
+				unit.exec = value
+			case "Environment":
+				unit.environment = value
+			}
+		case "environment":
+			unit.files = append(unit.files, "")
+		case "set":
+			if len(unit.files) == 0 {
+				return Sshd{}, h.garbled(l)
+			}
+			unit.files[len(unit.files)-1] += l.rest + "\n"
+		case "unread":
+			unit.unread = append(unit.unread, l.rest)
 		}
 	}
 	var servers []process
@@ -119,7 +135,7 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 	}
 	last := &servers[len(servers)-1]
 	last.exe, last.args = exe, args
-	s, known := identify(servers, unit, show)
+	s, known := identify(servers, unit)
 	if !known {
 		if hidden {
 			return h.unseenSshd(ctx, inPath)
@@ -151,9 +167,9 @@ func (h *Host) unseenSshd(ctx context.Context, binary string) (Sshd, error) {
 
 // identify makes out of the servers of one session, its own process first, what
 // they were started with. known is false where nothing says that.
-func identify(servers []process, unit string, show map[string]string) (_ Sshd, known bool) {
+func identify(servers []process, unit systemdUnit) (_ Sshd, known bool) {
 	top := servers[len(servers)-1]
-	s := Sshd{Family: top.family(), PID: top.pid, Unit: unit}
+	s := Sshd{Family: top.family(), PID: top.pid, Unit: unit.name}
 	s.Binary, s.Replaced = strings.CutSuffix(top.exe, " (deleted)")
 	letters := sshdOptions
 	if s.Family != trust.OpenSSH {
@@ -181,12 +197,12 @@ func identify(servers []process, unit string, show map[string]string) (_ Sshd, k
 	}
 	// One server for each connection, started by systemd or inetd: its own title
 	// has taken the place of its arguments.
-	argv := unitArgv(show["ExecStart"])
+	argv := unit.argv()
 	if len(argv) == 0 {
 		return Sshd{}, false
 	}
-	s.Found, s.Binary, s.Replaced = "unit", argv[0], false
-	s.Options = parseOptions(expandUnit(argv[1:], show["Environment"]), letters, false)
+	s.Found, s.Binary, s.Replaced, s.Unread = "unit", argv[0], false, unit.unread
+	s.Options = parseOptions(argv[1:], letters, false)
 	return s, true
 }
 
@@ -252,33 +268,4 @@ func parseOptions(words []string, letters string, joined bool) (options []string
 		}
 	}
 	return options
-}
-
-// unitArgv reads the value of ExecStart that systemctl show prints:
-// "{ path=/usr/sbin/sshd ; argv[]=/usr/sbin/sshd -i $SSHD_OPTS ; ...".
-func unitArgv(value string) []string {
-	_, rest, ok := strings.Cut(value, "argv[]=")
-	if !ok {
-		return nil
-	}
-	argv, _, _ := strings.Cut(rest, " ; ")
-	return strings.Fields(argv)
-}
-
-// expandUnit replaces $NAME and ${NAME} by what Environment says; what it does not
-// know is dropped, as systemd drops variables that are not set.
-func expandUnit(words []string, environment string) (out []string) {
-	values := map[string]string{}
-	for _, pair := range strings.Fields(environment) {
-		name, value, _ := strings.Cut(pair, "=")
-		values[name] = value
-	}
-	for _, w := range words {
-		if name, ok := strings.CutPrefix(w, "$"); ok {
-			out = append(out, strings.Fields(values[strings.Trim(name, "{}")])...)
-			continue
-		}
-		out = append(out, w)
-	}
-	return out
 }

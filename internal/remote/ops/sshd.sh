@@ -23,7 +23,20 @@ if [ -n "$top" ]; then
   while IFS=: read -r a b c; do case $c in *.service) u=${c##*/};; esac; done </proc/$top/cgroup;
   if [ -n "$u" ]; then
     echo "unit $u";
-    command -v systemctl >/dev/null && systemctl show -p ExecStart -p Environment -p EnvironmentFiles "$u" 2>/dev/null | while read -r l; do printf "show %s\n" "$l"; done;
+    command -v systemctl >/dev/null && systemctl show -p ExecStart -p Environment -p EnvironmentFiles "$u" 2>/dev/null | while read -r l; do
+      printf "show %s\n" "$l";
+      case $l in EnvironmentFiles=*) ;; *) continue;; esac;
+      optional=; case $l in *=yes")") optional=yes;; esac;
+      l=${l#*=}; IFS=;
+      for f in ${l%" (ignore_errors="*}; do
+        if [ -f "$f" ] && [ -r "$f" ]; then
+          n=0; v=; echo environment;
+          while [ $n -lt 500 ] && { IFS= read -r v || [ -n "$v" ]; }; do n=$((n+1)); printf "set %s\n" "$v"; done <"$f";
+        elif [ -e "$f" ] || [ -z "$optional" ]; then printf "unread %s\n" "$f";
+        fi;
+      done;
+      unset IFS;
+    done;
   fi;
 fi;
 echo ok;
