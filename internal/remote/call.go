@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -111,20 +112,16 @@ const maxCommand = 8900
 
 func (h *Host) exchange(ctx context.Context, calls []call) (answers []answer, err error) {
 	for len(calls) > 0 {
-		command, err := h.command(ctx, calls[0])
-		if err != nil {
-			return nil, err
-		}
-		n := 1
-		for ; n < len(calls); n++ {
-			more, err := h.command(ctx, calls[n])
+		command, n := "", 0
+		for n < len(calls) {
+			longer, err := h.command(ctx, calls[:n+1])
 			if err != nil {
 				return nil, err
 			}
-			if len(command)+len(more)+3 > maxCommand {
+			if n > 0 && len(longer) > maxCommand {
 				break
 			}
-			command += " ; " + more
+			command, n = longer, n+1
 		}
 		some, err := h.request(ctx, command, calls[:n])
 		if err != nil {
@@ -172,44 +169,76 @@ func (h *Host) named(err error) error {
 }
 
 // command returns the text of the exec request, as ops.go describes it.
-func (h *Host) command(ctx context.Context, c call) (string, error) {
-	shell := "sh -c"
-	var prefix []string
-	if c.as != self {
-		switch h.become {
-		case Sudo:
-			prefix = append(prefix, "sudo -n")
-		case Doas:
-			prefix = append(prefix, "doas -n")
+func (h *Host) command(ctx context.Context, calls []call) (string, error) {
+	var commands []string
+	for len(calls) > 0 {
+		shell, err := h.shellAs(ctx, calls[0].as)
+		if err != nil {
+			return "", err
 		}
-		if c.as != root {
-			account, err := h.account(ctx, string(c.as))
+		n := 1
+		for ; n < len(calls); n++ {
+			if other, err := h.shellAs(ctx, calls[n].as); err != nil || other != shell {
+				break // an error comes back when it is the first one's turn
+			}
+		}
+		var list []op
+		var names, words []string
+		for _, c := range calls[:n] {
+			args, err := h.arguments(c)
 			if err != nil {
 				return "", err
 			}
-			switch h.drop {
-			case "setpriv":
-				prefix = append(prefix, fmt.Sprintf("setpriv --reuid=%d --regid=%d --init-groups", account.UID, account.GID))
-			case "runuser":
-				prefix = append(prefix, "runuser -u "+quote(account.User)+" --")
-			case "su":
-				shell = "su -s /bin/sh " + quote(account.User) + " -c"
-			default:
-				return "", trust.Errorf(trust.Conflict, "%s has neither setpriv nor runuser nor su, so that Keyturn cannot act as %q there", h.name, c.as)
+			if n > 1 {
+				words = append(words, strconv.Itoa(len(args)))
 			}
+			list, names, words = append(list, c.op), append(names, c.op.name), append(words, args...)
 		}
+		words = append([]string{shell, scriptWord(list), "keyturn." + strings.Join(names, "+")}, words...)
+		commands, calls = append(commands, strings.Join(words, " ")), calls[n:]
 	}
-	words := append(prefix, shell, scripts()[c.op.name], "keyturn."+c.op.name)
+	return strings.Join(commands, " ; "), nil
+}
+
+// shellAs returns what starts a shell that acts as an account: all that stands before
+// its script.
+func (h *Host) shellAs(ctx context.Context, as actor) (string, error) {
+	shell := "sh -c"
+	if as == self {
+		return shell, nil
+	}
+	become := map[Become]string{Sudo: "sudo -n ", Doas: "doas -n "}[h.become]
+	if as == root {
+		return become + shell, nil
+	}
+	account, err := h.account(ctx, string(as))
+	if err != nil {
+		return "", err
+	}
+	switch h.drop {
+	case "setpriv":
+		return fmt.Sprintf("%ssetpriv --reuid=%d --regid=%d --init-groups %s", become, account.UID, account.GID, shell), nil
+	case "runuser":
+		return become + "runuser -u " + quote(account.User) + " -- " + shell, nil
+	case "su":
+		return become + "su -s /bin/sh " + quote(account.User) + " -c", nil
+	}
+	return "", trust.Errorf(trust.Conflict, "%s has neither setpriv nor runuser nor su, so that Keyturn cannot act as %q there", h.name, as)
+}
+
+// arguments returns the arguments of a call, each as one word for any shell.
+func (h *Host) arguments(c call) ([]string, error) {
+	if c.op.name == opHello.name {
+		return []string{`"$SSH_CONNECTION"`, `"$HOME"`}, nil
+	}
+	var words []string
 	for _, a := range c.args {
 		if strings.ContainsAny(a, "\x00\n") {
-			return "", trust.Errorf(trust.Invalid, "%q cannot be an argument on %s", a, h.name)
+			return nil, trust.Errorf(trust.Invalid, "%q cannot be an argument on %s", a, h.name)
 		}
 		words = append(words, quote(a))
 	}
-	if c.op.name == opHello.name {
-		words = append(words, `"$SSH_CONNECTION" "$HOME"`)
-	}
-	return strings.Join(words, " "), nil
+	return words, nil
 }
 
 // scripts holds the script of each op, by its name, as one word for any shell. They
@@ -221,6 +250,14 @@ var scripts = sync.OnceValue(func() map[string]string {
 	}
 	return words
 })
+
+// scriptWord returns the script of one op or of several, as one word for any shell.
+func scriptWord(list []op) string {
+	if len(list) == 1 {
+		return scripts()[list[0].name]
+	}
+	return quote(scriptOf(list))
+}
 
 // quote returns s as one word for any shell: what a backslash or a quote means within
 // quotes is not the same in all of them, so both stand outside.

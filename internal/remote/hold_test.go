@@ -96,6 +96,45 @@ func TestRequestsAreBounded(t *testing.T) {
 	})
 }
 
+// Several ops of one account are run by one shell, each with its own arguments and
+// whatever came of the one before.
+func TestOneShellForSeveralOps(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		_, path := home(t, "nobody", "one\n")
+		run, shells := h.exec, 0
+		h.exec = func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
+			shells += strings.Count(command, "sh -c ")
+			return run(ctx, command, stdin, limit)
+		}
+		read := func(paths ...string) call {
+			c := call{op: opRead, as: root, nonce: newNonce()}
+			c.args = []string{c.nonce, "100", ""}
+			for _, p := range paths {
+				c.args = append(c.args, "text", p)
+			}
+			return c
+		}
+		none := call{op: opConfig, as: root, args: []string{path + ".none", "user=nobody"}}
+		answers, err := h.runAll(t.Context(), read(path, path+"2"), h.listing("nobody"), none, read(), call{op: opSshd, as: root}, read(path))
+		must(t, err)
+		if got := string(answers[0].lines[3].block); got != "one\n" || len(answers[0].lines) != 7 {
+			t.Errorf("the first answers %+v", answers[0])
+		}
+		if a, err := h.readAccount(answers[1], "nobody"); err != nil || a.User != "nobody" {
+			t.Errorf("the second answers %+v, %v", a, err)
+		}
+		if answers[2].no == nil || answers[2].no.word != "absent" || len(answers[3].lines) != 0 || len(answers[4].lines) == 0 {
+			t.Errorf("a refusal %+v, and after it %+v and %+v", answers[2], answers[3], answers[4])
+		}
+		if got := string(answers[5].lines[3].block); got != "one\n" {
+			t.Errorf("the last answers %+v", answers[5])
+		}
+		if shells != 1 {
+			t.Errorf("%d shells were started for them, want 1", shells)
+		}
+	})
+}
+
 // Of ops whose answers did not all arrive it is not known what they did.
 func TestSecondAnswerCutOff(t *testing.T) {
 	each(t, func(t *testing.T, v variant, whole *Host) {

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"embed"
+	"slices"
 	"strings"
 	"time"
 )
@@ -14,9 +15,11 @@ import (
 // request (RFC 4254, section 6.5) without a terminal. The command is
 //
 //	[BECOME] [AS] sh -c 'SCRIPT' keyturn.OP ARG...
+//	[BECOME] [AS] sh -c 'SCRIPT' keyturn.OP+OP... N ARG... N ARG...
 //
-// or several of those with " ; " between them, none of which reads its input: each
-// runs, and answers, whatever came of those before it. BECOME is nothing, "sudo -n" or
+// or several of those with " ; " between them. Of several ops none reads its input, and
+// each runs, and answers, whatever came of those before it; the second form runs those
+// of one account by one shell, and says of each how many arguments it has. BECOME is nothing, "sudo -n" or
 // "doas -n", and AS is nothing or one of
 //
 //	setpriv --reuid=UID --regid=GID --init-groups
@@ -185,7 +188,7 @@ type op struct {
 	changes bool
 	// time is how long the op may take; the connection is closed after that.
 	time  time.Duration
-	parts string // the files that make up the script, in order
+	parts string // the files that make up the script, in order: the last is the op itself
 }
 
 // Most ops take some milliseconds. A file system that hangs takes for ever.
@@ -217,22 +220,57 @@ func ops() []op {
 	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opLookup, opUses, opSshd, opConfig}
 }
 
-// script returns the text of the op as it goes over the wire: the lines of its
-// files, joined by blanks. Lines that begin with "#" are comments; every other line
-// ends where a blank may follow, which is why statements in those files end in ";".
-func (o op) script() string {
+// script returns the text of the op as it goes over the wire.
+func (o op) script() string { return scriptOf([]op{o}) }
+
+// In a script of several ops each but the last is a shell of its own, forked and not
+// started anew, whose arguments are its own: the N that follow its N.
+const (
+	ownArguments  = `( n=$1; shift; i=$n; while [ $i -gt 0 ]; do set -- "$@" "$1"; shift; i=$((i-1)); done; shift $(($#-n));`
+	nextArguments = `); shift $(($1+1));`
+)
+
+// scriptOf returns the script that runs ops one after another: what they have in
+// common, once, and then what each does.
+func scriptOf(list []op) string {
 	var words []string
-	for _, part := range strings.Fields(o.parts) {
-		text, err := opFiles.ReadFile("ops/" + part + ".sh")
-		if err != nil {
-			panic("remote: internal error: op " + o.name + ": " + err.Error())
-		}
-		for line := range strings.Lines(string(text)) {
-			line = strings.TrimSpace(line)
-			if line != "" && !strings.HasPrefix(line, "#") {
-				words = append(words, line)
+	var have []string
+	for _, o := range list {
+		parts := strings.Fields(o.parts)
+		for _, part := range parts[:len(parts)-1] {
+			if !slices.Contains(have, part) {
+				have, words = append(have, part), append(words, statements(part))
 			}
 		}
 	}
+	for i, o := range list {
+		body := `echo "keyturn ` + o.name + ` 1"; ` + statements(o.parts[strings.LastIndexByte(o.parts, ' ')+1:])
+		switch {
+		case len(list) == 1:
+			words = append(words, body)
+		case i == len(list)-1:
+			words = append(words, "shift;", body)
+		default:
+			words = append(words, ownArguments, body, nextArguments)
+		}
+	}
 	return strings.Join(words, " ")
+}
+
+// statements returns the lines of a file of ops, joined by blanks. Lines that begin
+// with "#" are comments; every other line ends where a blank may follow, which is why
+// statements in those files end in ";".
+func statements(part string) string {
+	text, err := opFiles.ReadFile("ops/" + part + ".sh")
+	if err != nil {
+		panic("remote: internal error: " + err.Error())
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "#") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, " ")
 }

@@ -62,10 +62,31 @@ func (p *process) runOne(words []string) (status int, stderr string) {
 	if len(words) < 4 || words[0] != "sh" || words[1] != "-c" || !strings.HasPrefix(words[3], "keyturn.") {
 		return 127, "sh: 1: " + firstWord(words) + ": not found"
 	}
-	name, args := strings.TrimPrefix(words[3], "keyturn."), words[4:]
+	names, args := opsOf(words[3]), words[4:]
+	if len(names) == 1 {
+		return p.runOp(names[0], args)
+	}
+	for _, name := range names {
+		n, err := strconv.Atoi(firstWord(args))
+		if err != nil || n < 0 || n >= len(args) {
+			return 2, "sh: 1: shift: can't shift that many"
+		}
+		if status, stderr := p.runOp(name, args[1:1+n]); status != 0 {
+			return status, stderr
+		}
+		args = args[1+n:]
+	}
+	return 0, ""
+}
+
+// opsOf returns the ops that a script is of, by the name that it is given.
+func opsOf(name string) []string { return strings.Split(strings.TrimPrefix(name, "keyturn."), "+") }
+
+// runOp runs one op.
+func (p *process) runOp(name string, args []string) (status int, stderr string) {
 	op, ok := p.ops()[name]
 	if !ok {
-		return 127, "sh: 1: " + words[3] + ": not found"
+		return 127, "sh: 1: keyturn." + name + ": not found"
 	}
 	p.say("keyturn %s 1", name)
 	if len(args) < op.args {

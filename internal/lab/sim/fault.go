@@ -159,7 +159,7 @@ func opNames(line string) (names []string) {
 	for _, words := range commands {
 		for i, w := range words {
 			if i > 1 && words[i-2] == "-c" && strings.HasPrefix(w, "keyturn.") {
-				names = append(names, strings.TrimPrefix(w, "keyturn."))
+				names = append(names, opsOf(w)...)
 				break
 			}
 		}
