@@ -3,10 +3,12 @@ package main
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +49,16 @@ func (w *world) heldBy(path string) string {
 		w.t.Fatal(err)
 	}
 	return trust.PublicKeyOf(signer.PublicKey()).String()
+}
+
+// parse reads a public key as heldBy gives it.
+func (w *world) parse(public string) trust.PublicKey {
+	w.t.Helper()
+	key, _, err := trust.ParsePublicKey(public)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return key
 }
 
 func (w *world) write(path, text string) {
@@ -234,11 +246,7 @@ func TestIdentityLinks(t *testing.T) {
 				t.Errorf("%s: %s leads to %q, %v; or ssh does not log in with it", way[0], path, target, err)
 			}
 		}
-		next, _, err := trust.ParsePublicKey(now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := w.key(next); len(got.Identities) != 3 {
+		if got := w.key(w.parse(now)); len(got.Identities) != 3 {
 			t.Errorf("%s: the key that is in use lies at %+v", way[0], got.Identities)
 		}
 		w.nothingLeft(0)
@@ -345,7 +353,20 @@ func TestIdentityAwayOfAHeldKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	k, identity := w.inPlace()
-	w.ok("key", "import", identity)
+	var imported keyJSON
+	w.json(&imported, "key", "import", identity)
+	if shown := w.key(w.parse(k.PublicKey)); imported.Custody != "held" || len(imported.Identities) != 1 || !reflect.DeepEqual(imported, shown) {
+		t.Errorf("key import gives\n%+v, key show\n%+v", imported, shown)
+	}
+	var writer tokenJSON
+	w.json(&writer, "token", "create", "writer", "--permission", "Keys Write")
+	body, err := json.Marshal(map[string]string{"private_key": w.read(identity)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, raw := w.ask(writer.Token, "POST", "/keys", string(body)); status != 200 || strings.Contains(raw, identity) {
+		t.Errorf("whoever may not read keys is answered %d\n%s", status, raw)
+	}
 	w.move(identity, identity+".away")
 	out := w.ok("rotate", k.UUID, "--wait", "--soak", "0s")
 	if !strings.Contains(out, identity+" on web1: there is no private key file") || strings.Contains(out, "does not open") {

@@ -72,18 +72,23 @@ func (p *Plane) ShowKey(ctx context.Context, actor identity.Actor, idOrFingerpri
 		if err != nil {
 			return err
 		}
-		related, err := inventory.Relate(tx, []inventory.Key{found})
-		if err != nil {
-			return err
-		}
-		k = related[0]
-		return nil
+		k, err = relate(tx, found)
+		return err
 	})
 	return k, err
 }
 
-// ImportKey has the keyring hold a private key. Doing so twice is doing so once.
-func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, private keyring.Private) (k inventory.Key, err error) {
+func relate(tx *store.Tx, k inventory.Key) (inventory.Relationship, error) {
+	related, err := inventory.Relate(tx, []inventory.Key{k})
+	if err != nil {
+		return inventory.Relationship{}, err
+	}
+	return related[0], nil
+}
+
+// ImportKey has the keyring hold a private key. Doing so twice is doing so once. It
+// returns what ShowKey does, to an actor who may ask that, and else the key alone.
+func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, private keyring.Private) (k inventory.Relationship, err error) {
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return k, err
 	}
@@ -94,7 +99,7 @@ func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, private key
 }
 
 // GenerateKey makes a key pair that the keyring holds.
-func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyring.Spec, comment string) (k inventory.Key, err error) {
+func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyring.Spec, comment string) (k inventory.Relationship, err error) {
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return k, err // before seconds of work
 	}
@@ -107,14 +112,17 @@ func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyr
 	return p.hold(ctx, actor, "key.generate", private)
 }
 
-func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private) (k inventory.Key, err error) {
+func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private) (k inventory.Relationship, err error) {
 	id := inventory.KeyIDOf(actor.Tenant, inventory.UserKey, private.Public())
 	err = p.update(ctx, actor, needs(identity.KeysWrite), action, "key:"+string(id), func(tx *store.Tx) error {
-		if k, err = p.put(tx, private); err != nil {
+		if k.Key, err = p.put(tx, private); err != nil {
 			return err
 		}
-		tx.Note("fingerprint", string(k.Public.Fingerprint()))
-		return nil
+		tx.Note("fingerprint", string(k.Key.Public.Fingerprint()))
+		if actor.May(identity.KeysRead) {
+			k, err = relate(tx, k.Key)
+		}
+		return err
 	})
 	return k, err
 }

@@ -118,7 +118,7 @@ func (d door) keyRoutes(a huma.API) {
 	operation(d, a, http.MethodPost, "/keys", "add-key", "Import a private key, or make one, for Keyturn to hold",
 		func(ctx context.Context, who control.Actor, in *newKey) (key, error) {
 			k, err := d.addKey(ctx, who, in)
-			return showKey(control.Relationship{Key: k}), err
+			return showKey(k), err
 		})
 	operation(d, a, http.MethodPost, "/rotations", "rotate-keys", "Start a rotation of user keys",
 		func(ctx context.Context, who control.Actor, in *rotateKeys) (started, error) {
@@ -158,7 +158,7 @@ func (d door) keyRoutes(a huma.API) {
 		})
 }
 
-func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (control.Key, error) {
+func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (control.Relationship, error) {
 	b := in.Body
 	if b.PrivateKey == "" {
 		if b.Type == "" {
@@ -168,7 +168,7 @@ func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (contro
 	}
 	private, err := control.ParsePrivateKey([]byte(b.PrivateKey), []byte(b.Passphrase))
 	if err != nil {
-		return control.Key{}, err
+		return control.Relationship{}, err
 	}
 	defer private.Wipe()
 	if b.Comment != "" {
