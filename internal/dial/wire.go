@@ -2,6 +2,7 @@ package dial
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -104,6 +105,9 @@ func (w *wire) Read(b []byte) (int, error) {
 // is called with mu held.
 func (w *wire) listen(b []byte) {
 	w.greeting = append(w.greeting, b...)
+	if bytes.IndexByte(b, '\n') < 0 {
+		return // x/crypto/ssh reads byte by byte here: only the last of a line tells more
+	}
 	for line := range strings.Lines(string(w.greeting)) {
 		if strings.HasPrefix(line, "SSH-") && strings.HasSuffix(line, "\n") {
 			w.version = strings.TrimRight(line, "\r\n")
