@@ -86,8 +86,8 @@ func relate(tx *store.Tx, k inventory.Key) (inventory.Relationship, error) {
 	return related[0], nil
 }
 
-// ImportKey has the keyring hold a private key. Doing so twice is doing so once. It
-// returns what ShowKey does, to an actor who may ask that, and else the key alone.
+// ImportKey has the keyring hold a private key, and returns what ShowKey does: who
+// may write keys may read them. Doing so twice is doing so once.
 func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, private keyring.Private) (k inventory.Relationship, err error) {
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return k, err
@@ -119,9 +119,7 @@ func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, p
 			return err
 		}
 		tx.Note("fingerprint", string(k.Key.Public.Fingerprint()))
-		if actor.May(identity.KeysRead) {
-			k, err = relate(tx, k.Key)
-		}
+		k, err = relate(tx, k.Key)
 		return err
 	})
 	return k, err
