@@ -13,7 +13,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -175,7 +177,12 @@ func ReadJSON(r *http.Request, v any, strict bool) error {
 	case errors.As(err, &tooLarge):
 		return trust.Errorf(trust.Exhausted, "the body is longer than %d bytes", MaxBody)
 	case errors.As(err, &wrongType):
-		return trust.Errorf(trust.Invalid, "%q is a %s where %s is meant", wrongType.Field, wrongType.Value, wrongType.Type).WithField(wrongType.Field)
+		what := "the body"
+		if wrongType.Field != "" {
+			what = strconv.Quote(wrongType.Field)
+		}
+		found, _, _ := strings.Cut(wrongType.Value, " ") // "number 1.5"
+		return trust.Errorf(trust.Invalid, "%s is %s where %s is meant", what, withArticle(found), jsonNoun(wrongType.Type)).WithField(wrongType.Field)
 	case errors.Is(err, io.EOF):
 		return trust.Errorf(trust.Invalid, "the body is empty, where JSON is meant")
 	}
@@ -183,4 +190,31 @@ func ReadJSON(r *http.Request, v any, strict bool) error {
 		return trust.Errorf(trust.Invalid, "there is no field %s", name).WithField(strings.Trim(name, `"`))
 	}
 	return trust.Errorf(trust.Invalid, "the body is not JSON: %w", err)
+}
+
+// jsonNoun says what the JSON of a Go type is.
+func jsonNoun(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "a bool"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
+}
+
+func withArticle(noun string) string {
+	if strings.ContainsAny(noun[:1], "ao") { // array, object
+		return "an " + noun
+	}
+	return "a " + noun
 }

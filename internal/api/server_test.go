@@ -54,6 +54,36 @@ func TestReadJSON(t *testing.T) {
 	}
 }
 
+// What is of the wrong type is told in words of JSON, and not in those of this
+// program.
+func TestReadJSONOfAnotherType(t *testing.T) {
+	type inner struct {
+		Count int `json:"count"`
+	}
+	var v struct {
+		Name  string  `json:"name"`
+		Inner *inner  `json:"inner"`
+		List  []inner `json:"list"`
+		On    bool    `json:"on"`
+		Part  float64 `json:"part"`
+	}
+	for text, want := range map[string]string{
+		`[]`:                      "the body is an array where an object is meant",
+		`"x"`:                     "the body is a string where an object is meant",
+		`{"name":{}}`:             `"name" is an object where a string is meant`,
+		`{"inner":[]}`:            `"inner" is an array where an object is meant`,
+		`{"inner":{"count":1.5}}`: `"inner.count" is a number where a whole number is meant`,
+		`{"list":true}`:           `"list" is a bool where an array is meant`,
+		`{"on":"yes"}`:            `"on" is a string where a bool is meant`,
+		`{"part":"1"}`:            `"part" is a string where a number is meant`,
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(text))
+		if err := ReadJSON(r, &v, true); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
 // The address that a login or a throttle knows somebody by has no port, and is
 // not what a header says.
 func TestSource(t *testing.T) {
