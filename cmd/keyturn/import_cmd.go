@@ -298,6 +298,10 @@ func fill(hosts []importedHost, common map[string]any, known *trust.KnownHosts) 
 func (h *importedHost) refuse(err error) {
 	if h.Reason == "" && err != nil {
 		h.Reason = err.Error()
+		var e *trust.Error
+		if errors.As(err, &e) && e.Hint != "" {
+			h.Reason += "; hint: " + e.Hint
+		}
 	}
 }
 

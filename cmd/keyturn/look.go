@@ -54,8 +54,12 @@ Findings do not fail the command.`,
 
 func exist(paths []string) error {
 	for _, p := range paths {
-		if _, err := os.Stat(p); err != nil {
+		info, err := os.Stat(p)
+		if err != nil {
 			return trust.Errorf(trust.NotFound, "%w", err)
+		}
+		if !info.Mode().IsRegular() && !info.IsDir() {
+			return trust.Errorf(trust.Invalid, "%s is neither a file nor a directory, and is not read", p)
 		}
 	}
 	return nil

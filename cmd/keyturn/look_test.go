@@ -92,4 +92,7 @@ func TestLook(t *testing.T) {
 	if code := run(t.Context(), nil, []string{"look", filepath.Join(dir, "not there")}, nil, &out, &errs); code != 1 {
 		t.Errorf("a path that is not there: exit %d, want 1", code)
 	}
+	if errs.Reset(); run(t.Context(), nil, []string{"look", "/dev/null"}, nil, &out, &errs) != 1 || !strings.Contains(errs.String(), "/dev/null is neither a file nor a directory") {
+		t.Errorf("a device says %q", errs.String())
+	}
 }

@@ -36,7 +36,8 @@ func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
 }
 
 // watchEach calls each with a run whenever it changed, until it ends or is held.
-// A server that is started again meanwhile is waited for: the run goes on.
+// A server that is started again meanwhile is waited for: the run goes on. So it does
+// when ctx ends, and the error says so.
 func (c *client) watchEach(ctx context.Context, id string, each func(runJSON) error) (r runJSON, err error) {
 	const patience = time.Minute
 	since, lost := int64(0), time.Time{}
@@ -50,12 +51,12 @@ func (c *client) watchEach(ctx context.Context, id string, each func(runJSON) er
 				return r, err
 			}
 			if err := pause(ctx, 200*time.Millisecond); err != nil {
-				return r, err
+				return r, left(ctx, id, err)
 			}
 			continue
 		}
 		if err != nil {
-			return r, err
+			return r, left(ctx, id, err)
 		}
 		lost = time.Time{}
 		if r.Revision != since {
@@ -68,6 +69,15 @@ func (c *client) watchEach(ctx context.Context, id string, each func(runJSON) er
 			return r, nil
 		}
 	}
+}
+
+// left is err, of a command that followed a run. One that was interrupted says that
+// the run was not.
+func left(ctx context.Context, id string, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return trust.Errorf(trust.Unavailable, "%w; run %s goes on without this command", context.Cause(ctx), id).WithHint("keyturn run watch %s", id)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

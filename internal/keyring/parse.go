@@ -214,7 +214,8 @@ func openSSHComment(private []byte) string {
 }
 
 func passphraseMissing() error {
-	e := trust.Errorf(trust.Invalid, "private key is encrypted and no passphrase was given").WithField("passphrase")
+	e := trust.Errorf(trust.Invalid, "private key is encrypted and no passphrase was given").WithField("passphrase").
+		WithHint("give it with --passphrase-stdin")
 	e.Err = ErrPassphrase
 	return e
 }

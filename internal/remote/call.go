@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -334,6 +335,8 @@ func (h *Host) explain(c call, ran bool, result dial.Result) error {
 	case began || ran || result.Exit == -1:
 		return trust.Errorf(trust.Unavailable, "%s: what Keyturn ran there (%s) was cut off: %s", h.name, c.op.name, said)
 	case c.as != self && h.become != None:
+		// sudo may warn of something else before it says why it refuses.
+		said = cmp.Or(lastLine(result.Stderr), said)
 		return trust.Errorf(trust.Denied, "%s: %s does not let %q act as root without a password: %s", h.name, h.become, h.login, said).
 			WithHint("in sudoers: %s ALL=(ALL) NOPASSWD: ALL; in doas.conf: permit nopass %s", h.login, h.login)
 	}
@@ -344,6 +347,16 @@ func (h *Host) explain(c call, ran bool, result dial.Result) error {
 func firstLine(b []byte) string {
 	text := strings.TrimSpace(string(b[:min(len(b), 400)]))
 	text, _, _ = strings.Cut(text, "\n")
+	return printable(text)
+}
+
+// lastLine is firstLine of the last one.
+func lastLine(b []byte) string {
+	text := strings.TrimSpace(string(b[max(0, len(b)-400):]))
+	return printable(text[strings.LastIndexByte(text, '\n')+1:])
+}
+
+func printable(text string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return -1

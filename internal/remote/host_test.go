@@ -462,3 +462,13 @@ func lockToken(t testing.TB, dir string) string {
 	}
 	return "?"
 }
+
+// The reason of a refusal is what sudo says last, not what it warns of before.
+func TestSudoSaysWhy(t *testing.T) {
+	h := &Host{name: "web1", login: "ops", become: Sudo}
+	err := h.explain(call{op: opHello, as: root}, false, dial.Result{Exit: 1, Stderr: []byte("sudo: unable to resolve host web1: Name or service not known\nsudo: a password is required\n")})
+	kind(t, err, trust.Denied, `sudo does not let "ops" act as root without a password: sudo: a password is required`)
+	if strings.Contains(err.Error(), "resolve") {
+		t.Error(err)
+	}
+}

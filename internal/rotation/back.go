@@ -98,6 +98,9 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 	if err := r.Decode(&args); err != nil {
 		return job.Plan{}, err
 	}
+	if err := refuseOlder(tx, args.Pairs); err != nil {
+		return job.Plan{}, err
+	}
 	exchanged := args
 	exchanged.Pairs = nil
 	for _, p := range args.Pairs {
@@ -186,4 +189,36 @@ func (ro *Rotator) leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Eff
 		return job.Effect{}, err
 	}
 	return job.Effect{Back: !installing && !soaking}, nil
+}
+
+// refuseOlder refuses to bring back keys whose successors were themselves taken out
+// of use since: generations come back from the newest on.
+func refuseOlder(tx *store.Tx, pairs []Pair) error {
+	for _, p := range pairs {
+		newest, err := lastOut(tx, p.New)
+		if err != nil {
+			return err
+		}
+		if newest != "" {
+			return trust.Errorf(trust.Conflict, "key %s was replaced by key %s, which is out of use itself by now: the newest comes back first", p.Old, p.New).
+				WithHint("keyturn rollback %s, and so on back to %s", newest, p.Old)
+		}
+	}
+	return nil
+}
+
+// lastOut returns which of a key and its successors was taken out of use last, or
+// nothing where the key is in use.
+func lastOut(tx *store.Tx, key trust.KeyID) (last trust.KeyID, err error) {
+	for key != "" {
+		standing, _, err := inventory.Rotations(tx, inventory.RotationFilter{Key: key, Standing: true}, inventory.Page{Sort: "at", Desc: true, Limit: 1})
+		if err != nil || len(standing) == 0 {
+			return last, err
+		}
+		last, key = key, ""
+		if by := standing[0].ReplacedBy; len(by) > 0 {
+			key = by[0]
+		}
+	}
+	return last, nil
 }
