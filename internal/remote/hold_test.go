@@ -115,7 +115,7 @@ func TestOneShellForSeveralOps(t *testing.T) {
 			return c
 		}
 		none := call{op: opConfig, as: root, args: []string{path + ".none", "user=nobody"}}
-		answers, err := h.runAll(t.Context(), read(path, path+"2"), h.listing("nobody"), none, read(), call{op: opSshd, as: root}, read(path))
+		answers, err := h.runAll(t.Context(), read(path, path+"2"), h.listing("nobody"), none, read(), call{op: opLookup, as: root, args: []string{"nobody"}}, read(path))
 		must(t, err)
 		if got := string(answers[0].lines[3].block); got != "one\n" || len(answers[0].lines) != 7 {
 			t.Errorf("the first answers %+v", answers[0])

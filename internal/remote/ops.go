@@ -174,8 +174,9 @@ import (
 // names environment and set LINE..., or unread PATH. Changes nothing.
 //
 // config BINARY SPEC OPTION... -> version TEXT, how -G|-T|-h, set LINE... of sshd's own
-// answer for the connection SPEC (sshd(8), -C); or [file PATH] (the file that it reads)
-// and no failed. Changes nothing.
+// answer for the connection SPEC (sshd(8), -C), in which the host is the name of the
+// address where that sshd looks names up; or [file PATH] (the file that it reads) and no
+// failed. Changes nothing.
 
 //go:embed ops/*.sh
 var opFiles embed.FS

@@ -88,6 +88,28 @@ func TestSshdAndItsConfig(t *testing.T) {
 	kind(t, err, trust.Denied, "does not tell its configuration")
 }
 
+// Match Host is about the name that sshd finds for an address, where it looks
+// names up, and about the address where it does not.
+func TestConfigWhereNamesAreLookedUp(t *testing.T) {
+	t.Parallel()
+	server, h, _ := sshHost(t, nil, "Match Host localhost", "AuthorizedKeysFile /by-name", "Match Host 192.0.2.9", "AuthorizedKeysFile /by-address")
+	sshd, err := h.Sshd(t.Context())
+	must(t, err)
+	for _, c := range []struct{ names, from, want string }{
+		{"no", "127.0.0.1", strings.Join(server.AuthorizedKeysFiles(), " ")},
+		{"yes", "127.0.0.1", "/by-name"},
+		{"yes", "192.0.2.9", "/by-address"}, // which has no name
+	} {
+		s := sshd
+		s.Options = append(slices.Clone(sshd.Options), "-o", "UseDNS="+c.names)
+		config, err := h.Config(t.Context(), s, "root", netip.MustParseAddr(c.from))
+		must(t, err)
+		if got := strings.Join(config.AuthorizedKeysFile, " "); got != c.want {
+			t.Errorf("UseDNS %s, from %s: keys in %q, want %q", c.names, c.from, got, c.want)
+		}
+	}
+}
+
 func TestAccountConfig(t *testing.T) {
 	t.Parallel()
 	s, h, _ := sshHostNamed(t, "web1", nil, "AuthorizedKeysCommand /bin/true", "AuthorizedKeysCommandUser nobody")

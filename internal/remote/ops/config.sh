@@ -1,6 +1,7 @@
 # config BINARY SPEC OPTION...: the configuration that this sshd would use for a
 # connection, as it says itself: by -G (since 9.3), else -T, else -T with a passing
-# host key.
+# host key. SPEC gives the address as the client's name: where the sshd looks names up,
+# it is asked again with the name that it finds, if that leads back to the address.
 b=$1; spec=$2; shift 2;
 [ -x "$b" ] || no absent "$b";
 v=$("$b" -V 2>&1 </dev/null);
@@ -23,6 +24,14 @@ else
     no failed "$(printf "%s\n" "$e" | grep -v "^debug" | tail -n 1)";
   fi;
 fi;
+case $nl$o$nl in *"${nl}usedns yes$nl"*)
+  a=${spec#*,addr=}; a=${a%%,*}; was=$o;
+  n=$($wait getent hosts "$a" | { read -r x n x; printf "%s" "$n"; });
+  case $n,$nl$($wait getent ahosts "$n") in *,*,*) ;; *"$nl$a "*)
+    spec=${spec%%,host=*},host=$n,addr=${spec#*,addr=};
+    case $how in -h) try -T -h "$d/key" -C "$spec" "$@";; *) try $how -C "$spec" "$@";; esac || o=$was;;
+  esac;;
+esac;
 echo "how $how";
 set -f; IFS=$nl;
 for l in $o; do [ "$l" = "hostkey $d/key" ] || printf "set %s\n" "$l"; done;
