@@ -33,7 +33,8 @@ func (h *Host) IdentityFiles(ctx context.Context, user, path string) (IdentityFi
 	// ssh looks for .pub beside the name that it was given, not beside the file
 	// that a link leads to: the order in which Install goes would not hold.
 	if files[0].Link {
-		return IdentityFiles{}, trust.Errorf(trust.Conflict, "%s:%s is a symbolic link to %s, which is the identity", h.name, path, files[0].Real)
+		return IdentityFiles{}, trust.Errorf(trust.Conflict, "%s:%s is a symbolic link to %s, which is the identity", h.name, path, files[0].Real).
+			WithHint("keyturn scan %s, then take this run back and rotate again: a link follows what it leads to", h.name)
 	}
 	return IdentityFiles{Private: files[0].Content, Public: files[1].Content, Certificate: files[2].Content}, nil
 }

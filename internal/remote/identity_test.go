@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -198,6 +199,11 @@ func TestIdentities(t *testing.T) {
 		}
 		if after := tree(t, dir); after != before {
 			t.Errorf("looking changed\n%s\nto\n%s", before, after)
+		}
+		_, err = h.IdentityFiles(t.Context(), "root", filepath.Join(dir, "id_link"))
+		var e *trust.Error
+		if !errors.As(err, &e) || e.Kind != trust.Conflict || !strings.Contains(e.Hint, "keyturn scan ") {
+			t.Errorf("a link as an identity: %v", err)
 		}
 	})
 }
