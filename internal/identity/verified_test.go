@@ -137,7 +137,7 @@ func TestVerifiedForAMinute(t *testing.T) {
 		if !v.lately(mac) {
 			t.Error("forgotten within the minute")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if v.lately(mac) {
 			t.Error("known after a minute")
 		}
