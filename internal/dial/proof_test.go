@@ -12,7 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -412,20 +412,16 @@ func TestServerThatJustCloses(t *testing.T) {
 func TestServerThatHangsUpOnASignature(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		refusals int // how many connections end so
+		refusals int64 // how many connections end so
 		want     Outcome
-		dials    int
+		dials    int64
 	}{"once": {1, Accepted, 2}, "always": {100, Matched, 2}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			host, key := newKey(t), newKey(t)
-			var mu sync.Mutex
-			connections := 0
+			var connections atomic.Int64
 			address := listen(t, func(c2 net.Conn) {
-				mu.Lock()
-				connections++
-				refuse := connections <= c.refusals
-				mu.Unlock()
+				refuse := connections.Add(1) <= c.refusals
 				config := &ssh.ServerConfig{
 					PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil },
 					VerifiedPublicKeyCallback: func(_ ssh.ConnMetadata, _ ssh.PublicKey, p *ssh.Permissions, _ string) (*ssh.Permissions, error) {
@@ -442,8 +438,8 @@ func TestServerThatHangsUpOnASignature(t *testing.T) {
 				}
 			})
 			target := Target{Address: address, User: "u", Pins: []trust.PublicKey{public(host)}}
-			if got, err := Prove(t.Context(), target, key); got != c.want || err != nil || connections != c.dials {
-				t.Errorf("prove: %v, %v after %d connections; want %v after %d", got, err, connections, c.want, c.dials)
+			if got, err := Prove(t.Context(), target, key); got != c.want || err != nil || connections.Load() != c.dials {
+				t.Errorf("prove: %v, %v after %d connections; want %v after %d", got, err, connections.Load(), c.want, c.dials)
 			}
 			if c.want == Matched {
 				_, err := Dial(t.Context(), target, []Credential{KeyCredential("k", key)})
