@@ -38,6 +38,10 @@ up, apart from the data.`,
 			if os.Getenv("GOGC") == "" { // which Go has read itself
 				debug.SetGCPercent(gcPercent)
 			}
+			// Private keys are in memory while they sign: a crash leaves no core file.
+			if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+				return fmt.Errorf("cannot switch core files off: %w", err)
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			c.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))

@@ -69,6 +69,8 @@ func newNode(t *testing.T, w *lab.World) *node {
 	return n
 }
 
+var noCore = regexp.MustCompile(`(?m)^Max core file size +0 +0 `)
+
 var serving = regexp.MustCompile(`http=(http://[0-9.:]+)`)
 
 // start starts the server and returns when it says where it listens.
@@ -85,6 +87,10 @@ func (n *node) start() {
 	case n.url = <-said.line:
 	case <-time.After(30 * time.Second):
 		n.t.Fatalf("the server did not start:\n%s", said.String())
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", n.server.Process.Pid))
+	if err != nil || !noCore.Match(limits) {
+		n.t.Errorf("a crash of the server may leave a core file: %v\n%s", err, limits)
 	}
 }
 
