@@ -357,7 +357,8 @@ func runLeaveCommand(env environ) *cobra.Command {
 every place on a host. Without an identity place, nobody may take the old key away
 any more: the run only adds; if it has begun to withdraw, it goes on and does not ask
 there again. Without a place that accepts the key, before anything is installed, the
-run goes back. It ends as "partial".`,
+run goes back, unless that place refused the old key when the run began. It ends as
+"partial".`,
 		ValidArgsFunction: completeRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if unreachable && len(args) != 1 || !unreachable && len(args) != 2 {

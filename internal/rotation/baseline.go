@@ -151,7 +151,7 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 	if refused && !c.pair.NewKey.IsZero() && !c.args.Compromised {
 		f.Refused = true
 		return nil, cmp.Or[error](c.run.Save(f), trust.Errorf(trust.Conflict, "%s; whoever uses the key there would be shut out when that is mended", f.Why).
-			WithHint("find out why (sshd's log on %s; owners and modes above %s; /run/nologin), then keyturn run resume %s; keyturn run leave %s %s goes on without that account",
+			WithHint("find out why (sshd's log on %s; owners and modes above %s; RevokedKeys), then keyturn run resume %s; keyturn run leave %s %s goes on without that account",
 				c.spec.Name, c.spec.Path, c.run.ID, c.run.ID, c.spec.name()))
 	}
 	return nil, c.run.Save(f)
