@@ -102,6 +102,23 @@ type authentication struct {
 	current *step
 	partial int      // how many of the server's answers were partial successes
 	methods []string // what the server offered last
+	notice  string   // what the server said after the current step had signed
+}
+
+// banner is the ssh.BannerCallback. What a server says (RFC 4252, section 5.4) before
+// a key has signed is for whoever logs in; sshd also says so why PAM refuses the
+// account, and hangs up.
+func (a *authentication) banner(message string) error {
+	if s := a.current; s != nil && s.offer != nil && s.offer.matched {
+		a.notice = message
+	}
+	return nil
+}
+
+// closed reports whether the server lets nobody in for now: PAM's words are those of
+// systemd, which keeps /run/nologin while a machine starts and stops.
+func (a *authentication) closed() bool {
+	return a.hungUp() && strings.Contains(a.notice, "pam_nologin(8)")
 }
 
 // errExhausted ends an authentication in which nothing is left to offer.

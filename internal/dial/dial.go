@@ -3,6 +3,7 @@ package dial
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -143,7 +144,7 @@ func loginOnce(ctx context.Context, t Target, steps []*step, p patience) (s *ses
 	a := &authentication{wire: w, steps: steps}
 	config := configFor(t)
 	config.User = t.User
-	config.AuthCallback = a.next
+	config.AuthCallback, config.BannerCallback = a.next, a.banner
 	config.HostKeyCallback = func(_ string, _ net.Addr, k ssh.PublicKey) error {
 		s.hostKey = trust.PublicKeyOf(k)
 		if err := pinned(t, s.hostKey); err != nil {
@@ -153,6 +154,9 @@ func loginOnce(ctx context.Context, t Target, steps []*step, p patience) (s *ses
 		return nil
 	}
 	s.conn, s.channels, s.requests, err = ssh.NewClientConn(w, t.Address, config)
+	if err != nil && a.closed() {
+		return nil, false, trust.Errorf(trust.Unavailable, "%s lets nobody in to %q for now, as a machine does that starts or stops: it says %q", t.Address, t.User, firstLine(a.notice))
+	}
 	winner := a.current
 	again = a.ended(err)
 	if err != nil {
@@ -162,7 +166,11 @@ func loginOnce(ctx context.Context, t Target, steps []*step, p patience) (s *ses
 		}
 		if winner != nil && winner.cut && winner.outcome == Matched && !again {
 			cause := &RefusedError{Address: t.Address, User: t.User, Tried: a.attempts(), Offers: a.methods}
-			return nil, false, &trust.Error{Kind: trust.Denied, Message: cause.Error() + ": it ends the connection when the key has signed, as sshd does where PAM lets nobody in to the account", Err: cause}
+			message := cause.Error() + ": it ends the connection when the key has signed, as sshd does where PAM lets nobody in to the account"
+			if a.notice != "" {
+				message += fmt.Sprintf("; it says %q", firstLine(a.notice))
+			}
+			return nil, false, &trust.Error{Kind: trust.Denied, Message: message, Err: cause}
 		}
 		return nil, again, explain(ctx, t, w, err)
 	}

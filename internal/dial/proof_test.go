@@ -423,6 +423,7 @@ func TestServerThatHangsUpOnASignature(t *testing.T) {
 			address := listen(t, func(c2 net.Conn) {
 				refuse := connections.Add(1) <= c.refusals
 				config := &ssh.ServerConfig{
+					BannerCallback:    func(ssh.ConnMetadata) string { return "Authorised use only. See pam_nologin(8)." },
 					PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil },
 					VerifiedPublicKeyCallback: func(_ ssh.ConnMetadata, _ ssh.PublicKey, p *ssh.Permissions, _ string) (*ssh.Permissions, error) {
 						if refuse {

@@ -148,7 +148,7 @@ func (ro *Rotator) proveAdded(ctx context.Context, c cell, f found, a added) (Le
 	if f.Beside || a.Restricted || a.SHA == "" || c.run.Attempt > 1 {
 		return "", nil
 	}
-	outcome, err := ro.offer(ctx, c, c.pair.New, c.pair.NewKey)
+	outcome, _, err := ro.offer(ctx, c, c.pair.New, c.pair.NewKey)
 	if err != nil || outcome != dial.Accepted {
 		return "", err
 	}
@@ -189,7 +189,7 @@ func (ro *Rotator) proveNew(ctx context.Context, c cell, f found) (Level, error)
 			want = Matched
 		}
 		switch {
-		case p.Level == "":
+		case p.Level == "", p.Unexplained:
 			return "", trust.Errorf(trust.Conflict, "the new key does not open %s: %s", c.spec.name(), p.Why).
 				WithHint("keyturn run back %s takes back what this run added; the old key was not touched", c.run.ID)
 		case p.Level.rank() < want.rank():

@@ -142,14 +142,14 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 			break
 		}
 	}
-	if f.untouched() == "" {
+	f.Refused = refused && !c.pair.NewKey.IsZero() && !c.args.Compromised
+	if !f.Refused && f.untouched() == "" {
 		return nil, c.run.Save(f)
 	}
 	if err := h.Release(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
 		return nil, err
 	}
-	if refused && !c.pair.NewKey.IsZero() && !c.args.Compromised {
-		f.Refused = true
+	if f.Refused {
 		return nil, cmp.Or[error](c.run.Save(f), trust.Errorf(trust.Conflict, "%s; whoever uses the key there would be shut out when that is mended", f.Why).
 			WithHint("find out why (sshd's log on %s; owners and modes above %s; RevokedKeys), then keyturn run resume %s; keyturn run leave %s %s goes on without that account",
 				c.spec.Name, c.spec.Path, c.run.ID, c.run.ID, c.spec.name()))
@@ -203,8 +203,9 @@ type offered struct {
 	// Restricted: some line of the key has a from=.
 	Restricted bool
 	Why        string
-	// Unexplained: the files grant the key to us and the server refuses it, for
-	// nothing that somebody has decided as far as can be seen.
+	// Unexplained: the files grant the key to us and the server refuses it, or lets
+	// nobody in who has it, for nothing that somebody has decided as far as can be
+	// seen.
 	Unexplained bool
 }
 
@@ -228,7 +229,7 @@ func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files [
 		p.Why = fmt.Sprintf("no file that sshd on %s reads for %s holds %s", c.spec.Name, c.spec.User, key.Fingerprint())
 		return p, nil
 	}
-	outcome, err := ro.offer(ctx, c, id, key)
+	outcome, signed, err := ro.offer(ctx, c, id, key)
 	if err != nil {
 		return p, err
 	}
@@ -241,7 +242,16 @@ func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files [
 		return p, nil
 	case dial.Matched:
 		p.Level = Matched
-		return p, nil
+		if !signed || Matched.rank() >= c.args.Proof.rank() {
+			return p, nil
+		}
+		p.Why = fmt.Sprintf("sshd on %s takes %s and then lets nobody in to %s, as where PAM refuses the account", c.spec.Name, key.Fingerprint(), c.spec.User)
+		decided, err := h.Refusal(ctx, c.spec.User, key)
+		if decided != "" {
+			p.Level, p.Why = "", p.Why+": "+decided
+		}
+		p.Unexplained = decided == ""
+		return p, err
 	}
 	a := trust.Attempt{Key: key, User: c.spec.User, Time: time.Now(), Server: h.Server()}
 	a.Addr, _ = netip.ParseAddr(h.ClientAddress())
@@ -262,17 +272,19 @@ func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files [
 	return p, err
 }
 
-// offer logs in with a key that the keyring holds, or asks the server about
-// the public half of one that it does not.
-func (ro *Rotator) offer(ctx context.Context, c cell, id trust.KeyID, key trust.PublicKey) (dial.Outcome, error) {
+// offer logs in with a key that the keyring holds, which is signed, or asks the
+// server about the public half of one that it does not.
+func (ro *Rotator) offer(ctx context.Context, c cell, id trust.KeyID, key trust.PublicKey) (o dial.Outcome, signed bool, err error) {
 	signer, err := ro.keyring.Signer(ctx, c.run.Tenant, id)
 	if trust.KindOf(err) == trust.NotFound {
-		return ro.reach.Query(ctx, c.run.Tenant, c.spec.login(), key)
+		o, err = ro.reach.Query(ctx, c.run.Tenant, c.spec.login(), key)
+		return o, false, err
 	}
 	if err != nil {
-		return dial.Refused, err
+		return dial.Refused, false, err
 	}
-	return ro.reach.Prove(ctx, c.run.Tenant, c.spec.login(), signer)
+	o, err = ro.reach.Prove(ctx, c.run.Tenant, c.spec.login(), signer)
+	return o, true, err
 }
 
 // grants reports whether files grant a key to a login from here, and whether where we

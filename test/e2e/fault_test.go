@@ -189,3 +189,41 @@ func TestSecondInstallation(t *testing.T) {
 		want(t, h, "alice", deploy.path, "")
 	}
 }
+
+// While a machine starts, PAM lets in nobody but root, and sshd hangs up on a key that
+// it takes: that is waited for. What PAM says for another reason holds the run before
+// anything is touched.
+func TestPAMLetsNobodyIn(t *testing.T) {
+	need.Long(t)
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	before := files(t, hosts[1], aliceKeys)[aliceKeys]
+	untouched := func() {
+		t.Helper()
+		if now := files(t, hosts[1], aliceKeys)[aliceKeys]; now != before {
+			t.Errorf("the file became\n%s\nfrom\n%s", now, before)
+		}
+	}
+	hosts[1].WriteFile(t, "root", "/run/nologin", []byte(`"System is booting up. Unprivileged users are not permitted to log in yet. Please come back later. For technical details, see pam_nologin(8)."`+"\n"), 0o644)
+	var started run
+	n.json(&started, "rotate", old.UUID, "--soak", "0s")
+	id := started.Run
+	r := n.await(id, "waiting for web2", waits("web2"))
+	if said := r.Troubled[0].Error; !strings.Contains(said, "System is booting up") {
+		t.Errorf("the place says %q", said)
+	}
+	untouched()
+	hosts[1].WriteFile(t, "root", "/run/nologin", []byte("Nobody may log in until noon.\n"), 0o644)
+	r = n.await(id, "held", isState("held"))
+	if !strings.Contains(r.Reason, "lets nobody in to alice") || r.Row != "Baseline" {
+		t.Errorf("held at %s: %q", r.Row, r.Reason)
+	}
+	untouched()
+	hosts[1].Sh(t, "rm /run/nologin")
+	n.ok("run", "resume", id)
+	n.await(id, "done", isState("done"))
+	for _, h := range hosts {
+		want(t, h, "alice", "", deploy.path)
+		nothingLeft(t, h)
+	}
+}
