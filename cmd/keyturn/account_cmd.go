@@ -37,17 +37,13 @@ type settingJSON struct {
 func accountCommand(env environ) *cobra.Command {
 	return parent("account", "Show the account", &cobra.Command{
 		Use: "show", Short: "Show the account's id and name", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			var a accountJSON
 			if err := c.call(cmd.Context(), http.MethodGet, "/account", nil, &a); err != nil {
 				return err
 			}
 			return show(cmd, a, func(w io.Writer) error { return fields(w, "id", a.ID, "name", a.Name) })
-		},
+		}),
 	})
 }
 
@@ -87,11 +83,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 	create.Flags().StringVar(&expires, "expires", "", "how long it lives, such as 24h (default for ever)")
 	listing := &cobra.Command{
 		Use: "list", Short: "List API tokens, without their texts", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			var out struct {
 				Tokens []tokenJSON `json:"tokens"`
 			}
@@ -105,15 +97,11 @@ with a list of those that there are; "All" is everything that you may do.`,
 				}
 				return table(w, "ID NAME PERMISSIONS EXPIRES LAST-USED", rows)
 			})
-		},
+		}),
 	}
 	revoke := &cobra.Command{
 		Use: "revoke ID", Short: "End an API token, and those that it made, at once", Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out struct {
 				Revoked int `json:"revoked"`
 			}
@@ -124,7 +112,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 				_, err := fmt.Fprintf(w, "%d tokens ended\n", out.Revoked)
 				return err
 			})
-		},
+		}),
 	}
 	return parent("token", "Make and revoke API tokens", create, listing, revoke)
 }
@@ -132,11 +120,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 func settingsCommand(env environ) *cobra.Command {
 	listing := &cobra.Command{
 		Use: "list", Short: "List settings, with their defaults and meanings", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			var out struct {
 				Settings []settingJSON `json:"settings"`
 			}
@@ -151,15 +135,11 @@ func settingsCommand(env environ) *cobra.Command {
 				}
 				return nil
 			})
-		},
+		}),
 	}
 	set := &cobra.Command{
 		Use: "set KEY VALUE", Short: "Change a setting, for what starts from now on", Example: "  keyturn settings set rotation.soak 24h", Args: exactly(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var s settingJSON
 			if err := c.call(cmd.Context(), http.MethodPut, "/settings/"+url.PathEscape(args[0]), map[string]string{"value": args[1]}, &s); err != nil {
 				return err
@@ -168,7 +148,7 @@ func settingsCommand(env environ) *cobra.Command {
 				_, err := fmt.Fprintf(w, "%s = %s\n", s.Name, s.Value)
 				return err
 			})
-		},
+		}),
 	}
 	return parent("settings", "List and change settings", listing, set)
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"keyturn/internal/trust"
 )
 
@@ -53,6 +55,18 @@ func newClient(env environ) (*client, error) {
 			WithHint("set KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD")
 	}
 	return c, nil
+}
+
+// with makes the RunE of a command that asks the server which the environment tells
+// of.
+func with(env environ, fn func(cmd *cobra.Command, c *client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := newClient(env)
+		if err != nil {
+			return err
+		}
+		return fn(cmd, c, args)
+	}
 }
 
 func newHTTP() *http.Client { return &http.Client{Timeout: 90 * time.Second} }

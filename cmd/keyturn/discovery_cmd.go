@@ -63,11 +63,7 @@ setting scan.interval scans all hosts as well, under no name.`,
 		Example: `  keyturn discovery create nightly --daily 02:30
   keyturn discovery create dmz web1 web2 --every 1h --wait`,
 		Args: atLeast(1), ValidArgsFunction: completeHosts(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			in := map[string]any{"name": args[0], "hosts": args[1:]}
 			for name, v := range map[string]string{"every": every, "daily": daily} {
 				if v != "" {
@@ -94,7 +90,7 @@ setting scan.interval scans all hosts as well, under no name.`,
 				_, err := fmt.Fprintf(w, "discovery %s scans %s, %s; its first scan is run %s\n", d.Name, plain(d.scope()), d.when(), d.Run)
 				return err
 			})
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&every, "every", "", "repeat it so long after each start, such as 1h; 5m at least")
@@ -106,11 +102,7 @@ setting scan.interval scans all hosts as well, under no name.`,
 func discoveryListCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List discoveries, and how their newest scans stand", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			var out struct {
 				Discoveries []discoveryJSON `json:"discoveries"`
 			}
@@ -124,18 +116,14 @@ func discoveryListCommand(env environ) *cobra.Command {
 				}
 				return table(w, "NAME WHEN NEXT STATE STARTED RUN HOSTS", rows)
 			})
-		},
+		}),
 	}
 }
 
 func discoveryShowCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show a discovery", Args: exactly(1), ValidArgsFunction: completeDiscoveries(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var d discoveryJSON
 			if err := c.call(cmd.Context(), http.MethodGet, "/discoveries/"+url.PathEscape(args[0]), nil, &d); err != nil {
 				return err
@@ -144,18 +132,14 @@ func discoveryShowCommand(env environ) *cobra.Command {
 				pairs := []string{"name", d.Name, "hosts", d.scope(), "removed", count(d.Gone), "when", d.when(), "next", when(d.NextAt)}
 				return fields(w, append(pairs, "run", d.Run, "state", d.State, "started", when(d.RunAt), "not started", d.Outcome)...)
 			})
-		},
+		}),
 	}
 }
 
 func discoveryRemoveCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Forget a discovery; what it found stays", Args: exactly(1), ValidArgsFunction: completeDiscoveries(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out map[string]string
 			if err := c.call(cmd.Context(), http.MethodDelete, "/discoveries/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
@@ -164,6 +148,6 @@ func discoveryRemoveCommand(env environ) *cobra.Command {
 				_, err := fmt.Fprintf(w, "%s is forgotten\n", args[0])
 				return err
 			})
-		},
+		}),
 	}
 }

@@ -101,11 +101,7 @@ Keyturn change it.`,
   keyturn host add db1 --address 10.0.0.7:22 --login deploy --become sudo --identity ops --accept-new --enforce
   keyturn host add nas --address nas:22 --login admin --password-stdin --host-key "ssh-ed25519 AAAA..." < password-file`,
 		Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			in["name"], in["address"], in["login"], in["accept_new"], in["enforce"] = args[0], address, login, acceptNew, enforce
 			for name, v := range map[string]string{"become": become, "host_key": hostKey, "key": key} {
 				if v != "" {
@@ -115,6 +111,7 @@ Keyturn change it.`,
 			if password && (passphrase || identity == "-") || passphrase && identity == "-" {
 				return &usageError{cmd.CommandPath(), errors.New("standard input can be one of a private key, its passphrase, and a password")}
 			}
+			var err error
 			if identity != "" {
 				if in["private_key"], err = readSecretFile(cmd, identity); err != nil {
 					return err
@@ -171,7 +168,7 @@ Keyturn change it.`,
 				}
 				return nil
 			})
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&address, "address", "", "where it listens, HOST:PORT")
@@ -207,11 +204,7 @@ func (c *client) watchEnrolment(cmd *cobra.Command, id string) error {
 func hostListCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List hosts", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			hosts, err := list[hostJSON](cmd.Context(), c, "/hosts", "hosts", nil)
 			if err != nil {
 				return err
@@ -223,24 +216,20 @@ func hostListCommand(env environ) *cobra.Command {
 				}
 				return table(w, "NAME ADDRESS LOGIN MODE STATE SCAN SERVER", rows)
 			})
-		},
+		}),
 	}
 }
 
 func hostShowCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show a host: its keys, credentials, and what the last scan could not see", Args: exactly(1), ValidArgsFunction: completeHosts(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var h hostJSON
 			if err := c.call(cmd.Context(), http.MethodGet, "/hosts/"+url.PathEscape(args[0]), nil, &h); err != nil {
 				return err
 			}
 			return show(cmd, h, func(w io.Writer) error { return printHost(w, h) })
-		},
+		}),
 	}
 }
 
@@ -273,11 +262,7 @@ func noteText(user, path, text string) string {
 func hostChangeCommand(use, short, path, done string, env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " NAME ...", Short: short, Args: atLeast(1), ValidArgsFunction: completeHosts(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var changed []hostJSON
 			for _, name := range args {
 				var h hostJSON
@@ -298,7 +283,7 @@ func hostChangeCommand(use, short, path, done string, env environ) *cobra.Comman
 				return show(cmd, changed[0], print)
 			}
 			return show(cmd, changed, print)
-		},
+		}),
 	}
 }
 
@@ -306,11 +291,7 @@ func hostConfirmCommand(env environ) *cobra.Command {
 	var hostKey string
 	cmd := &cobra.Command{
 		Use: "confirm NAME", Short: "Vouch for the host keys that were accepted on first use, or pin another", Args: exactly(1), ValidArgsFunction: completeHosts(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			in := map[string]string{}
 			if hostKey != "" {
 				in["host_key"] = hostKey
@@ -327,7 +308,7 @@ func hostConfirmCommand(env environ) *cobra.Command {
 				}
 				return nil
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&hostKey, "host-key", "", `pin this key in the place of all others, "ssh-ed25519 AAAA..."`)
 	return cmd
@@ -352,11 +333,7 @@ those of each account that the login may read, and those of the whole host. The
 column HOST names the host of the inventory that a line is about. One that knows
 it by another key than the pinned one is a finding, "mistrusted".`,
 		Args: exactly(1), ValidArgsFunction: completeHosts(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			known, err := list[knownHostJSON](cmd.Context(), c, "/hosts/"+url.PathEscape(args[0])+"/known-hosts", "known_hosts", nil)
 			if err != nil {
 				return err
@@ -368,18 +345,14 @@ it by another key than the pinned one is a finding, "mistrusted".`,
 				}
 				return table(w, "USER PLACE HOST MARKER KEY NAMES", rows)
 			})
-		},
+		}),
 	}
 }
 
 func hostRemoveCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Forget a host; nothing on it changes", Args: exactly(1), ValidArgsFunction: completeHosts(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out map[string]string
 			if err := c.call(cmd.Context(), http.MethodDelete, "/hosts/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
@@ -388,7 +361,7 @@ func hostRemoveCommand(env environ) *cobra.Command {
 				_, err := fmt.Fprintf(w, "%s is forgotten\n", args[0])
 				return err
 			})
-		},
+		}),
 	}
 }
 
@@ -402,17 +375,13 @@ the login may read, every key in them, and identity files. A scan changes
 nothing. Hosts that do not answer are told in "keyturn host list", and are no
 failure of the others.`,
 		ValidArgsFunction: completeHosts(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out startedJSON
 			if err := c.call(cmd.Context(), http.MethodPost, "/scans", map[string]any{"hosts": args}, &out); err != nil {
 				return err
 			}
 			return c.follow(cmd, out.Run, wait)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it has ended")
 	return cmd
@@ -421,11 +390,7 @@ failure of the others.`,
 func findingCommand(env environ) *cobra.Command {
 	return parent("finding", "What is wrong with keys and hosts", &cobra.Command{
 		Use: "list", Short: "List findings: unknown, orphaned, shared, weak, stale and unrestricted keys, hosts to confirm, and hosts that others know by another key", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			findings, err := list[findingJSON](cmd.Context(), c, "/findings", "findings", nil)
 			if err != nil {
 				return err
@@ -441,7 +406,7 @@ func findingCommand(env environ) *cobra.Command {
 				}
 				return table(w, "KIND LEVEL HOST PLACE KEY WHAT", rows)
 			})
-		},
+		}),
 	})
 }
 

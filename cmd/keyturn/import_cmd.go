@@ -72,11 +72,7 @@ can be imported again.`,
 		Example: `  keyturn host import hosts.csv --login root --identity ~/.ssh/ops --known-hosts ~/.ssh/known_hosts --dry-run
   printf 'name\nweb1\nweb2\n' | keyturn host import - --login root --identity ops --accept-new`,
 		Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			common := map[string]any{"accept_new": acceptNew, "enforce": enforce}
 			for name, v := range map[string]string{"login": login, "become": become, "key": key} {
 				if v != "" {
@@ -86,6 +82,7 @@ can be imported again.`,
 			if args[0] == "-" && (identity == "-" || passphrase) || identity == "-" && passphrase {
 				return &usageError{cmd.CommandPath(), errors.New("standard input can be one of the hosts, a private key, and its passphrase")}
 			}
+			var err error
 			if identity != "" {
 				if common["private_key"], err = readSecretFile(cmd, identity); err != nil {
 					return err
@@ -114,7 +111,7 @@ can be imported again.`,
 			}
 			fill(hosts, common, known)
 			return c.importHosts(cmd, hosts, dry, wait)
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&login, "login", "", "the account to log in to, where the file does not say")

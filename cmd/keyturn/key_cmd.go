@@ -58,11 +58,7 @@ func keyListCommand(env environ) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List keys, and where their halves lie", Args: noArgs,
 		Example: "  keyturn key list --state rotated\n  keyturn key list --search alice --json",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			q := url.Values{}
 			if len(states) > 0 {
 				q.Set("state", strings.Join(states, ","))
@@ -84,7 +80,7 @@ func keyListCommand(env environ) *cobra.Command {
 				}
 				return table(w, "UUID KIND TYPE STATE CUSTODY AUTHORIZED IDENTITIES COMMENT", rows)
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only keys in this state: active, rotated, retired, deleted")
 	cmd.Flags().StringSliceVar(&kinds, "kind", nil, "only keys of this kind: user, host")
@@ -95,17 +91,13 @@ func keyListCommand(env environ) *cobra.Command {
 func keyShowCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "show UUID", Short: "Show a key: its places, what it replaced, what is wrong with it", Args: exactly(1), ValidArgsFunction: completeKeys(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			k, err := c.key(cmd, args[0])
 			if err != nil {
 				return err
 			}
 			return show(cmd, k, func(w io.Writer) error { return printKey(w, k) })
-		},
+		}),
 	}
 }
 
@@ -221,11 +213,7 @@ Keyturn does not know is locked out by it. It says so and asks first.`,
   keyturn rotate 7f1c... --wait
   keyturn rotate 7f1c... --soak 24h --canary 3`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			if compromised && !dry && !yes {
 				if err := c.confirmCompromised(cmd, args); err != nil {
 					return err
@@ -246,7 +234,7 @@ Keyturn does not know is locked out by it. It says so and asks first.`,
 				return c.printPreview(cmd, out.Run)
 			}
 			return c.follow(cmd, out.Run, wait)
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.BoolVar(&wait, "wait", false, "wait until the old keys are gone; leaving is safe, the server goes on")
@@ -300,11 +288,7 @@ A way back that installs old private keys soaks as long as the way there did,
 for whoever has read the new one; --soak says otherwise.`,
 		Example: "  keyturn key list --state rotated\n  keyturn rollback 7f1c... --wait\n  keyturn rollback 7f1c... --soak 0s --wait",
 		Args:    atLeast(1), ValidArgsFunction: completeKeys(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out struct {
 				Runs []string `json:"runs"`
 			}
@@ -321,7 +305,7 @@ for whoever has read the new one; --soak says otherwise.`,
 				}
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until they are back")
 	cmd.Flags().BoolVar(&current, "current", false, "the keys are those in use: bring back the one that each replaced")
@@ -341,11 +325,7 @@ their lines back. A rotated or retired key that is accepted again is taken away
 where it is, and stays what it was. A key is not taken away from the last
 credential by which Keyturn itself opens a host.`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			for _, id := range args {
 				k, err := c.key(cmd, id)
 				if err != nil {
@@ -360,7 +340,7 @@ credential by which Keyturn itself opens a host.`,
 				return err
 			}
 			return c.follow(cmd, out.Run, wait)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until they are gone")
 	return cmd

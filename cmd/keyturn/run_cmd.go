@@ -109,11 +109,7 @@ func runListCommand(env environ) *cobra.Command {
 	var open bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List runs, newest first", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			q := url.Values{}
 			if open {
 				q.Set("open", "true")
@@ -129,7 +125,7 @@ func runListCommand(env environ) *cobra.Command {
 				}
 				return table(w, "RUN PROCEDURE STATE ROW STARTED WHY", rows)
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&open, "open", false, "only runs that have not ended")
 	return cmd
@@ -138,11 +134,7 @@ func runListCommand(env environ) *cobra.Command {
 func runShowCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "show RUN", Short: "Show a run: its rows, what holds it, what it found at each place", Args: exactly(1), ValidArgsFunction: completeRuns(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			r, err := c.run(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -157,7 +149,7 @@ func runShowCommand(env environ) *cobra.Command {
 				}
 				return printPlaces(w, places)
 			})
-		},
+		}),
 	}
 }
 
@@ -241,11 +233,7 @@ func printPlaces(w io.Writer, places []placeReportJSON) error {
 func runWatchCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "watch RUN", Short: "Follow a run until it ends or is held; --json prints a line for each change", Args: exactly(1), ValidArgsFunction: completeRuns(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			r, err := c.watchEach(cmd.Context(), args[0], func(r runJSON) error {
 				if asJSON(cmd) {
 					return printJSON(cmd.OutOrStdout(), r)
@@ -257,7 +245,7 @@ func runWatchCommand(env environ) *cobra.Command {
 				return err
 			}
 			return verdict(cmd, r, "done")
-		},
+		}),
 	}
 }
 
@@ -295,13 +283,9 @@ func runPauseCommand(env environ) *cobra.Command {
 func runAskCommand(verb, short string, env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " RUN", Short: short, Args: exactly(1), ValidArgsFunction: completeRuns(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			return c.ask(cmd, args[0], verb)
-		},
+		}),
 	}
 }
 
@@ -327,11 +311,7 @@ there on the way back is a run of its own: it proves the old key before it
 touches the new one, and soaks as long as the way there did; --soak says
 otherwise.`,
 		Args: exactly(1), ValidArgsFunction: completeRuns(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out startedJSON
 			in := map[string]string{}
 			if soak != "" {
@@ -341,7 +321,7 @@ otherwise.`,
 				return err
 			}
 			return c.followTo(cmd, out.Run, wait, "back")
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until everything is as it was")
 	cmd.Flags().StringVar(&soak, "soak", "", "how long both keys are accepted on the way back, such as 0s or 24h (default as long as on the way there)")
