@@ -349,6 +349,49 @@ func TestHands(t *testing.T) {
 	})
 }
 
+// Outcomes of steps that end one soon after the other share a commit. They do not wait
+// for one that takes long, nor the last one for anything.
+func TestOutcomesShareACommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.Open(t, Schema)
+		var mu sync.Mutex
+		var commits []int // how many outcomes each had
+		hook := func(_ context.Context, point string) error {
+			if n := strings.Count(point, "outcome "); n > 0 && strings.HasPrefix(point, "after ") {
+				mu.Lock()
+				defer mu.Unlock()
+				commits = append(commits, n)
+			}
+			return nil
+		}
+		e := start(t, s, Options{Workers: 16, Sole: true, Hook: hook}, one("p", func(_ context.Context, _ Run, tg Target) (Record, error) {
+			if tg.Name == "slow" {
+				time.Sleep(10 * time.Second)
+			}
+			time.Sleep(time.Second + time.Duration(tg.N)*time.Millisecond)
+			return nil, nil
+		}))
+		names := []string{"slow"}
+		for i := range 15 {
+			names = append(names, fmt.Sprintf("h%d", i))
+		}
+		begun := time.Now()
+		id := e.create("p", names...)
+		time.Sleep(1200 * time.Millisecond)
+		settle()
+		mu.Lock()
+		if row := e.must(id, Running).Rows[0]; row.Done != 15 || !slices.Equal(commits, []int{15}) {
+			t.Errorf("%d are done, in commits of %v", row.Done, commits)
+		}
+		mu.Unlock()
+		time.Sleep(10 * time.Second)
+		settle()
+		if over := e.must(id, Done); over.Ended.Sub(begun) > 11*time.Second+20*time.Millisecond {
+			t.Errorf("ended after %s", over.Ended.Sub(begun))
+		}
+	})
+}
+
 // What a step records is in the commit of its outcome: if it cannot be
 // recorded, the target has failed and nothing is written.
 func TestRecord(t *testing.T) {

@@ -39,12 +39,19 @@ type runner struct {
 	retry    time.Time // when a target of the stage is due again; zero: none that is known
 	flying   int       // begun, and no outcome written
 	down     []*landed // of these, those that came down
+	patient  time.Time // until when those may wait for others to share a commit
 	broken   bool      // a step came down without an outcome in the journal
 	beaten   time.Time // when the claim was last shown to be alive
 }
 
-// batch is how many outcomes share a commit at most.
-const batch = 64
+const (
+	// batch is how many outcomes share a commit at most.
+	batch = 64
+	// maxPatience bounds for how long an outcome waits for others to share its commit
+	// with. It is an eighth of the time that its step took, where that is less: a hand
+	// is not idle for longer than that for the sake of it.
+	maxPatience = 100 * time.Millisecond
+)
 
 func newRunner(d *dispatcher, r record, p Procedure) *runner {
 	n := &runner{
@@ -149,6 +156,9 @@ func (r *runner) gather() error {
 func (r *runner) land(l *landed) error {
 	r.d.hands.release(r.holder, l.work.Host)
 	if l.err == nil {
+		if len(r.down) == 0 || l.patient.Before(r.patient) {
+			r.patient = l.patient
+		}
 		r.down = append(r.down, l)
 		return nil
 	}
@@ -160,6 +170,9 @@ func (r *runner) land(l *landed) error {
 // wait waits until something happens.
 func (r *runner) wait() error {
 	pause := r.d.options.Lease / 3
+	if len(r.down) > 0 {
+		pause = min(pause, r.patience())
+	}
 	if !r.retry.IsZero() && len(r.queue) < shard/2 {
 		pause = min(pause, max(time.Until(r.retry), 0))
 	}
@@ -302,6 +315,9 @@ func (r *runner) begin() (idle, gone bool, err error) {
 	if slices.ContainsFunc(r.down, func(l *landed) bool { return l.outcome.state == CellFailed }) {
 		return false, false, r.write() // it holds the run: nothing more begins
 	}
+	if r.patience() > 0 {
+		return true, false, nil
+	}
 	due := !r.retry.IsZero() && !time.Now().Before(r.retry)
 	if due && len(r.queue) < shard/2 || len(r.queue) == 0 && !r.complete {
 		if err := r.load(); err != nil {
@@ -319,6 +335,15 @@ func (r *runner) begin() (idle, gone bool, err error) {
 		return false, gone, err
 	}
 	return true, false, nil
+}
+
+// patience returns for how long what has come down waits for more that is in
+// flight. A crash meanwhile is a crash before those outcomes: the steps are done again.
+func (r *runner) patience() time.Duration {
+	if len(r.down) == 0 || len(r.down) >= batch || len(r.down) == r.flying {
+		return 0
+	}
+	return max(time.Until(r.patient), 0)
 }
 
 // fly commits that targets are going to be in the stage, with what has come

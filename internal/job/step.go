@@ -30,6 +30,7 @@ type landed struct {
 	record  Record
 	outcome outcome
 	retry   time.Duration // after which the target is due again; 0: it is not
+	patient time.Time     // until when it may wait for others to share its commit
 	failed  bool          // its record could not be written
 	err     error         // it was cut off: nothing is to be written
 }
@@ -50,6 +51,7 @@ func (f flight) fly() *landed {
 	if l.err = f.d.point(f.ctx, "before "+what); l.err != nil {
 		return l
 	}
+	begun := time.Now()
 	rec, err := f.call(l.view, do)
 	if l.err = f.d.point(f.ctx, "after "+what); l.err != nil {
 		return l
@@ -60,6 +62,7 @@ func (f flight) fly() *landed {
 	}
 	l.record = rec
 	l.judge(err)
+	l.patient = time.Now().Add(min(time.Since(begun)/8, maxPatience))
 	return l
 }
 
