@@ -224,14 +224,14 @@ func TestRetireAgain(t *testing.T) {
 	w.appendLine(w.authorized(0), "restrict "+gone.String())
 	again := w.read(w.authorized(0))
 	w.ok("scan", "--wait")
-	if out := w.ok("finding", "list"); !strings.Contains(out, "is accepted again: keyturn retire "+uuid) {
+	if out := w.ok("finding", "list"); !strings.Contains(out, "still or again: keyturn retire "+uuid) {
 		t.Errorf("the findings are\n%s", out)
 	}
 	w.ok("retire", uuid, "--wait")
 	if now := w.read(w.authorized(0)); now != bare {
 		t.Errorf("retired again, web1 holds\n%s\nwant\n%s", now, bare)
 	}
-	if out := w.ok("finding", "list"); strings.Contains(out, "accepted again") {
+	if out := w.ok("finding", "list"); strings.Contains(out, "still or again") {
 		t.Errorf("retired again, the findings are\n%s", out)
 	}
 	w.ok("run", "back", w.latest("retire"), "--wait")

@@ -122,6 +122,24 @@ func TestUntouchedWhereTheOldKeyFails(t *testing.T) {
 			t.Errorf("the report does not say why %s was not touched:\n%s", host, strings.Join(report, "\n"))
 		}
 	}
+
+	// A retirement takes the lines away all the same, and brings them back.
+	if out := w.ok("finding", "list"); !strings.Contains(out, "still or again: keyturn retire "+k.UUID) {
+		t.Errorf("the findings do not say that the old key still lies there:\n%s", out)
+	}
+	var r runJSON
+	w.json(&r, "retire", k.UUID, "--wait")
+	for i := range untouched {
+		if strings.Contains(w.read(w.authorized(i+1)), public.String()) {
+			t.Errorf("web%d has the old key after its retirement", i+2)
+		}
+	}
+	w.ok("run", "back", r.Run, "--wait")
+	for i, was := range untouched {
+		if now := w.read(w.authorized(i + 1)); now != was {
+			t.Errorf("web%d holds\n%s\nafter the retirement was taken back, want\n%s", i+2, now, was)
+		}
+	}
 }
 
 // Beside the file there is another source of keys, which goes on granting the old

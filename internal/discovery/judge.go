@@ -134,7 +134,7 @@ func judgeKey(c keyCase, now time.Time) []inventory.Finding {
 	case inventory.Rotated, inventory.Retired:
 		// While its run is under way it is accepted by design.
 		if accepted && len(c.out) > 0 && !c.out[0].ArchivedAt.IsZero() {
-			add(inventory.Stale, inventory.Warning, "was %s on %s and is accepted again: keyturn retire %s takes it away", k.State, c.out[0].At.Format(time.DateOnly), k.ID)
+			add(inventory.Stale, inventory.Warning, "was %s on %s and lies in a file of accepted keys, still or again: keyturn retire %s takes it out", k.State, c.out[0].At.Format(time.DateOnly), k.ID)
 		}
 		return found
 	}

@@ -63,10 +63,11 @@ type spec struct {
 	// identity place, and this run puts back; or is empty.
 	Snapshot string `json:"snapshot,omitempty"`
 	// Removed are lines that a retirement took out and this run puts back,
-	// RemovedSHA the file's hash after that, and Opens whether the key opened
-	// the account for Keyturn itself.
+	// RemovedSHA the file's hash after that, Worked how well the key opened the
+	// account before, and Opens whether it did so for Keyturn itself.
 	Removed    []Removed `json:"removed,omitempty"`
 	RemovedSHA string    `json:"removed_sha256,omitempty"`
+	Worked     Level     `json:"worked,omitempty"`
 	Opens      bool      `json:"opens,omitempty"`
 }
 

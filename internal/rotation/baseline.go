@@ -142,6 +142,9 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 			break
 		}
 	}
+	if f.Works == "" && c.pair.NewKey.IsZero() && len(f.OldLines) > 0 {
+		f.Works = Written // a retirement takes the lines out, whatever the server makes of them
+	}
 	f.Refused = refused && !c.pair.NewKey.IsZero() && !c.args.Compromised
 	if !f.Refused && f.untouched() == "" {
 		return nil, c.run.Save(f)

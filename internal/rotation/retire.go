@@ -173,7 +173,7 @@ func (ro *Rotator) reverseRetirement(tx *store.Tx, r job.Run) (job.Plan, error) 
 			}
 		}
 		s := c.spec
-		s.Removed, s.RemovedSHA, s.Opens = k.Lines, k.SHA, f.Opens
+		s.Removed, s.RemovedSHA, s.Worked, s.Opens = k.Lines, k.SHA, f.Works, f.Opens
 		places = append(places, s)
 	}
 	for i := range args.Pairs {
@@ -338,8 +338,8 @@ func (ro *Rotator) takeAgain(ctx context.Context, r job.Run, t job.Target) (job.
 	return recordFile(c, change.After, h.Server()), nil
 }
 
-// restored is row Prove of a restoration: the key opens the account again, as
-// far as that can be known of a key that the keyring need not hold.
+// restored is row Prove of a restoration: the key opens the account again if it did
+// before, as far as that can be known of a key that the keyring need not hold.
 func (ro *Rotator) restored(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
 	c, err := decode(r, t)
 	if err != nil {
@@ -359,6 +359,9 @@ func (ro *Rotator) restored(ctx context.Context, r job.Run, t job.Target) (job.R
 		if now, err = ro.proveKey(ctx, c, c.pair.New, files, h); err != nil {
 			return nil, err
 		}
+	}
+	if now.Level == "" && c.spec.Worked == Written {
+		now.Level = Written // it opened nothing before, either
 	}
 	if now.Level == "" {
 		return nil, trust.Errorf(trust.Conflict, "%s", now.Why)
