@@ -36,14 +36,22 @@ func TestLeftAtEachRow(t *testing.T) {
 				before := w.files()
 				run := w.comeTo("before do " + row + " ")
 				release := w.restart()
-				err := w.client.call(t.Context(), http.MethodPost, "/runs/"+run+"/leave", map[string]any{"place": left}, nil)
+				var answer struct {
+					Left int  `json:"left"`
+					Back bool `json:"back"`
+				}
+				err := w.client.call(t.Context(), http.MethodPost, "/runs/"+run+"/leave", map[string]any{"place": left}, &answer)
 				release()
 				state, reason, _ := w.await(run)
 				t.Logf("left: %v; the run is %s: %s", err, state, reason)
 				if ended := state == job.Done || state == job.Partial; !ended || (err != nil) != (state == job.Done) {
 					t.Fatalf("left: %v; the run is %s: %s", err, state, reason)
 				}
-				if w.show(run).Direction == "forward" {
+				forward := w.show(run).Direction == "forward"
+				if err == nil && answer.Back == forward {
+					t.Errorf("the answer is %+v, and the run goes forward: %t", answer, forward)
+				}
+				if forward {
 					w.mustGoBack(run, w.back(run))
 					w.wentBack(before)
 				} else {

@@ -60,13 +60,16 @@ func (r runJSON) ended() bool { return slices.Contains([]string{"done", "back", 
 func (r runJSON) changes() (lines []string) {
 	for _, k := range r.Keys {
 		old, next := k.Old, strings.Join(k.New, ", ")
-		switch back := r.State == "back"; {
+		back := r.Direction == "back" || r.State == "back"
+		switch {
 		case r.Procedure == "preview":
 			lines = append(lines, old)
 		case r.Procedure == "restore" && back:
 			lines = append(lines, next+" is retired again")
 		case r.Procedure == "restore":
 			lines = append(lines, next+" is back")
+		case back && !r.ended():
+			lines = append(lines, old+" comes back")
 		case back:
 			lines = append(lines, old+" is back")
 		case next == "":
@@ -332,7 +335,7 @@ func runLeaveCommand(env environ) *cobra.Command {
 	var unreachable bool
 	cmd := &cobra.Command{
 		Use:   "leave RUN HOST | RUN PLACE | RUN --unreachable",
-		Short: "Have a run go on without a place, in the way that locks nobody out",
+		Short: "Have a run go on, or back, without a place, in the way that locks nobody out",
 		Long: `Have a run go on without a place, named as "keyturn run show" names it, or without
 every place on a host. Without an identity place, nobody may take the old key away
 any more: the run only adds; if it has begun to withdraw, it goes on and does not ask
@@ -357,7 +360,8 @@ run goes back, unless that place refused the old key when the run began. It ends
 				in["host"] = args[1]
 			}
 			var out struct {
-				Left int `json:"left"`
+				Left int  `json:"left"`
+				Back bool `json:"back"`
 			}
 			if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(args[0])+"/leave", in, &out); err != nil {
 				return err
@@ -366,6 +370,11 @@ run goes back, unless that place refused the old key when the run began. It ends
 				places := "places"
 				if out.Left == 1 {
 					places = "place"
+				}
+				if out.Back {
+					_, err := fmt.Fprintf(w, "run %s cannot go on without %d %s, and goes back everywhere else\n", args[0], out.Left, places)
+					fmt.Fprintf(cmd.ErrOrStderr(), "hint: where a host is gone for good, keyturn host remove HOST; then rotate again\n")
+					return err
 				}
 				_, err := fmt.Fprintf(w, "run %s goes on without %d %s\n", args[0], out.Left, places)
 				return err

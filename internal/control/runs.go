@@ -155,13 +155,14 @@ type Leave struct {
 	Unreachable bool
 }
 
-// LeaveRun has a run go on without some places, and returns how many.
-func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.RunID, l Leave) (n int, err error) {
+// LeaveRun has a run go on without some places, and returns how many, and whether
+// the run now goes back: it cannot go on without every place.
+func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.RunID, l Leave) (n int, back bool, err error) {
 	if err := require(actor, identity.RunsWrite); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if l == (Leave{}) {
-		return 0, trust.Errorf(trust.Invalid, "no place is named").WithField("place").WithHint("keyturn run show %s", id)
+		return 0, false, trust.Errorf(trust.Invalid, "no place is named").WithField("place").WithHint("keyturn run show %s", id)
 	}
 	err = p.ask(ctx, actor, "run.leave", id, func(tx *store.Tx) error {
 		w := job.Which{Name: l.Place, Unreachable: l.Unreachable}
@@ -172,10 +173,14 @@ func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.Run
 			}
 			w.Host = h.ID
 		}
-		n, err = p.engine.Leave(tx, actor.Audit(), id, w)
+		if n, err = p.engine.Leave(tx, actor.Audit(), id, w); err != nil {
+			return err
+		}
+		r, err := p.engine.Get(tx, id)
+		back = r.Direction == job.Backward
 		return err
 	})
-	return n, err
+	return n, back, err
 }
 
 func (p *Plane) ask(ctx context.Context, actor identity.Actor, action string, id trust.RunID, fn func(*store.Tx) error) error {

@@ -130,7 +130,8 @@ type backRun struct {
 }
 
 type leftPlaces struct {
-	Left int `json:"left"`
+	Left int  `json:"left"`
+	Back bool `json:"back" doc:"The run goes back: it cannot go on without them"`
 }
 
 type paused struct {
@@ -195,8 +196,8 @@ func (d door) runRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPost, "/runs/{run}/leave", "leave-run", "Have a run go on without places",
 		func(ctx context.Context, who control.Actor, in *leaveRun) (leftPlaces, error) {
-			n, err := d.plane.LeaveRun(ctx, who, trust.RunID(in.Run), control.Leave{Place: in.Body.Place, Host: in.Body.Host, Unreachable: in.Body.Unreachable})
-			return leftPlaces{n}, err
+			n, back, err := d.plane.LeaveRun(ctx, who, trust.RunID(in.Run), control.Leave{Place: in.Body.Place, Host: in.Body.Host, Unreachable: in.Body.Unreachable})
+			return leftPlaces{n, back}, err
 		})
 	operation(d, a, http.MethodPost, "/runs/pause", "pause-runs", "Pause every open run",
 		func(ctx context.Context, who control.Actor, _ *none) (paused, error) {
