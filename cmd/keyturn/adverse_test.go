@@ -129,7 +129,7 @@ func purgedWhileSoaking(w *world, uuid string) {
 // Two installations that know nothing of each other rotate two keys of one
 // file. The second waits for the first, by name.
 func twoInstallations(w *world, uuid string) {
-	second := &world{t: w.t, dir: w.t.TempDir(), servers: w.servers[:1], ops: w.ops}
+	second := &world{t: w.t, dir: w.t.TempDir(), servers: w.servers[:1], ops: w.ops, apart: true}
 	other := w.keyFile(filepath.Join(second.dir, "other"), "other@ci")
 	without := w.read(w.authorized(0))
 	if err := w.servers[0].Authorize(other, ""); err != nil {

@@ -16,25 +16,16 @@ import (
 	"keyturn/internal/need"
 )
 
-// buildBinary builds the real program.
-func buildBinary(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "keyturn")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return path
-}
-
 // The demo is what a newcomer runs first. It tells the truth: it fails where a
 // server of its own is killed. It leaves nothing behind.
 func TestDemo(t *testing.T) {
 	need.Long(t)
 	t.Parallel()
 	need.Program(t, "sshd", "openssh-server")
-	binary := buildBinary(t)
+	binary, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
 	temp := t.TempDir()
 	demo := func() *exec.Cmd {
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)

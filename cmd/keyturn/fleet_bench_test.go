@@ -115,13 +115,13 @@ func rotateFleet(tb testing.TB, n int) (figures fleetFigures) {
 	return figures
 }
 
-// serve builds the program and starts it as a server of its own. It returns the
+// serve starts the program as a server of its own. It returns the
 // process id.
 func (w *world) serve() int {
 	w.t.Helper()
-	binary := filepath.Join(w.dir, "keyturn")
-	if out, err := exec.CommandContext(w.t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		w.t.Fatalf("go build: %v\n%s", err, out)
+	binary, err := program()
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	cmd := exec.CommandContext(w.t.Context(), binary, "serve", "--data", filepath.Join(w.dir, "data"), "--kek-file", filepath.Join(w.dir, "etc", "kek"), "--http", "127.0.0.1:0")
 	cmd.Env = append(os.Environ(), "KEYTURN_ADMIN_PASSWORD="+testPassword)

@@ -126,11 +126,9 @@ func newFleet(t *testing.T, n int, random *rand.Rand, database string) *fleet {
 	need.Program(t, "sshd", "openssh-server")
 	f := &fleet{t: t, dir: t.TempDir(), random: random, database: database}
 	f.data = filepath.Join(f.dir, "data")
-	f.binary = filepath.Join(f.dir, "keyturn")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", f.binary, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	var err error
+	f.binary, err = program()
+	f.must(err)
 	f.serve(n)
 	ops, opsText, err := newIdentity(filepath.Join(f.dir, "ops"), "keyturn")
 	f.must(err)

@@ -10,14 +10,17 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,18 +31,38 @@ import (
 	"keyturn/internal/trust"
 )
 
+// scratch is a directory for what all tests of a process share: program, installed.
+var scratch string
+
 // TestMain runs twice as many tests at once as there are processors, unless
 // -parallel says how many: they wait for hosts, soaks and disks more than half of
 // their time.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	err := error(nil)
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		if err := f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
-			panic(err)
-		}
+		err = f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0)))
 	}
+	if err == nil {
+		scratch, err = os.MkdirTemp("", "keyturn-test")
+	}
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(scratch)
 	m.Run()
 }
+
+// program builds the real program, once, and returns its path.
+var program = sync.OnceValues(func() (path string, err error) {
+	path = filepath.Join(scratch, "keyturn")
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
 
 // A world is a node, and real sshd servers that it has taken in. Commands are
 // run as a user would, against the node's API.
@@ -54,6 +77,7 @@ type world struct {
 	env     map[string]string // the environment of commands
 	ops     string            // private key file of Keyturn's own login
 	workers int               // of the node
+	apart   bool              // an installation of its own, see installed
 	tune    func(*config)     // changes what the node is started with; may be nil
 }
 
@@ -116,9 +140,67 @@ func (w *world) opsKey() trust.PublicKey {
 	return w.keyFile(w.ops, "ops")
 }
 
+// An installation is what a node leaves that was started for the first time and
+// stopped: dir holds its files, and the token may do everything.
+type installation struct{ dir, token string }
+
+// installed makes an installation, once: every world begins with a copy of it,
+// because the hash of the admin's password and the tables cost more than most tests
+// do. So all of them are one and the same to a host, unless they are apart.
+var installed = sync.OnceValues(func() (i installation, err error) {
+	i.dir = filepath.Join(scratch, "installed")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	n, err := openNode(ctx, config{
+		data: filepath.Join(i.dir, "data"), kekFile: filepath.Join(i.dir, "etc", "kek"), http: "127.0.0.1:0",
+		password: testPassword, workers: 1, log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return i, err
+	}
+	defer n.close()
+	done := make(chan error, 1)
+	go func() { done <- n.run(ctx) }()
+	i.token, err = newToken(ctx, n)
+	cancel()
+	return i, errors.Join(err, <-done)
+})
+
+// newToken returns a token of a node's that may do everything.
+func newToken(ctx context.Context, n *node) (string, error) {
+	c := &client{server: "http://" + n.address, user: "admin", pass: testPassword, http: newHTTP()}
+	var token tokenJSON
+	err := c.call(ctx, http.MethodPost, "/tokens", map[string]any{"name": "test", "permissions": []string{"All"}}, &token)
+	return token.Token, err
+}
+
+// install copies the installation to where the world's node will look for it.
+func (w *world) install() {
+	w.t.Helper()
+	i, err := installed()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.token = i.token
+	err = filepath.WalkDir(i.dir, func(path string, d fs.DirEntry, err error) error {
+		to := filepath.Join(w.dir, strings.TrimPrefix(path, i.dir))
+		if err != nil || d.IsDir() {
+			return errors.Join(err, os.MkdirAll(to, 0o700))
+		}
+		data, err := os.ReadFile(path)
+		return errors.Join(err, os.WriteFile(to, data, 0o600))
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // start opens the node and runs it until the test ends or w.stop is called.
 func (w *world) start() {
 	w.t.Helper()
+	if w.token == "" && !w.apart {
+		w.install()
+	}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	c := config{
 		data: filepath.Join(w.dir, "data"), kekFile: filepath.Join(w.dir, "etc", "kek"), http: "127.0.0.1:0",
@@ -148,12 +230,12 @@ func (w *world) start() {
 		n.close()
 	}
 	w.t.Cleanup(func() { w.stop() })
-	w.client = &client{server: "http://" + n.address, user: "admin", pass: testPassword, token: w.token, http: newHTTP()}
-	if w.token == "" { // checking a password takes a tenth of a second, each time
-		var token tokenJSON
-		w.api(&token, http.MethodPost, "/tokens", map[string]any{"name": "test", "permissions": []string{"All"}})
-		w.token, w.client.token = token.Token, token.Token
+	if w.token == "" {
+		if w.token, err = newToken(ctx, n); err != nil {
+			w.t.Fatal(err)
+		}
 	}
+	w.client = &client{server: "http://" + n.address, user: "admin", pass: testPassword, token: w.token, http: newHTTP()}
 	w.env = map[string]string{"KEYTURN_SERVER": w.client.server, "KEYTURN_TOKEN": w.token}
 }
 
