@@ -34,7 +34,10 @@ func configText(s *Server, extra []string) string {
 	fmt.Fprintf(&b, "SetEnv %s\n", quote("HOME="+s.home))
 	yesNo := map[bool]string{true: "yes", false: "no"}
 	fmt.Fprintf(&b, "StrictModes %s\n", yesNo[s.strictModes])
+	// The hybrid with sntrup761, which clients from 8.5 to 9.8 prefer, takes an
+	// eighth of a second of their processor and nothing that is tested.
 	b.WriteString(`PidFile none
+KexAlgorithms -sntrup761*
 UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no

@@ -98,6 +98,7 @@ func (h *Host) furnishServer(u *upper) {
 	config = append(config,
 		"Include /etc/ssh/sshd_config.d/*.conf", "KbdInteractiveAuthentication no", "UsePAM yes", "X11Forwarding yes",
 		"PrintMotd no", "AcceptEnv LANG LC_*", "Subsystem sftp /usr/lib/openssh/sftp-server",
+		"KexAlgorithms -sntrup761*", // see internal/lab
 	)
 	u.put("etc/ssh/sshd_config", strings.Join(append(config, match...), "\n")+"\n", 0o644)
 	u.dir("etc/ssh/sshd_config.d", 0o755)
