@@ -38,7 +38,7 @@ func (u *upper) clean() {
 			u.hide("etc/ssh/" + name)
 		}
 	}
-	for _, path := range []string{"etc/rc.local", "etc/doas.conf", "etc/apt", "etc/systemd/journald.conf.d"} {
+	for _, path := range []string{"etc/rc.local", "etc/doas.conf", "etc/apt", "etc/keyturn", "etc/systemd/journald.conf.d"} {
 		u.hide(path)
 	}
 	u.dir("etc/sudoers.d", 0o750)
