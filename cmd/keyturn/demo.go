@@ -173,7 +173,7 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 		}
 		d.say("%s is %s at %s", h.Name, strings.TrimPrefix(h.Server, "SSH-2.0-"), h.Address)
 	}
-	d.watcher = watch(d.servers)
+	d.watcher = watch(d.servers, watchPace)
 	return nil
 }
 

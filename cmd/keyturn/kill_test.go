@@ -41,7 +41,7 @@ func killAtRandom(t *testing.T, kills int) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	f := newFleet(t, 6, rand.New(rand.NewPCG(seed, 0)), "")
-	clients := watch(f.servers)
+	clients := watch(f.servers, watchPace)
 	defer clients.stop()
 	files := f.observe()
 	defer files.stop()

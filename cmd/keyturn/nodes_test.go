@@ -24,7 +24,8 @@ func TestTwoNodes(t *testing.T) {
 	second.client = &client
 	second.start()
 	t.Cleanup(func() { second.kill(0) })
-	clients := watch(f.servers)
+	// For most of the test the other node waits for a lease to end.
+	clients := watch(f.servers, 10*watchPace)
 	defer clients.stop()
 
 	old := f.current()

@@ -16,8 +16,7 @@ import (
 	"keyturn/internal/trust"
 )
 
-// A watcher logs in to servers in turn, twenty times a second, each time with one
-// read of the bytes that an identity file holds at that instant: as a client would
+// A watcher logs in to servers in turn, each time with one read of the bytes that an identity file holds at that instant: as a client would
 // that has no other key, and nobody to ask.
 type watcher struct {
 	logins, refused atomic.Int64
@@ -29,18 +28,22 @@ type watcher struct {
 // is slower it logs in less often.
 const maxWatching = 8
 
+// watchPace is how often a watcher logs in: twenty times a second.
+const watchPace = 50 * time.Millisecond
+
 // shortestSoak is for how long the rotations that are watched accept both keys. A
 // login that takes longer may come too late with what it read (docs/lockouts.md, 20).
 const shortestSoak = time.Second
 
-// watch starts a watcher of the identity file on the first of servers.
-func watch(servers []*lab.Server) *watcher {
+// watch starts a watcher of the identity file on the first of servers, which logs in
+// once in a pace.
+func watch(servers []*lab.Server, pace time.Duration) *watcher {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watcher{cancel: cancel, done: make(chan struct{})}
 	identity := filepath.Join(servers[0].Home(), ".ssh", "id_ed25519")
 	go func() {
 		defer close(w.done)
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(pace)
 		defer tick.Stop()
 		var under errgroup.Group
 		under.SetLimit(maxWatching)
