@@ -31,7 +31,7 @@ import (
 // whoever reads the identity file gets into all accounts.
 //
 // One run has some two hundred instants. On simulated hosts every one of them is
-// taken under "make test", and an eighth under "go test"; on real servers a few,
+// taken under "make test", and a sixteenth under "go test"; on real servers a few,
 // and all with KEYTURN_SOAK=1. A share is drawn by a seed; KEYTURN_CRASH_SEED
 // repeats a draw.
 
@@ -235,7 +235,7 @@ func (w *ward) await(run string) (state job.State, reason string, crashed bool) 
 		if time.Now().After(deadline) {
 			w.t.Fatalf("run %s is %s after a minute: %s\n%+v", run, state, reason, w.show(run))
 		}
-		time.Sleep(5 * time.Millisecond) // the next look, not a wait for something
+		time.Sleep(20 * time.Millisecond) // the next look, not a wait for something
 	}
 }
 
@@ -515,7 +515,7 @@ func TestCrash(t *testing.T) {
 func TestCrashEverywhere(t *testing.T) {
 	need.Long(t)
 	t.Parallel()
-	hosts, share := 2, 8
+	hosts, share := 2, 16
 	if os.Getenv("KEYTURN_SOAK") != "" {
 		hosts = 6
 	}

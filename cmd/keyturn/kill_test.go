@@ -25,7 +25,7 @@ import (
 // how long a rotation takes, to kill in the middle: no other test runs meanwhile.
 func TestKill(t *testing.T) {
 	need.Long(t)
-	kills := 6
+	kills := 3
 	if need.Full() {
 		kills = 20
 	}

@@ -17,13 +17,10 @@ import (
 // that it may keep is a line of a key that nobody has.
 func TestLeftAtEachRow(t *testing.T) {
 	need.Long(t)
-	rows := []string{
+	rows := need.Share(t, 3,
 		"Baseline", "Generate", "Authorize", "Prove", "Recheck", "Install", "Confirm",
 		"Soak", "Reconfirm", "Reprove", "Withdraw", "Disprove", "Archive", "Release",
-	}
-	if !need.Full() {
-		rows = []string{"Baseline", "Install", "Withdraw"}
-	}
+	)
 	for _, row := range rows {
 		for _, half := range []string{"authorized", "identity"} {
 			t.Run(row+" "+half, func(t *testing.T) {

@@ -76,12 +76,13 @@ func TestKeyTypesAreKept(t *testing.T) {
 	need.Long(t)
 	t.Parallel()
 	w := newWorld(t, 1)
-	for _, c := range []struct{ kind, bits, becomes string }{
-		{"rsa", "2048", "ssh-rsa (3072 bits)"},
-		{"rsa", "4096", "ssh-rsa (4096 bits)"},
-		{"ecdsa", "384", "ecdsa-sha2-nistp384 (384 bits)"},
-		{"ed25519", "256", "ssh-ed25519 (256 bits)"},
-	} {
+	type kept struct{ kind, bits, becomes string }
+	for _, c := range need.Share(t, 2,
+		kept{"rsa", "2048", "ssh-rsa (3072 bits)"},
+		kept{"rsa", "4096", "ssh-rsa (4096 bits)"},
+		kept{"ecdsa", "384", "ecdsa-sha2-nistp384 (384 bits)"},
+		kept{"ed25519", "256", "ssh-ed25519 (256 bits)"},
+	) {
 		path, public := w.keygen(c.kind, c.bits)
 		k := w.heldKey(public, path, "no-pty")
 		var r runJSON

@@ -115,7 +115,7 @@ func trials() []trial {
 func TestWrongTablesLockOut(t *testing.T) {
 	need.Long(t)
 	t.Parallel()
-	for _, c := range trials() {
+	for _, c := range need.Share(t, 10, trials()...) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var table func([]job.Step) []job.Step

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"keyturn/internal/need"
 	"keyturn/internal/store"
 	"keyturn/internal/store/storetest"
 	"keyturn/internal/trust"
@@ -32,7 +33,8 @@ type crashes struct {
 }
 
 // TestCrashEverywhere crashes the engine at each point that it passes, before
-// and after each commit and each effect (with -short, at every 13th of them), and
+// and after each commit and each effect (at every seventh of them, unless the proof is
+// to be made whole), and
 // starts another one, which goes on or goes back. At every instant everybody can log in, nothing is done without
 // an intent in the journal or before the barrier, one crash makes at most one
 // step run twice, and the outcome is always the same.
@@ -45,8 +47,8 @@ func TestCrashEverywhere(t *testing.T) {
 		{name: "back by another run", begin: readOnly, asked: true, want: WentBack, key: "old"},
 	}
 	stride := 1
-	if testing.Short() {
-		stride = 13
+	if !need.Full() {
+		stride = 7
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -10,9 +10,12 @@
 package need
 
 import (
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -50,6 +53,30 @@ func Long(t testing.TB) {
 // it is made for a share of its cases, which it draws by a seed and says.
 func Full() bool {
 	return os.Getenv("KEYTURN_FULL") != "" || os.Getenv("KEYTURN_SOAK") != ""
+}
+
+// Share returns all cases of a proof that is to be made whole, see Full, and else n
+// of them, which it draws by a seed that it logs. KEYTURN_SHARE_SEED repeats a draw.
+func Share[T any](t testing.TB, n int, cases ...T) []T {
+	t.Helper()
+	if Full() || n >= len(cases) {
+		return cases
+	}
+	seed := rand.Uint64()
+	if text := os.Getenv("KEYTURN_SHARE_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("KEYTURN_SHARE_SEED is %q, want a number", text)
+		}
+	}
+	t.Logf("%d of %d cases, by KEYTURN_SHARE_SEED=%d; all with KEYTURN_FULL=1", n, len(cases), seed)
+	drawn := rand.New(rand.NewPCG(seed, 0)).Perm(len(cases))[:n]
+	slices.Sort(drawn)
+	share := make([]T, n)
+	for i, at := range drawn {
+		share[i] = cases[at]
+	}
+	return share
 }
 
 // Root skips the test unless it runs as uid 0.

@@ -78,8 +78,8 @@ func sshdVersion(t testing.TB, cmd *exec.Cmd) ServerVersion {
 	return ServerVersion{}
 }
 
-// eachSSHD runs test with this machine's sshd, and with that of every root file
-// system that the lab has made (test/lab keeps them in the user's cache), but
+// eachSSHD runs test with this machine's sshd, and with those of a share of the root
+// file systems that the lab has made (test/lab keeps them in the user's cache), but
 // for the latter under -short.
 func eachSSHD(t *testing.T, test func(*testing.T, sshdProgram)) {
 	t.Run("installed", func(t *testing.T) {
@@ -94,7 +94,7 @@ func eachSSHD(t *testing.T, test func(*testing.T, sshdProgram)) {
 		return
 	}
 	roots, _ := filepath.Glob(filepath.Join(cache, "*", sshdPath))
-	for _, path := range roots {
+	for _, path := range need.Share(t, 1, roots...) {
 		root := strings.TrimSuffix(path, sshdPath)
 		t.Run(filepath.Base(root), func(t *testing.T) {
 			t.Parallel()

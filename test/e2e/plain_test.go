@@ -15,7 +15,7 @@ import (
 func TestPlainLogin(t *testing.T) {
 	need.Long(t)
 	t.Parallel()
-	for _, root := range []lab.Root{lab.OpenSSH92, lab.OpenSSH100, lab.OpenSSH84, lab.Newest, lab.Systemd, lab.Dropbear} {
+	for _, root := range need.Share(t, 2, lab.OpenSSH92, lab.OpenSSH100, lab.OpenSSH84, lab.Newest, lab.Systemd, lab.Dropbear) {
 		t.Run(string(root), func(t *testing.T) {
 			t.Parallel()
 			w := lab.NewWorld(t)

@@ -88,7 +88,7 @@ func TestEveryKindOfHost(t *testing.T) {
 		c{"keys elsewhere", lab.Spec{SSHD: []string{"AuthorizedKeysFile /etc/ssh/keys/%u .ssh/authorized_keys", "MaxAuthTries 2"}}, "sudo"},
 		c{"penalties", lab.Spec{Root: lab.OpenSSH100, Penalties: lab.Enforced, SSHD: []string{"AuthorizedKeysFile .ssh/authorized_keys .ssh/keys.d/*"}}, "sudo"},
 	)
-	for i, c := range cases {
+	for i, c := range need.Share(t, 4, cases...) {
 		t.Run(c.name, func(t *testing.T) {
 			own, old, next := newKey(t), newKey(t), newKey(t)
 			spec := c.spec

@@ -1,0 +1,39 @@
+package need
+
+import (
+	"slices"
+	"testing"
+)
+
+// A share has as many cases as asked for, each once and in their order, is the same
+// for the same seed and not always the same, and is all of them where the proof is to
+// be made whole.
+func TestShare(t *testing.T) {
+	t.Setenv("KEYTURN_FULL", "")
+	t.Setenv("KEYTURN_SOAK", "")
+	cases := []int{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	drawn := map[int]bool{}
+	for range 200 {
+		share := Share(t, 3, cases...)
+		if len(share) != 3 || !slices.IsSorted(share) || len(slices.Compact(slices.Clone(share))) != 3 {
+			t.Fatalf("3 of %v are %v", cases, share)
+		}
+		for _, c := range share {
+			drawn[c] = true
+		}
+	}
+	if len(drawn) != len(cases) {
+		t.Errorf("of %v only %v are ever drawn", cases, drawn)
+	}
+	t.Setenv("KEYTURN_SHARE_SEED", "7")
+	if one, other := Share(t, 3, cases...), Share(t, 3, cases...); !slices.Equal(one, other) {
+		t.Errorf("one seed draws %v and %v", one, other)
+	}
+	if share := Share(t, 20, cases...); len(share) != len(cases) {
+		t.Errorf("20 of %v are %v", cases, share)
+	}
+	t.Setenv("KEYTURN_FULL", "1")
+	if share := Share(t, 3, cases...); len(share) != len(cases) {
+		t.Errorf("the whole of %v is %v", cases, share)
+	}
+}
