@@ -53,10 +53,11 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// program builds the real program, once, and returns its path.
+// program builds the real program, once, and returns its path. Without what debuggers
+// read it is linked in half the time.
 var program = sync.OnceValues(func() (path string, err error) {
 	path = filepath.Join(scratch, "keyturn")
-	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd := exec.Command("go", "build", "-ldflags=-w", "-o", path, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"keyturn/internal/need"
 	"keyturn/internal/trust"
 )
 
@@ -33,12 +35,11 @@ exit $rc`, count, when, n)
 
 // crashEverywhere runs do again and again, each time on a new place, and kills the op
 // before and after each of its effects; then check looks at what is there, and at what
-// another attempt, with a later claim, makes of it. It does so in one shell, or where
-// none is named in each that it can.
-func crashEverywhere(t *testing.T, shell string, setUp func(t *testing.T) (path string), do func(h *Host, l Lock, path string) error, check func(t *testing.T, path string, done bool)) {
+// another attempt, with a later claim, makes of it. It does so in the shells named, of
+// dash and bash: busybox's runs its own tools, whatever PATH says.
+func crashEverywhere(t *testing.T, shells []string, setUp func(t *testing.T) (path string), do func(h *Host, l Lock, path string) error, check func(t *testing.T, path string, done bool)) {
 	each(t, func(t *testing.T, v variant, h *Host) {
-		// busybox's shell runs its own tools, whatever PATH says.
-		if v.name == "busybox" || shell != "" && v.name != shell {
+		if !slices.Contains(shells, v.name) {
 			return
 		}
 		for _, when := range []string{"before", "after"} {
@@ -76,7 +77,7 @@ func crashEverywhere(t *testing.T, shell string, setUp func(t *testing.T) (path 
 }
 
 func TestEditCrashesEverywhere(t *testing.T) {
-	crashEverywhere(t, "",
+	crashEverywhere(t, need.Share(t, 1, "dash", "bash"),
 		func(t *testing.T) string { _, path := home(t, "nobody", "one\n"); return path },
 		func(h *Host, l Lock, path string) error {
 			_, err := h.Edit(t.Context(), l, "nobody", path, add("two"))
@@ -93,7 +94,7 @@ func TestEditCrashesEverywhere(t *testing.T) {
 }
 
 func TestCreationCrashesEverywhere(t *testing.T) {
-	crashEverywhere(t, "bash",
+	crashEverywhere(t, []string{"bash"},
 		func(t *testing.T) string {
 			dir, _ := home(t, "nobody", "absent")
 			return filepath.Join(dir, ".ssh", "sub", "keys")
@@ -120,7 +121,7 @@ func TestInstallCrashesEverywhere(t *testing.T) {
 	read := func(path string) IdentityFiles {
 		return IdentityFiles{mustRead(path), mustRead(path + ".pub"), mustRead(path + "-cert.pub")}
 	}
-	crashEverywhere(t, "dash",
+	crashEverywhere(t, []string{"dash"},
 		func(t *testing.T) string { _, path := place(t, "nobody", old); return path },
 		func(h *Host, l Lock, path string) error {
 			return h.Install(t.Context(), l, "nobody", path, old, next)
@@ -147,7 +148,7 @@ func TestInstallCrashesEverywhere(t *testing.T) {
 // Before and after every effect a hook can end the operation; the op that follows a
 // crash there is the same op again.
 func TestEveryEffectHasAPoint(t *testing.T) {
-	each(t, func(t *testing.T, v variant, _ *Host) {
+	eachOf(t, need.Share(t, 1, variants(t)...), func(t *testing.T, v variant, _ *Host) {
 		stop, points := "", map[string]bool{}
 		crash := errors.New("crash")
 		h := v.host(t, func(_ context.Context, point string) error {

@@ -88,10 +88,14 @@ func (v variant) host(t testing.TB, hook Hook, env ...string) *Host {
 	return h
 }
 
-// each runs a test with every variant.
+// each runs a test with every variant, eachOf with some.
 func each(t *testing.T, f func(t *testing.T, v variant, h *Host)) {
+	eachOf(t, variants(t), f)
+}
+
+func eachOf(t *testing.T, variants []variant, f func(t *testing.T, v variant, h *Host)) {
 	need.Root(t)
-	for _, v := range variants(t) {
+	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			f(t, v, v.host(t, nil))

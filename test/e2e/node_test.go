@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { lab.Main(m) }
 // binary builds the product, once, on the world's own memory disk.
 var binary = sync.OnceValues(func() (string, error) {
 	const path = "/srv/keyturn"
-	if out, err := exec.Command("go", "build", "-o", path, "keyturn/cmd/keyturn").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-w", "-o", path, "keyturn/cmd/keyturn").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
 	return path, nil
