@@ -130,7 +130,7 @@ func (ro *Rotator) prove(ctx context.Context, r job.Run, t job.Target) (job.Reco
 		if !f.Opens || f.Opened {
 			return nil
 		}
-		h, err := inventory.HostByID(tx, c.spec.Host)
+		h, err := inventory.HostBrief(tx, c.spec.Host)
 		if err != nil {
 			return err
 		}
@@ -220,7 +220,7 @@ func (ro *Rotator) unprove(ctx context.Context, r job.Run, t job.Target) (job.Re
 		return nil, err
 	}
 	return func(tx *store.Tx) error {
-		h, err := inventory.HostByID(tx, c.spec.Host)
+		h, err := inventory.HostBrief(tx, c.spec.Host)
 		if err != nil || !opens(h, c.pair.New) {
 			return err
 		}
@@ -320,7 +320,7 @@ func (ro *Rotator) withdraw(ctx context.Context, r job.Run, t job.Target) (job.R
 		if !f.Opens {
 			return nil
 		}
-		host, err := inventory.HostByID(tx, c.spec.Host)
+		host, err := inventory.HostBrief(tx, c.spec.Host)
 		if err != nil || !opens(host, c.pair.Old) {
 			return err
 		}

@@ -452,7 +452,7 @@ func (ro *Rotator) tryFrom(ctx context.Context, c cell, h *reach.Hands, f *found
 func (ro *Rotator) loginFrom(ctx context.Context, c cell, h *reach.Hands, to trust.Login) (ok bool, detail string, err error) {
 	var host inventory.Host
 	err = ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
-		host, err = inventory.HostByID(tx, to.Host)
+		host, err = inventory.HostBrief(tx, to.Host)
 		return err
 	})
 	if err != nil {

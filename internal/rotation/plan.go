@@ -427,7 +427,7 @@ func refusePlaces(tx *store.Tx, places []spec, changes bool) error {
 		if _, ok := files[s.Host]; ok {
 			continue
 		}
-		h, err := inventory.HostByID(tx, s.Host)
+		h, err := inventory.HostBrief(tx, s.Host)
 		if err != nil {
 			return err
 		}

@@ -87,7 +87,7 @@ func (ro *Rotator) retireLines(ctx context.Context, r job.Run, t job.Target) (jo
 		if err := record(tx); err != nil {
 			return err
 		}
-		host, err := inventory.HostByID(tx, c.spec.Host)
+		host, err := inventory.HostBrief(tx, c.spec.Host)
 		if err != nil || !f.Opens || !opens(host, c.pair.Old) {
 			return err
 		}

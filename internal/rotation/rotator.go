@@ -175,7 +175,7 @@ func (c cell) baseline(ctx context.Context) (found, error) {
 // host returns the host of c, as the inventory has it now.
 func (ro *Rotator) host(ctx context.Context, c cell) (h inventory.Host, err error) {
 	err = ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
-		h, err = inventory.HostByID(tx, c.spec.Host)
+		h, err = inventory.HostBrief(tx, c.spec.Host)
 		return err
 	})
 	return h, err
