@@ -28,27 +28,13 @@ const maxStderr = 16 << 10
 // Unavailable if the connection or the context ended first: what the command did is
 // then not known. More than limit bytes of stdout are Exhausted.
 func (c *Conn) Run(ctx context.Context, command string, stdin []byte, limit int) (Result, error) {
-	// What fails because the context or the server's life ended must say so.
-	gone := func(err error) error {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return trust.Errorf(trust.Unavailable, "%s: the command was cut off: %w", c.target.Address, err)
-	}
-	if ctx.Err() != nil {
-		return Result{}, gone(nil)
-	}
 	// The channel has no timeout of its own: closing the connection is what ends
 	// a wait for a server that no longer answers.
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	s, err := c.session()
+	s, err := c.open(ctx)
 	if err != nil {
-		var open *ssh.OpenChannelError
-		if errors.As(err, &open) {
-			return Result{}, trust.Errorf(trust.Denied, "%s allows no session on this connection: %w", c.target.Address, err)
-		}
-		return Result{}, gone(err)
+		return Result{}, err
 	}
 	defer func() { _ = s.Close() }()
 	stdout := &bounded{limit: limit, full: func() { _ = s.Close() }}
@@ -68,7 +54,7 @@ func (c *Conn) Run(ctx context.Context, command string, stdin []byte, limit int)
 		}
 		return result, nil
 	}
-	return Result{}, gone(err)
+	return Result{}, c.gone(ctx, err)
 }
 
 // execute is Session.Run, without the goroutine and the buffer of 32 KiB in which

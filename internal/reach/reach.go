@@ -32,7 +32,8 @@ import (
 
 const (
 	// maxIdle is how many connections are kept, and keepIdle how long each is.
-	// Both are small: an idle connection holds a process on the host.
+	// Both are small: an idle connection holds some processes on the host, sshd's and
+	// the shells that stay with it.
 	maxIdle  = 256
 	keepIdle = 20 * time.Second
 	// maxRows is how many hosts' rows are remembered, of less than a kilobyte each:

@@ -16,9 +16,9 @@ import (
 	"keyturn/internal/trust"
 )
 
-// asNobody runs commands as an ordinary account, in a mount namespace in which
-// etc lies over /etc.
-func (v variant) asNobody(t testing.TB, etc map[string]string) func(context.Context, string, []byte, int) (dial.Result, error) {
+// asNobody opens a host that runs commands as an ordinary account, in a mount namespace
+// in which etc lies over /etc.
+func (v variant) asNobody(t testing.TB, become Become, etc map[string]string) (*Host, error) {
 	t.Helper()
 	dir := publicDir(t)
 	for _, d := range []string{"up", "work"} {
@@ -37,11 +37,16 @@ func (v variant) asNobody(t testing.TB, etc map[string]string) func(context.Cont
 		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		must(t, os.WriteFile(path, []byte(text), 0o440))
 	}
-	run := v.exec()
-	return func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
+	within := func(command string) string {
 		inner := fmt.Sprintf("mount -t overlay overlay -o lowerdir=/etc,upperdir=%s/up,workdir=%s/work /etc && exec /usr/bin/setpriv --reuid=nobody --regid=nogroup --init-groups %s -c %s", dir, dir, v.sh, quote(command))
-		return run(ctx, "exec /usr/bin/unshare --mount --propagation private sh -c "+quote(inner), stdin, limit)
+		return "exec /usr/bin/unshare --mount --propagation private sh -c " + quote(inner)
 	}
+	run, start := v.exec(), v.start(t)
+	return open(t.Context(), "here", "nobody", become, nil,
+		func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
+			return run(ctx, within(command), stdin, limit)
+		},
+		func(ctx context.Context, command string) (*dial.Process, error) { return start(ctx, within(command)) })
 }
 
 func TestBecome(t *testing.T) {
@@ -60,7 +65,7 @@ func TestBecome(t *testing.T) {
 			"doas not at all":      {Doas, map[string]string{"doas.conf": "permit nopass daemon\n"}, "doas"},
 		} {
 			t.Run(name, func(t *testing.T) {
-				h, err := open(t.Context(), "here", "nobody", c.become, nil, v.asNobody(t, c.etc))
+				h, err := v.asNobody(t, c.become, c.etc)
 				if c.err != "" {
 					kind(t, err, trust.Denied, c.err, `"nobody"`)
 					return
@@ -85,7 +90,7 @@ func TestBecome(t *testing.T) {
 			})
 		}
 		// Without root, only one's own files.
-		h, err := open(t.Context(), "here", "nobody", None, nil, v.asNobody(t, nil))
+		h, err := v.asNobody(t, None, nil)
 		must(t, err)
 		_, other := home(t, "daemon", "one\n")
 		must(t, os.Chmod(filepath.Dir(other), 0o755))
@@ -158,19 +163,19 @@ func TestNoisyAndMissingShells(t *testing.T) {
 	noisy := func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
 		return run(ctx, "echo Welcome; printf 'no newline '; echo; "+command+"; echo bye", stdin, limit)
 	}
-	if _, err := open(t.Context(), "here", "root", None, nil, noisy); err != nil {
+	if _, err := open(t.Context(), "here", "root", None, nil, noisy, nil); err != nil {
 		t.Error(err)
 	}
 	nologin := func(ctx context.Context, _ string, stdin []byte, limit int) (dial.Result, error) {
 		return run(ctx, "echo This account is currently not available.; exit 1", stdin, limit)
 	}
-	_, err := open(t.Context(), "here", "svc", None, nil, nologin)
+	_, err := open(t.Context(), "here", "svc", None, nil, nologin, nil)
 	kind(t, err, trust.Denied, `"svc"`, "not available")
 	cut := func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
 		r, err := run(ctx, command, stdin, limit)
 		r.Stdout = r.Stdout[:len(r.Stdout)-4]
 		return r, err
 	}
-	_, err = open(t.Context(), "here", "root", None, nil, cut)
+	_, err = open(t.Context(), "here", "root", None, nil, cut, nil)
 	kind(t, err, trust.Unavailable, "cut off")
 }

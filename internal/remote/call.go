@@ -111,38 +111,54 @@ func (h *Host) points(ctx context.Context, when string, calls []call) error {
 // maxCommand is what Dropbear takes in one exec request, with some room.
 const maxCommand = 8900
 
+// exchange executes calls: by shells that stay, else by as few requests as can be.
 func (h *Host) exchange(ctx context.Context, calls []call) (answers []answer, err error) {
 	for len(calls) > 0 {
-		command, n := "", 0
-		for n < len(calls) {
-			longer, err := h.command(ctx, calls[:n+1])
-			if err != nil {
-				return nil, err
-			}
-			if n > 0 && len(longer) > maxCommand {
-				break
-			}
-			command, n = longer, n+1
+		some, err := h.byShell(ctx, calls)
+		if err == nil && some == nil {
+			some, err = h.byRequest(ctx, calls)
 		}
-		some, err := h.request(ctx, command, calls[:n])
 		if err != nil {
 			return nil, err
 		}
-		answers, calls = append(answers, some...), calls[n:]
+		answers, calls = append(answers, some...), calls[len(some):]
 	}
 	return answers, nil
 }
 
-// request makes one exec request and reads the answers of its ops. What the first of
-// them reads is all that there is to read.
-func (h *Host) request(ctx context.Context, command string, calls []call) (answers []answer, err error) {
+// byRequest makes one exec request for as many of the calls as it may be long. What the
+// first of them reads is all that there is to read.
+func (h *Host) byRequest(ctx context.Context, calls []call) ([]answer, error) {
+	command, n := "", 0
+	for n < len(calls) {
+		longer, err := h.command(ctx, calls[:n+1])
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 && len(longer) > maxCommand {
+			break
+		}
+		command, n = longer, n+1
+	}
+	return h.answers(ctx, calls[:n], func(ctx context.Context) (dial.Result, error) {
+		result, err := h.exec(ctx, command, calls[0].stdin, maxReply)
+		if trust.KindOf(err) == trust.Denied && h.shells.end(ctx) {
+			// The server allows fewer sessions than that (MaxSessions).
+			return h.exec(ctx, command, calls[0].stdin, maxReply)
+		}
+		return result, err
+	})
+}
+
+// answers has calls executed, within their time, and reads what they answer.
+func (h *Host) answers(ctx context.Context, calls []call, do func(context.Context) (dial.Result, error)) (answers []answer, err error) {
 	var limit time.Duration
 	for _, c := range calls {
 		limit += c.op.time
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, trust.Errorf(trust.Unavailable, "%s took longer than %v", calls[0].op.name, limit))
 	defer cancel()
-	result, err := h.exec(ctx, command, calls[0].stdin, maxReply)
+	result, err := do(ctx)
 	if err != nil {
 		return nil, h.named(err)
 	}
@@ -242,13 +258,14 @@ func (h *Host) arguments(c call) ([]string, error) {
 	return words, nil
 }
 
-// scripts holds the script of each op, by its name, as one word for any shell. They
-// are the same for every host.
+// scripts holds the script of each op, by its name, and that of the shell that stays, as
+// one word for any shell. They are the same for every host.
 var scripts = sync.OnceValue(func() map[string]string {
 	words := make(map[string]string)
 	for _, o := range ops() {
 		words[o.name] = quote(o.script())
 	}
+	words["shell"] = quote(shellScript())
 	return words
 })
 

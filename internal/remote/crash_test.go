@@ -46,7 +46,7 @@ func crashEverywhere(t *testing.T, shells []string, setUp func(t *testing.T) (pa
 			for n := 1; ; n++ {
 				path := setUp(t)
 				crasher, count := crashing(t, v, n, when)
-				c, err := open(t.Context(), "here", "root", None, nil, crasher.exec())
+				c, err := open(t.Context(), "here", "root", None, nil, crasher.exec(), crasher.start(t))
 				must(t, err)
 				err = do(c, mine, path)
 				if err == nil {

@@ -23,7 +23,7 @@ func counting(t testing.TB, v variant) (h *Host, requests *int) {
 			t.Errorf("a command of %d bytes is more than Dropbear takes", len(command))
 		}
 		return run(ctx, command, stdin, limit)
-	})
+	}, nil)
 	must(t, err)
 	_, err = h.account(t.Context(), "nobody")
 	must(t, err)
@@ -101,6 +101,7 @@ func TestRequestsAreBounded(t *testing.T) {
 func TestOneShellForSeveralOps(t *testing.T) {
 	each(t, func(t *testing.T, v variant, h *Host) {
 		_, path := home(t, "nobody", "one\n")
+		h.shells.end(t.Context()) // by a request of its own
 		run, shells := h.exec, 0
 		h.exec = func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
 			shells += strings.Count(command, "sh -c ")
@@ -145,7 +146,7 @@ func TestSecondAnswerCutOff(t *testing.T) {
 				result.Stdout, result.Exit = result.Stdout[:at], 1
 			}
 			return result, err
-		})
+		}, nil)
 		must(t, err)
 		_, path := home(t, "nobody", "one\n")
 		_, _, err = h.HoldFile(t.Context(), mine, "nobody", path, []string{path + "2"})

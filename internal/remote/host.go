@@ -37,6 +37,7 @@ type Host struct {
 	become Become // None where the login is root already
 	hook   Hook
 	exec   func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error)
+	shells shells
 
 	uid         int
 	root        bool // ops can be run as root
@@ -63,7 +64,13 @@ type Host struct {
 // with Denied where the account runs no commands or does not become root without a
 // password.
 func Open(ctx context.Context, conn *dial.Conn, name string, become Become, hook Hook) (*Host, error) {
-	h, err := open(ctx, name, conn.Target().User, become, hook, conn.Run)
+	// OpenSSH takes a command of any length. Dropbear ends the connection over one of more
+	// than 9,000 bytes, and what other servers do is not known.
+	start := conn.Start
+	if v, err := trust.ParseServerVersion(conn.Version()); err != nil || v.Family != trust.OpenSSH {
+		start = nil
+	}
+	h, err := open(ctx, name, conn.Target().User, become, hook, conn.Run, start)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +80,7 @@ func Open(ctx context.Context, conn *dial.Conn, name string, become Become, hook
 
 func open(ctx context.Context, name, login string, become Become, hook Hook,
 	exec func(context.Context, string, []byte, int) (dial.Result, error),
+	start func(context.Context, string) (*dial.Process, error),
 ) (*Host, error) {
 	if become == "" {
 		become = None
@@ -80,7 +88,7 @@ func open(ctx context.Context, name, login string, become Become, hook Hook,
 	if !slices.Contains([]Become{None, Sudo, Doas}, become) {
 		return nil, trust.Errorf(trust.Invalid, "%q is no way to become root: it is none, sudo or doas", become).WithField("become")
 	}
-	h := &Host{name: name, login: login, become: None, hook: hook, exec: exec, accounts: map[string]Account{}, configs: map[string]AccountConfig{}}
+	h := &Host{name: name, login: login, become: None, hook: hook, exec: exec, shells: shells{start: start, by: map[string]*shell{}}, accounts: map[string]Account{}, configs: map[string]AccountConfig{}}
 	if err := h.hello(ctx, self); err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (v variant) exec(env ...string) func(context.Context, string, []byte, int) 
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		var stdout, stderr bytes.Buffer
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
-		cmd.Env = append([]string{"PATH=" + v.tools + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/nonexistent", "LANG=C"}, env...)
+		cmd.Env = v.environ(env)
 		err := cmd.Run()
 		if v.spent != nil {
 			*v.spent += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
@@ -77,11 +77,51 @@ func (v variant) exec(env ...string) func(context.Context, string, []byte, int) 
 	}
 }
 
+// start starts commands as sshd would have a login shell run them.
+func (v variant) start(t testing.TB, env ...string) func(context.Context, string) (*dial.Process, error) {
+	return func(_ context.Context, command string) (*dial.Process, error) {
+		cmd := exec.Command(v.sh, "-c", command)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Env = v.environ(env)
+		var pipes [3][2]*os.File // of stdin, stdout and stderr, each with its end for reading first
+		for i := range pipes {
+			r, w, err := os.Pipe()
+			must(t, err)
+			t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+			pipes[i] = [2]*os.File{r, w}
+		}
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = pipes[0][0], pipes[1][1], pipes[2][1]
+		must(t, cmd.Start())
+		for _, theirs := range []*os.File{pipes[0][0], pipes[1][1], pipes[2][1]} {
+			must(t, theirs.Close())
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = cmd.Wait()
+		}()
+		end := func() { _, _ = pipes[1][0].Close(), pipes[2][0].Close() }
+		t.Cleanup(func() { _ = pipes[0][1].Close(); <-ended })
+		return &dial.Process{
+			Stdin: pipes[0][1], Stdout: pipes[1][0], Stderr: pipes[2][0], Ended: ended, Close: end,
+			Cut: func() { _ = pipes[0][1].Close(); end() },
+		}, nil
+	}
+}
+
+func (v variant) environ(env []string) []string {
+	return append([]string{"PATH=" + v.tools + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/nonexistent", "LANG=C"}, env...)
+}
+
 // host returns this machine, as the variant's shell sees it.
 func (v variant) host(t testing.TB, hook Hook, env ...string) *Host {
 	t.Helper()
 	need.Within(t, 5*time.Minute)
-	h, err := open(t.Context(), "here", "root", None, hook, v.exec(env...))
+	start := v.start(t, env...)
+	if v.spent != nil {
+		start = nil // it is only known of what has ended
+	}
+	h, err := open(t.Context(), "here", "root", None, hook, v.exec(env...), start)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,9 @@ import (
 //
 // Everything that Keyturn does on a host is one of the ops below. An op is a
 // fixed POSIX shell script (tried with dash, bash and busybox's ash) that needs
-// nothing installed, leaves nothing running, and is asked for by one "exec"
-// request (RFC 4254, section 6.5) without a terminal. The command is
+// nothing installed and leaves nothing running. It is asked for without a terminal, by
+// a shell that stays as long as the connection, or by an "exec" request of its own (RFC
+// 4254, section 6.5). The command of the latter is
 //
 //	[BECOME] [AS] sh -c 'SCRIPT' keyturn.OP ARG...
 //	[BECOME] [AS] sh -c 'SCRIPT' keyturn.OP+OP... N ARG... N ARG...
@@ -40,6 +41,31 @@ import (
 // as root in a directory that somebody else can write can be led anywhere. An op
 // that changes something therefore refuses ("no owner UID") to act as root in a
 // directory that does not belong to root, and asks to be run as its owner.
+//
+// # The shell that stays
+//
+// A request costs the host a session, a login shell, sudo or doas, and a shell that
+// reads a script: as much as all that the usual op does. So, where the server is OpenSSH,
+// a connection's first op for an account that logs in, and the second in a row for another,
+// starts
+//
+//	[BECOME] [AS] sh -c 'SCRIPT' keyturn.shell
+//
+// in which each op is a function, and of which Dropbear would not take the 20 kB. It says the line
+// "keyturn shell 1", and from then on reads, for one or several ops of which only the
+// first may have input, and each of which is a process of its own,
+//
+//	MARK COUNT keyturn_OP ARG... [; keyturn_OP ARG...]...
+//
+// and COUNT lines of input: 0 for none, else BYTES, a dot and a newline. It answers with
+// what they say, a newline, the exit status, a blank, MARK and a newline, and on stderr
+// with what they say there, MARK and a newline. MARK is 32 random hex digits made for that
+// line. So no byte is read or written that belongs to something else: a shell's own read
+// takes no more than a line, which is also why lines are short.
+//
+// An exec request is the way where that shell does not greet so, is busy, ended or has to
+// make room (MaxSessions 1), and for what it would not read as it is: more than 8 KiB, or
+// anything but ASCII. A line that was begun is never asked for again by itself.
 //
 // # What comes back
 //
@@ -224,6 +250,16 @@ func ops() []op {
 // script returns the text of the op as it goes over the wire.
 func (o op) script() string { return scriptOf([]op{o}) }
 
+// shellScript returns the script of a shell that stays: what the ops have in common, each
+// of them as a function, and the loop.
+func shellScript() string {
+	words := common(ops())
+	for _, o := range ops() {
+		words = append(words, "keyturn_"+o.name+"() (", o.body(), ");")
+	}
+	return strings.Join(append(words, statements("shell")), " ")
+}
+
 // In a script of several ops each but the last is a shell of its own, forked and not
 // started anew, whose arguments are its own: the N that follow its N.
 const (
@@ -234,7 +270,27 @@ const (
 // scriptOf returns the script that runs ops one after another: what they have in
 // common, once, and then what each does.
 func scriptOf(list []op) string {
-	var words []string
+	words := common(list)
+	for i, o := range list {
+		switch {
+		case len(list) == 1:
+			words = append(words, o.body())
+		case i == len(list)-1:
+			words = append(words, "shift;", o.body())
+		default:
+			words = append(words, ownArguments, o.body(), nextArguments)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// body returns what an op does and nothing else does.
+func (o op) body() string {
+	return `echo "keyturn ` + o.name + ` 1"; ` + statements(o.parts[strings.LastIndexByte(o.parts, ' ')+1:])
+}
+
+// common returns what stands before the bodies of ops, each part once.
+func common(list []op) (words []string) {
 	var have []string
 	for _, o := range list {
 		parts := strings.Fields(o.parts)
@@ -244,18 +300,7 @@ func scriptOf(list []op) string {
 			}
 		}
 	}
-	for i, o := range list {
-		body := `echo "keyturn ` + o.name + ` 1"; ` + statements(o.parts[strings.LastIndexByte(o.parts, ' ')+1:])
-		switch {
-		case len(list) == 1:
-			words = append(words, body)
-		case i == len(list)-1:
-			words = append(words, "shift;", body)
-		default:
-			words = append(words, ownArguments, body, nextArguments)
-		}
-	}
-	return strings.Join(words, " ")
+	return words
 }
 
 // statements returns the lines of a file of ops, joined by blanks. Lines that begin

@@ -313,7 +313,7 @@ func TestShortUpload(t *testing.T) {
 		run := v.exec()
 		cut, err := open(t.Context(), "here", "root", None, nil, func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
 			return run(ctx, command, stdin[:len(stdin)/2], limit)
-		})
+		}, nil)
 		must(t, err)
 		_, path := home(t, "nobody", "one\n")
 		_, err = cut.Edit(t.Context(), mine, "nobody", path, add("two"))
@@ -338,7 +338,7 @@ func TestEditIsDurable(t *testing.T) {
 	run := v.exec()
 	h, err := open(t.Context(), "here", "root", None, nil, func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
 		return run(ctx, strace+" -f -qq -y -e trace=fsync,rename,renameat,renameat2 -o "+trace+" sh -c "+quote(command), stdin, limit)
-	})
+	}, nil)
 	must(t, err)
 	_, path := home(t, "nobody", "one\n")
 	_, err = h.Edit(t.Context(), mine, "nobody", path, add("two"))

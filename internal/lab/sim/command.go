@@ -55,6 +55,9 @@ func (p *process) run(line string) (status int, stderr string) {
 }
 
 func (p *process) runOne(words []string) (status int, stderr string) {
+	if name, ok := strings.CutPrefix(firstWord(words), function); ok {
+		return p.runOp(name, words[1:])
+	}
 	words, stderr = p.become(words)
 	if stderr != "" {
 		return 1, stderr
@@ -78,6 +81,9 @@ func (p *process) runOne(words []string) (status int, stderr string) {
 	}
 	return 0, ""
 }
+
+// function is what the name of an op follows in a shell that stays.
+const function = "keyturn_"
 
 // opsOf returns the ops that a script is of, by the name that it is given.
 func opsOf(name string) []string { return strings.Split(strings.TrimPrefix(name, "keyturn."), "+") }

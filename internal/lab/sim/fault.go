@@ -157,6 +157,9 @@ func (h *Host) execute(p *process, command string) (status int, stderr string) {
 func opNames(line string) (names []string) {
 	commands, _ := split(line, nil)
 	for _, words := range commands {
+		if name, ok := strings.CutPrefix(firstWord(words), function); ok {
+			names = append(names, name)
+		}
 		for i, w := range words {
 			if i > 1 && words[i-2] == "-c" && strings.HasPrefix(w, "keyturn.") {
 				names = append(names, opsOf(w)...)

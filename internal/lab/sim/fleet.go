@@ -182,7 +182,7 @@ func (h *Host) serve(conn net.Conn) {
 	}
 }
 
-// session serves one channel: one command.
+// session serves one channel: one command, or a shell that stays.
 func (h *Host) session(conn net.Conn, user string, env map[string]string, forced bool, channel ssh.Channel, requests <-chan *ssh.Request) {
 	defer func() { _ = channel.Close() }()
 	for r := range requests {
@@ -192,13 +192,17 @@ func (h *Host) session(conn net.Conn, user string, env map[string]string, forced
 			continue
 		}
 		_ = r.Reply(true, nil)
-		const maxStdin = 8 << 20
-		stdin, err := io.ReadAll(io.LimitReader(channel, maxStdin))
-		if err != nil {
+		a := h.accounts[user]
+		p := &process{host: h, subject: subject{a.UID, a.GID}, user: user, env: env}
+		if !forced && p.asShell(exec.Command) {
+			h.shell(conn, p, channel)
 			return
 		}
-		a := h.accounts[user]
-		p := &process{host: h, subject: subject{a.UID, a.GID}, user: user, env: env, stdin: stdin}
+		const maxStdin = 8 << 20
+		var err error
+		if p.stdin, err = io.ReadAll(io.LimitReader(channel, maxStdin)); err != nil {
+			return
+		}
 		status, stderr := 1, "the line of the key forces another command"
 		if !forced {
 			if status, stderr = h.execute(p, exec.Command); status < 0 {
