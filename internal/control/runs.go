@@ -190,14 +190,20 @@ func (p *Plane) ask(ctx context.Context, actor identity.Actor, action string, id
 // WaitForRun returns when a run's revision is no longer since, or the run has ended,
 // or patience is over: a look, repeated. It waits for no host. A run that goes on
 // changes all the time, and to show it takes more than a look: so its progress is
-// told a few times a second, and that it does not go on, at once. ctx bounds the
-// looks, not the patience: when that ends, there is an answer.
+// told a few times a second, and that it does not go on, at once where this process
+// works on it. ctx bounds the looks, not the patience: when that ends, there is an
+// answer.
 func (p *Plane) WaitForRun(ctx context.Context, actor identity.Actor, id trust.RunID, since int64, patience time.Duration) (Run, error) {
-	const pause, progress = 50 * time.Millisecond, 250 * time.Millisecond
+	const progress = 250 * time.Millisecond
+	if err := require(actor, identity.RunsRead); err != nil {
+		return Run{}, err
+	}
 	begun := time.Now()
+	stood, stop := p.engine.Watch(id)
+	defer stop()
 	enough := time.NewTimer(patience)
 	defer enough.Stop()
-	look := time.NewTicker(pause)
+	look := time.NewTicker(progress)
 	defer look.Stop()
 	for {
 		var revision int64
@@ -218,6 +224,7 @@ func (p *Plane) WaitForRun(ctx context.Context, actor identity.Actor, id trust.R
 			return p.ShowRun(context.WithoutCancel(ctx), actor, id)
 		case <-enough.C:
 			return p.ShowRun(ctx, actor, id)
+		case <-stood:
 		case <-look.C:
 		}
 	}

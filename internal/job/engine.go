@@ -54,12 +54,13 @@ type Engine struct {
 	procedures map[string]Procedure
 	options    Options
 	wake       chan struct{}
+	watches    watches
 }
 
 // New returns an engine for the given procedures. An error is a mistake in one
 // of their tables.
 func New(s *store.Store, procedures []Procedure, o Options) (*Engine, error) {
-	e := &Engine{store: s, procedures: map[string]Procedure{}, options: o, wake: make(chan struct{}, 1)}
+	e := &Engine{store: s, procedures: map[string]Procedure{}, options: o, wake: make(chan struct{}, 1), watches: watches{all: map[trust.RunID]map[chan struct{}]bool{}}}
 	for _, p := range procedures {
 		if err := p.check(); err != nil {
 			return nil, err

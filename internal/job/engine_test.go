@@ -349,6 +349,52 @@ func TestHands(t *testing.T) {
 	})
 }
 
+// Who watches a run is told at once that it was held, and that it has ended, and not
+// that it goes on.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.Open(t, Schema)
+		e := start(t, s, Options{Sole: true}, one("p", func(_ context.Context, r Run, tg Target) (Record, error) {
+			time.Sleep(time.Duration(tg.N+1) * time.Second)
+			if tg.Name == "b" && r.Attempt == 1 {
+				return nil, trust.Errorf(trust.Denied, "no")
+			}
+			return nil, nil
+		}))
+		begun := time.Now()
+		id := e.create("p", "a", "b")
+		told, stop := e.Watch(id)
+		await := func() {
+			select {
+			case <-told:
+			case <-time.After(time.Minute):
+			}
+			if took := time.Since(begun); took != 2*time.Second {
+				t.Errorf("told after %s", took)
+			}
+		}
+		other, stopOther := e.Watch("another")
+		await()
+		e.must(id, Held)
+		settle()
+		for len(told) > 0 {
+			<-told
+		}
+		begun = time.Now()
+		e.verb(func(tx *store.Tx) error { return e.Resume(tx, alice(), id) })
+		await()
+		e.must(id, Done)
+		if len(other) > 0 {
+			t.Error("told of another run")
+		}
+		stop()
+		stopOther()
+		if n := len(e.watches.all); n != 0 {
+			t.Errorf("%d runs are still watched", n)
+		}
+	})
+}
+
 // Outcomes of steps that end one soon after the other share a commit. They do not wait
 // for one that takes long, nor the last one for anything.
 func TestOutcomesShareACommit(t *testing.T) {

@@ -227,6 +227,9 @@ func (r *runner) look() error {
 	}
 	r.run = now
 	r.enter(now.at)
+	if now.state != Running {
+		r.d.watches.tell(now.id)
+	}
 	return nil
 }
 
@@ -265,7 +268,7 @@ func (r *runner) refused(tx *store.Tx, ok bool, err error) error {
 // change commits a change of the run itself that was decided under what had
 // been asked of it; errAsked if that is no longer so.
 func (r *runner) change(what, action string, fn func(*store.Tx, record) error) error {
-	return r.d.commit(r.ctx, what, event(r.run.tenant, r.run.id, action), func(tx *store.Tx) error {
+	err := r.d.commit(r.ctx, what, event(r.run.tenant, r.run.id, action), func(tx *store.Tx) error {
 		now, err := selectRun(tx, r.run.id)
 		switch {
 		case err != nil:
@@ -277,6 +280,11 @@ func (r *runner) change(what, action string, fn func(*store.Tx, record) error) e
 		}
 		return fn(tx, now)
 	})
+	if err == nil {
+		r.d.watches.tell(r.run.id)
+		r.d.watches.tell(r.run.backOf) // whose end may be that of this one
+	}
+	return err
 }
 
 // enter begins with a stage, or at an end of the table with the stage next to
