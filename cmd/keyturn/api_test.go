@@ -45,6 +45,7 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/runs/" + someKey + "/back", map[string]any{"soak": "1h"}, []string{"Runs Write"}},
 		{"POST", "/runs/" + someKey + "/leave", map[string]any{"place": "p", "unreachable": false}, []string{"Runs Write"}},
 		{"POST", "/runs/pause", nil, []string{"Runs Write"}},
+		{"POST", "/runs/resume", nil, []string{"Runs Write"}},
 		{"PUT", "/settings/rotation.soak", map[string]any{"value": "2h"}, []string{"Settings Write"}},
 		{"GET", "/account", nil, []string{"Account Read"}},
 		{"GET", "/tokens", nil, []string{"Tokens Read"}},

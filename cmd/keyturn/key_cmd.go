@@ -37,6 +37,7 @@ type keyJSON struct {
 	ReplacedBy    []string      `json:"replaced_by"`
 	CreatedAt     *time.Time    `json:"created_at"`
 	LastRotatedAt *time.Time    `json:"last_rotated_at"`
+	Run           string        `json:"run,omitempty"`
 	Findings      []findingJSON `json:"findings"`
 }
 
@@ -110,7 +111,7 @@ func printKey(w io.Writer, k keyJSON) error {
 	pairs := []string{
 		"uuid", k.UUID, "kind", k.Kind, "fingerprint", k.Fingerprint, "type", fmt.Sprintf("%s (%d bits)", k.Type, k.Bits), "comment", k.Comment, "owner", k.Owner,
 		"state", k.State, "custody", k.Custody, "created", when(k.CreatedAt), "last rotated", when(k.LastRotatedAt),
-		"replaces", strings.Join(k.Replaces, ", "), "replaced by", strings.Join(k.ReplacedBy, ", "),
+		"replaces", strings.Join(k.Replaces, ", "), "replaced by", strings.Join(k.ReplacedBy, ", "), "in run", k.Run,
 	}
 	if k.Compromised {
 		pairs = append(pairs, "compromised", "yes")
@@ -255,17 +256,25 @@ func (c *client) confirmCompromised(cmd *cobra.Command, ids []string) error {
 		if err != nil {
 			return err
 		}
+		if k.Run != "" {
+			return trust.Errorf(trust.Conflict, "key %s is in run %s, which has not ended", k.UUID, k.Run).WithHint("keyturn run show %s", k.Run)
+		}
 		fmt.Fprintf(w, "key %s (%s) is accepted in %d places, and lies in %d that are known:\n", k.UUID, plain(k.Comment), len(k.Authorized), len(k.Identities))
 		for _, p := range k.Identities {
 			fmt.Fprintf(w, "  %s\n", plain(p.String()))
 		}
 	}
 	fmt.Fprintln(w, "Those get the new key. Every other copy, in an agent, a CI secret or a laptop, stops working at once, and nobody is asked.")
+	return confirm(cmd, "--compromised was not confirmed")
+}
+
+// confirm asks whether to go on, of who can answer; without --yes, nobody else does.
+func confirm(cmd *cobra.Command, unconfirmed string) error {
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return trust.Errorf(trust.Invalid, "--compromised was not confirmed").WithHint("add --yes")
+		return trust.Errorf(trust.Invalid, "%s", unconfirmed).WithHint("add --yes")
 	}
-	fmt.Fprint(w, "Go on? [y/N] ")
+	fmt.Fprint(cmd.ErrOrStderr(), "Go on? [y/N] ")
 	answer, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil || strings.ToLower(strings.TrimSpace(answer)) != "y" {
 		return trust.Errorf(trust.Invalid, "nothing was changed")
@@ -282,7 +291,7 @@ func rollbackCommand(env environ) *cobra.Command {
 		Long: `Bring keys of the rotated inventory back. What is put back is proven before what
 is there now is touched; files that nobody wrote to since are as they were, byte
 for byte, and others keep what was added. A rotation that is still running is
-taken back from where it is.
+taken back from where it is. Keys that one run rotated come back together.
 
 A way back that installs old private keys soaks as long as the way there did,
 for whoever has read the new one; --soak says otherwise.`,
@@ -315,7 +324,7 @@ for whoever has read the new one; --soak says otherwise.`,
 }
 
 func retireCommand(env environ) *cobra.Command {
-	var wait bool
+	var wait, yes bool
 	cmd := &cobra.Command{
 		Use:   "retire UUID ...",
 		Short: "Withdraw keys everywhere, without a successor",
@@ -323,9 +332,11 @@ func retireCommand(env environ) *cobra.Command {
 their place: for keys that nobody should use any more. "keyturn rollback" brings
 their lines back. A rotated or retired key that is accepted again is taken away
 where it is, and stays what it was. A key is not taken away from the last
-credential by which Keyturn itself opens a host.`,
+credential by which Keyturn itself opens a host. Who logs in with a key that lies in
+a known place is shut out: that is said, and asked, before anything is done.`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			used := 0
 			for _, id := range args {
 				k, err := c.key(cmd, id)
 				if err != nil {
@@ -333,6 +344,15 @@ credential by which Keyturn itself opens a host.`,
 				}
 				for _, p := range k.Authorized {
 					fmt.Fprintf(cmd.ErrOrStderr(), "key %s will no longer open %s\n", k.UUID, plain(p.String()))
+				}
+				for _, p := range k.Identities {
+					fmt.Fprintf(cmd.ErrOrStderr(), "who logs in with %s is shut out\n", plain(p.String()))
+				}
+				used += len(k.Identities)
+			}
+			if used > 0 && !yes {
+				if err := confirm(cmd, "these keys are in use, and that they are to be withdrawn was not confirmed"); err != nil {
+					return err
 				}
 			}
 			var out startedJSON
@@ -343,5 +363,6 @@ credential by which Keyturn itself opens a host.`,
 		}),
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until they are gone")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask about keys that are in use")
 	return cmd
 }

@@ -23,7 +23,11 @@ import (
 var version = "dev"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+		ends = append(ends, syscall.SIGHUP) // the terminal is gone
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	code := run(ctx, os.Getenv, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -106,6 +110,11 @@ KEYTURN_USER and KEYTURN_PASSWORD, the credential.`,
 		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env),
 	)
 	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			onlyParent(cmd)
+		}
+	}
 	return root
 }
 
@@ -123,18 +132,21 @@ func versionCommand() *cobra.Command {
 
 // parent makes a command that only has others below it.
 func parent(use, short string, children ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: use, Short: short,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return &usageError{cmd.CommandPath(), fmt.Errorf("%q has no command %q", cmd.CommandPath(), args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	cmd := &cobra.Command{Use: use, Short: short}
+	onlyParent(cmd)
 	cmd.AddCommand(children...)
 	return cmd
+}
+
+// onlyParent has a command say what there is below it, and refuse what there is not.
+func onlyParent(cmd *cobra.Command) {
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return &usageError{cmd.CommandPath(), fmt.Errorf("%q has no command %q", cmd.CommandPath(), args[0])}
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // Checks of how many arguments there are, as usage errors.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"keyturn/internal/api"
@@ -137,7 +138,11 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 		api.Door{Prefix: "/avxapi/", Handler: appviewx.New(plane)},
 		api.Door{Prefix: "/metrics", Handler: counted.Handler(plane, n.logError)})
 	if n.listener, err = net.Listen("tcp", c.http); err != nil {
-		return nil, trust.Errorf(trust.Unavailable, "%w", err).WithHint("another server may be running; choose another address with --http")
+		hint := "--http takes a loopback address and a port, such as 127.0.0.1:7780"
+		if errors.Is(err, syscall.EADDRINUSE) {
+			hint = "another server may be running; choose another address with --http"
+		}
+		return nil, trust.Errorf(trust.Unavailable, "%w", err).WithHint("%s", hint)
 	}
 	n.address = n.listener.Addr().String()
 	return n, nil

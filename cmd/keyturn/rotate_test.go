@@ -232,6 +232,13 @@ func TestRetireAndRestore(t *testing.T) {
 	if code, _, errs := w.try("rotate", "nope"); code != 1 || !strings.Contains(errs, "hint: keyturn key list") {
 		t.Errorf("rotating what is no key: exit %d, %s", code, errs)
 	}
+	ops := w.key(w.parse(w.heldBy(w.ops)))
+	if code, _, errs := w.try("retire", ops.UUID); code != 1 || !strings.Contains(errs, `nothing else opens host "web1"`) {
+		t.Errorf("retiring what opens every host: exit %d, %s", code, errs)
+	}
+	if now := w.key(w.parse(ops.PublicKey)); now.State != "active" || now.Run != "" {
+		t.Errorf("a key that was not retired is %+v", now)
+	}
 	if out := w.ok("retire", uuid, "--wait"); !strings.Contains(out, uuid+" is retired\n") || strings.Contains(out, "->") {
 		t.Errorf("retire says\n%s", out)
 	}
@@ -253,7 +260,7 @@ func TestRetireAndRestore(t *testing.T) {
 	var hosts []hostJSON
 	w.json(&hosts, "host", "list")
 	code, _, errs := w.try("retire", hosts[0].Credentials[0].Key, "--wait")
-	if code == 0 || !strings.Contains(errs, "no other credential") {
+	if code == 0 || !strings.Contains(errs, "nothing else opens host") {
 		t.Errorf("retiring the only key that opens the hosts: exit %d, %s", code, errs)
 	}
 }

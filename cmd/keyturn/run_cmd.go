@@ -15,15 +15,27 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// A runSummaryJSON is what a listing says of a run.
+type runSummaryJSON struct {
+	Run       string     `json:"run"`
+	Procedure string     `json:"procedure"`
+	Subject   string     `json:"subject"`
+	State     string     `json:"state"`
+	Direction string     `json:"direction"`
+	Row       string     `json:"row,omitempty"`
+	Reason    string     `json:"reason,omitempty"`
+	BackOf    string     `json:"back_of,omitempty"`
+	BackBy    string     `json:"back_by,omitempty"`
+	By        string     `json:"by"`
+	CreatedAt *time.Time `json:"created_at"`
+	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	Until     *time.Time `json:"until,omitempty"`
+	Revision  int64      `json:"revision"`
+}
+
 type runJSON struct {
-	Run       string `json:"run"`
-	Procedure string `json:"procedure"`
-	Subject   string `json:"subject"`
-	State     string `json:"state"`
-	Direction string `json:"direction"`
-	Row       string `json:"row,omitempty"`
-	Reason    string `json:"reason,omitempty"`
-	Keys      []struct {
+	runSummaryJSON
+	Keys []struct {
 		Old string   `json:"old"`
 		New []string `json:"new"`
 	} `json:"keys"`
@@ -43,14 +55,7 @@ type runJSON struct {
 		Error string     `json:"error"`
 		Next  *time.Time `json:"next,omitempty"`
 	} `json:"troubled"`
-	Left      []string   `json:"left"`
-	BackOf    string     `json:"back_of,omitempty"`
-	BackBy    string     `json:"back_by,omitempty"`
-	By        string     `json:"by"`
-	CreatedAt *time.Time `json:"created_at"`
-	EndedAt   *time.Time `json:"ended_at,omitempty"`
-	Until     *time.Time `json:"until,omitempty"`
-	Revision  int64      `json:"revision"`
+	Left []string `json:"left"`
 }
 
 func (r runJSON) ended() bool { return slices.Contains([]string{"done", "back", "partial"}, r.State) }
@@ -72,6 +77,8 @@ func (r runJSON) changes() (lines []string) {
 			lines = append(lines, old+" comes back")
 		case back:
 			lines = append(lines, old+" is back")
+		case next == "" && !r.ended():
+			lines = append(lines, old+" is being retired")
 		case next == "":
 			lines = append(lines, old+" is retired")
 		default:
@@ -105,7 +112,9 @@ type placeReportJSON struct {
 func runCommand(env environ) *cobra.Command {
 	return parent("run", "Follow what is being done on hosts, and steer it",
 		runListCommand(env), runShowCommand(env), runWatchCommand(env),
-		runPauseCommand(env), runAskCommand("resume", "Have a paused or held run go on", env), runBackCommand(env), runLeaveCommand(env))
+		runAllCommand(env, &cobra.Command{Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed"}, "every run that has not ended", "%d runs are paused\n"),
+		runAllCommand(env, &cobra.Command{Use: "resume RUN | --all", Short: "Have a paused or held run go on, or all that are paused"}, "every run that is paused; those that are held stay so", "%d runs go on\n"),
+		runBackCommand(env), runLeaveCommand(env))
 }
 
 func runListCommand(env environ) *cobra.Command {
@@ -117,7 +126,7 @@ func runListCommand(env environ) *cobra.Command {
 			if open {
 				q.Set("open", "true")
 			}
-			runs, err := list[runJSON](cmd.Context(), c, "/runs", "runs", q)
+			runs, err := list[runSummaryJSON](cmd.Context(), c, "/runs", "runs", q)
 			if err != nil {
 				return err
 			}
@@ -252,44 +261,35 @@ func runWatchCommand(env environ) *cobra.Command {
 	}
 }
 
-func runPauseCommand(env environ) *cobra.Command {
+// runAllCommand has a command ask one run for what it is called, or with --all all of
+// them; done says of how many that is true then.
+func runAllCommand(env environ, cmd *cobra.Command, every, done string) *cobra.Command {
 	var all bool
-	cmd := &cobra.Command{
-		Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed", ValidArgsFunction: completeRuns(env),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if all == (len(args) == 1) || len(args) > 1 {
-				return &usageError{cmd.CommandPath(), errors.New("name one run, or give --all")}
+	cmd.ValidArgsFunction = completeRuns(env)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if all == (len(args) == 1) || len(args) > 1 {
+			return &usageError{cmd.CommandPath(), errors.New("name one run, or give --all")}
+		}
+		c, err := newClient(env)
+		if err != nil {
+			return err
+		}
+		if !all {
+			return c.ask(cmd, args[0], cmd.Name())
+		}
+		var out map[string]int
+		if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+cmd.Name(), nil, &out); err != nil {
+			return err
+		}
+		return show(cmd, out, func(w io.Writer) error {
+			for _, n := range out {
+				fmt.Fprintf(w, done, n)
 			}
-			c, err := newClient(env)
-			if err != nil {
-				return err
-			}
-			if all {
-				var out struct {
-					Paused int `json:"paused"`
-				}
-				if err := c.call(cmd.Context(), http.MethodPost, "/runs/pause", nil, &out); err != nil {
-					return err
-				}
-				return show(cmd, out, func(w io.Writer) error {
-					_, err := fmt.Fprintf(w, "%d runs are paused\n", out.Paused)
-					return err
-				})
-			}
-			return c.ask(cmd, args[0], "pause")
-		},
+			return nil
+		})
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "every run that has not ended")
+	cmd.Flags().BoolVar(&all, "all", false, every)
 	return cmd
-}
-
-func runAskCommand(verb, short string, env environ) *cobra.Command {
-	return &cobra.Command{
-		Use: verb + " RUN", Short: short, Args: exactly(1), ValidArgsFunction: completeRuns(env),
-		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			return c.ask(cmd, args[0], verb)
-		}),
-	}
 }
 
 func (c *client) ask(cmd *cobra.Command, id, verb string) error {

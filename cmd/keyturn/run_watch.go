@@ -40,7 +40,7 @@ func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
 // when ctx ends, and the error says so.
 func (c *client) watchEach(ctx context.Context, id string, each func(runJSON) error) (r runJSON, err error) {
 	const patience = time.Minute
-	since, lost := int64(0), time.Time{}
+	since, why, lost := int64(0), "", time.Time{}
 	for {
 		err := c.call(ctx, http.MethodGet, fmt.Sprintf("/runs/%s?wait=20s&since=%d", url.PathEscape(id), since), nil, &r)
 		if trust.KindOf(err) == trust.Unavailable && ctx.Err() == nil {
@@ -59,8 +59,8 @@ func (c *client) watchEach(ctx context.Context, id string, each func(runJSON) er
 			return r, left(ctx, id, err)
 		}
 		lost = time.Time{}
-		if r.Revision != since {
-			since = r.Revision
+		if r.Revision != since || r.Reason != why {
+			since, why = r.Revision, r.Reason
 			if err := each(r); err != nil {
 				return r, err
 			}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"syscall"
 
@@ -42,8 +41,10 @@ up, apart from the data.`,
 			if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 				return fmt.Errorf("cannot switch core files off: %w", err)
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
+			if c.workers < 1 || c.workers > maxWorkers {
+				return &usageError{cmd.CommandPath(), fmt.Errorf("--workers %d is not 1 to %d", c.workers, maxWorkers)}
+			}
+			ctx := cmd.Context()
 			c.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			c.password = env("KEYTURN_ADMIN_PASSWORD")
 			n, err := openNode(ctx, c)
@@ -66,6 +67,9 @@ up, apart from the data.`,
 	f.IntVar(&c.workers, "workers", 32, "how many steps of runs are worked on at a time")
 	return cmd
 }
+
+// maxWorkers bounds --workers: each is a connection to some host at a time.
+const maxWorkers = 1024
 
 // announce prints the password that was made for "admin" where only a person
 // sees it: to the terminal, or else to standard output, never into the log.

@@ -64,18 +64,21 @@ func (p *Plane) SearchKeys(ctx context.Context, actor identity.Actor, f inventor
 	return list, total, err
 }
 
-// ShowKey returns the key with an id or fingerprint, and all that it is related
-// to.
-func (p *Plane) ShowKey(ctx context.Context, actor identity.Actor, idOrFingerprint string) (k inventory.Relationship, err error) {
+// ShowKey returns the key with an id or fingerprint, all that it is related to, and
+// the open run that has it, if one does.
+func (p *Plane) ShowKey(ctx context.Context, actor identity.Actor, idOrFingerprint string) (k inventory.Relationship, run trust.RunID, err error) {
 	err = p.view(ctx, actor, identity.KeysRead, func(tx *store.Tx) error {
 		found, err := inventory.FindKey(tx, idOrFingerprint)
 		if err != nil {
 			return err
 		}
+		if run, err = p.engine.Holder(tx, "key:"+string(found.ID)); err != nil {
+			return err
+		}
 		k, err = relate(tx, found)
 		return err
 	})
-	return k, err
+	return k, run, err
 }
 
 func relate(tx *store.Tx, k inventory.Key) (inventory.Relationship, error) {

@@ -53,6 +53,7 @@ var verbs = map[string][]identity.Permission{
 	"PauseRun":      {identity.RunsWrite},
 	"PauseAllRuns":  {identity.RunsWrite},
 	"ResumeRun":     {identity.RunsWrite},
+	"ResumeAllRuns": {identity.RunsWrite},
 	"BackRun":       {identity.RunsWrite},
 	"LeaveRun":      {identity.RunsWrite},
 

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -49,7 +50,7 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 		if err != nil {
 			return err
 		}
-		if running, err := p.rotating(tx, q.Keys); err != nil || running != "" {
+		if running, err := p.rotating(tx, q.Keys, r.Compromised); err != nil || running != "" {
 			run = running
 			return err
 		}
@@ -98,6 +99,9 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 // changes nothing.
 func (p *Plane) preview(ctx context.Context, actor identity.Actor, r Rotate) (run trust.RunID, err error) {
 	err = p.update(ctx, actor, needs(identity.KeysRead, identity.HostsWrite), "key.preview", firstKey(r.Keys), func(tx *store.Tx) error {
+		if err := p.refuseBusy(tx, r.Keys); err != nil {
+			return err
+		}
 		q, err := request(tx, r)
 		if err != nil {
 			return err
@@ -123,10 +127,24 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("key %s is in run %s, which has not ended", e.Key, e.Run)
 }
 
-// rotating returns the open run that rotates exactly these keys, or "": asked
-// twice, a rotation is one run. A key that is in another open run is a
-// Conflict.
-func (p *Plane) rotating(tx *store.Tx, keys []trust.KeyID) (trust.RunID, error) {
+func busy(key trust.KeyID, run trust.RunID) error {
+	return trust.Errorf(trust.Conflict, "%w", &BusyError{Key: key, Run: run}).WithHint("keyturn run show %s", run)
+}
+
+// refuseBusy refuses keys that an open run has.
+func (p *Plane) refuseBusy(tx *store.Tx, keys []trust.KeyID) error {
+	for _, k := range keys {
+		if id, err := p.engine.Holder(tx, "key:"+string(k)); err != nil || id != "" {
+			return cmp.Or(err, busy(k, id))
+		}
+	}
+	return nil
+}
+
+// rotating returns the open run that rotates exactly these keys, and soaks or, where
+// they are compromised, does not, or "": asked twice, a rotation is one run. A key
+// that is in another open run is a Conflict.
+func (p *Plane) rotating(tx *store.Tx, keys []trust.KeyID, compromised bool) (trust.RunID, error) {
 	wanted := slices.Compact(slices.Sorted(slices.Values(keys)))
 	for _, k := range wanted {
 		id, err := p.engine.Holder(tx, "key:"+string(k))
@@ -145,10 +163,66 @@ func (p *Plane) rotating(tx *store.Tx, keys []trust.KeyID) (trust.RunID, error) 
 			old = append(old, c.Old)
 		}
 		slices.Sort(old)
-		if r.Procedure == rotation.RotateProcedure && r.BackOf == "" && r.Direction == job.Forward && slices.Equal(old, wanted) {
+		var args rotation.Args
+		if err := r.Decode(&args); err != nil {
+			return "", err
+		}
+		if r.Procedure == rotation.RotateProcedure && r.BackOf == "" && r.Direction == job.Forward && slices.Equal(old, wanted) && args.Compromised == compromised {
 			return id, nil
 		}
-		return "", trust.Errorf(trust.Conflict, "%w", &BusyError{Key: k, Run: id}).WithHint("keyturn run show %s", id)
+		return "", busy(k, id)
+	}
+	return "", nil
+}
+
+// toTakeBack returns the runs that took the keys of a rollback out of use, which keys
+// these are, and the runs that are taking back the others already.
+func (p *Plane) toTakeBack(tx *store.Tx, r Rollback) (taking []trust.RunID, old []trust.KeyID, open []trust.RunID, err error) {
+	for _, id := range r.Keys {
+		run, err := p.comingBack(tx, id, r.Current)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if run != "" {
+			if !slices.Contains(open, run) {
+				open = append(open, run)
+			}
+			continue
+		}
+		x, err := rotationOf(tx, id, r.Current)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		old = append(old, x.Key)
+		if !slices.Contains(taking, x.Run) {
+			taking = append(taking, x.Run)
+		}
+	}
+	return taking, old, open, nil
+}
+
+// comingBack returns the open run that brings a key back, or with current the one
+// before it, or "": asked twice, a rollback is one run.
+func (p *Plane) comingBack(tx *store.Tx, key trust.KeyID, current bool) (trust.RunID, error) {
+	id, err := p.engine.Holder(tx, "key:"+string(key))
+	if err != nil || id == "" {
+		return "", err
+	}
+	r, err := p.engine.Get(tx, id)
+	if err != nil {
+		return "", err
+	}
+	for _, c := range keysOf(r.Procedure, r.Args) {
+		var comes, goes []trust.KeyID
+		switch {
+		case r.Direction == job.Backward && r.BackOf == "":
+			comes, goes = []trust.KeyID{c.Old}, c.New
+		case r.Direction == job.Forward && r.BackOf != "":
+			comes, goes = c.New, []trust.KeyID{c.Old}
+		}
+		if !current && slices.Contains(comes, key) || current && slices.Contains(goes, key) {
+			return id, nil
+		}
 	}
 	return "", nil
 }
@@ -212,21 +286,13 @@ func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) 
 		return nil, err
 	}
 	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.rollback", firstKey(r.Keys), func(tx *store.Tx) error {
-		runs = nil
 		if err := p.knownDiscovery(tx, r.Discovery); err != nil {
 			return err
 		}
 		var taking []trust.RunID
 		var old []trust.KeyID
-		for _, id := range r.Keys {
-			x, err := rotationOf(tx, id, r.Current)
-			if err != nil {
-				return err
-			}
-			old = append(old, x.Key)
-			if !slices.Contains(taking, x.Run) {
-				taking = append(taking, x.Run)
-			}
+		if taking, old, runs, err = p.toTakeBack(tx, r); err != nil {
+			return err
 		}
 		for _, id := range taking {
 			taken, err := p.engine.Get(tx, id)
@@ -305,7 +371,7 @@ func refuseCompromised(tx *store.Tx, changes []KeyChange, force bool) error {
 // Retire starts the run that withdraws keys everywhere without a successor.
 func (p *Plane) Retire(ctx context.Context, actor identity.Actor, keys []trust.KeyID) (run trust.RunID, err error) {
 	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.retire", firstKey(keys), func(tx *store.Tx) error {
-		if _, err := p.rotating(tx, keys); err != nil {
+		if err := p.refuseBusy(tx, keys); err != nil {
 			return err
 		}
 		q, err := request(tx, Rotate{Keys: keys})

@@ -107,6 +107,16 @@ func (p *Plane) PauseAllRuns(ctx context.Context, actor identity.Actor) (n int, 
 	return n, p.wake(err)
 }
 
+// ResumeAllRuns has every run that was paused go on, and returns how many that are.
+// Runs that are held stay so.
+func (p *Plane) ResumeAllRuns(ctx context.Context, actor identity.Actor) (n int, err error) {
+	err = p.update(ctx, actor, needs(identity.RunsWrite), "run.resume-all", "tenant:"+string(actor.Tenant), func(tx *store.Tx) error {
+		n, err = p.engine.ResumeAll(tx, actor.Audit())
+		return err
+	})
+	return n, p.wake(err)
+}
+
 // ResumeRun has a run that was paused, or is held, go on.
 func (p *Plane) ResumeRun(ctx context.Context, actor identity.Actor, id trust.RunID) error {
 	return p.ask(ctx, actor, "run.resume", id, func(tx *store.Tx) error {

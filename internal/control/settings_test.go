@@ -137,7 +137,7 @@ func TestUnknownKeys(t *testing.T) {
 			_, err := p.Rollback(t.Context(), actor, Rollback{Keys: unknown, Current: true})
 			return err
 		},
-		"show": func() error { _, err := p.ShowKey(t.Context(), actor, string(unknown[0])); return err },
+		"show": func() error { _, _, err := p.ShowKey(t.Context(), actor, string(unknown[0])); return err },
 	} {
 		if err := ask(); trust.KindOf(err) != trust.NotFound || !strings.Contains(err.Error(), string(unknown[0])) {
 			t.Errorf("%s: got %v, want a NotFound that names the key", name, err)

@@ -55,6 +55,9 @@ type Engine struct {
 	options    Options
 	wake       chan struct{}
 	watches    watches
+	// mute is why the last commit of a run did not go through, for want of a
+	// database that takes it, and nil when one did since.
+	mute atomic.Pointer[string]
 }
 
 // New returns an engine for the given procedures. An error is a mistake in one
@@ -316,8 +319,12 @@ func (d *dispatcher) commit(ctx context.Context, what string, ev audit.Event, fn
 		return err
 	}
 	if err := d.store.Update(ctx, ev, fn); err != nil {
+		if trust.KindOf(err) == trust.Unavailable && ctx.Err() == nil {
+			d.mute.Store(new(sentence(err)))
+		}
 		return err
 	}
+	d.mute.Store(nil)
 	return d.point(ctx, "after "+what)
 }
 

@@ -106,6 +106,9 @@ func (e *Engine) Show(tx *store.Tx, id trust.RunID) (Detail, error) {
 		return Detail{}, err
 	}
 	d := Detail{Summary: r.summary(), Args: r.args}
+	if why := e.mute.Load(); why != nil && (r.state == Running || r.state == Waiting && r.wake <= store.Micros(tx.Now())) {
+		d.Reason = "this server cannot write down what it does, and does nothing more until it can: " + *why
+	}
 	if d.Left, err = countLeft(tx, id); err != nil {
 		return Detail{}, err
 	}

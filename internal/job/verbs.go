@@ -164,6 +164,34 @@ func (e *Engine) Resume(tx *store.Tx, actor audit.Actor, id trust.RunID) error {
 	return r.run(tx)
 }
 
+// ResumeAll resumes every paused run of the tenant, and returns how many these were.
+func (e *Engine) ResumeAll(tx *store.Tx, actor audit.Actor) (n int, err error) {
+	for after := trust.RunID(""); ; {
+		list, err := selectRuns(tx, Filter{States: []State{Paused}}, after, resumeAtOnce)
+		if err != nil {
+			return 0, err
+		}
+		for _, r := range list {
+			after = r.id
+			if r.backBy != "" {
+				continue
+			}
+			r.ask(actor)
+			if err := r.run(tx); err != nil {
+				return 0, err
+			}
+			n++
+		}
+		if len(list) < resumeAtOnce {
+			tx.Note("resumed", fmt.Sprint(n))
+			return n, nil
+		}
+	}
+}
+
+// resumeAtOnce is how many runs ResumeAll reads at a time.
+const resumeAtOnce = 100
+
 // run lets a run go on, and tries again what waits or has failed.
 func (r *record) run(tx *store.Tx) error {
 	r.state, r.reason, r.wake = Running, "", store.Micros(tx.Now())

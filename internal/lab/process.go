@@ -106,6 +106,47 @@ func (p *process) kill(host, port string) {
 	}
 }
 
+// hangUp asks every process that descends from the listener, or that was started in a
+// session on the server at host and port, to end, and waits a while until all have: a
+// shell that has something to clear away does so.
+func (p *process) hangUp(host, port string) {
+	if !p.running() {
+		return
+	}
+	// What is born after the first look may be what clears away: it gets its time.
+	const birth = 200 * time.Millisecond
+	self, listener, asked, seen := os.Getpid(), p.cmd.Process.Pid, make(map[int]bool), make(map[int]time.Time)
+	for patience := time.Now().Add(time.Second); time.Now().Before(patience); time.Sleep(5 * time.Millisecond) { // nobody tells us when a grandchild ends
+		table, err := processes()
+		if err != nil {
+			return
+		}
+		left := make(map[int]bool)
+		for grown := true; grown; {
+			grown = false
+			for pid, parent := range table {
+				ours := parent == listener || left[parent] || asked[pid] || inSession(pid, host, port)
+				if ours && pid != self && pid != listener && !left[pid] {
+					left[pid], grown = true, true
+				}
+			}
+		}
+		first := len(seen) == 0
+		for pid := range left {
+			if _, known := seen[pid]; !known {
+				seen[pid] = time.Now()
+			}
+			if !asked[pid] && (first || time.Since(seen[pid]) > birth) {
+				asked[pid] = true
+				_ = syscall.Kill(pid, syscall.SIGTERM)
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+	}
+}
+
 // anyOf reports whether one of the processes still runs.
 func anyOf(pids map[int]bool) bool {
 	table, err := processes()

@@ -452,8 +452,8 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// Close ends the server and everything on it, and gives its port back. It may
-// be called twice. The directory stays.
+// Close ends the server and everything on it, after what runs in sessions was asked to
+// end, and gives its port back. It may be called twice. The directory stays.
 func (s *Server) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -461,6 +461,7 @@ func (s *Server) Close() {
 		return
 	}
 	s.closed = true
+	s.run.hangUp(s.endpoint())
 	s.run.kill(s.endpoint())
 	s.release()
 	_ = s.logFile.Close()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -254,6 +255,29 @@ func TestKillAndRestart(t *testing.T) {
 		t.Errorf("back at %s, was at %s", s.Address(), address)
 	}
 	wantLogin(t, s, key)
+}
+
+// A shell that a server's end finds at work clears away what it has made.
+func TestCloseLetsSessionsEnd(t *testing.T) {
+	s := start(t, lab.Options{Name: "web1"})
+	key := newKey(t)
+	if err := s.Authorize(trust.PublicKeyOf(key.PublicKey()), ""); err != nil {
+		t.Fatal(err)
+	}
+	c, err := login(s, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	scratch := filepath.Join(t.TempDir(), "scratch")
+	pids := sessionProcesses(t, c, fmt.Sprintf(`mkdir %s; trap 'rmdir %s' 0; trap 'exit 1' 13 15; echo $$; sleep 1000; sleep 1000`, scratch, scratch))
+	s.Close()
+	if alive(pids[0]) {
+		t.Error("the session outlives the server")
+	}
+	if _, err := os.Stat(scratch); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what the session had made was left: %v", err)
+	}
 }
 
 func TestStopLeavesSessions(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -31,6 +32,12 @@ type LockedError struct {
 
 func (e *LockedError) Error() string {
 	return fmt.Sprintf("%s:%s is being changed by run %s (epoch %d) of installation %s", e.Host, e.Path, e.By.Run, e.By.Epoch, e.By.Installation)
+}
+
+// Lock is the directory that is the lock: beside what a symbolic link leads to, if
+// Path is one.
+func (e *LockedError) Lock() string {
+	return path.Join(path.Dir(e.Path), "."+path.Base(e.Path)+".keyturn")
 }
 
 // namePart is what a part of a lock's name may be.

@@ -251,7 +251,35 @@ func PlanRetirement(tx *store.Tx, q Request) (job.Plan, error) {
 	if err := refused.err(); err != nil {
 		return job.Plan{}, err
 	}
-	return planFor(tx, RetireProcedure, q, args, true)
+	plan, err := planFor(tx, RetireProcedure, q, args, true)
+	if err != nil {
+		return job.Plan{}, err
+	}
+	return plan, refuseLast(tx, plan.Targets[Authorized], args.Pairs)
+}
+
+// refuseLast refuses to retire every credential that opens a host: its lines could
+// not be taken out, and nothing could be done there afterwards.
+func refuseLast(tx *store.Tx, targets []job.Target, pairs []Pair) error {
+	seen := map[trust.HostID]bool{}
+	for _, t := range targets {
+		if seen[t.Host] {
+			continue
+		}
+		seen[t.Host] = true
+		h, err := inventory.HostByID(tx, t.Host)
+		if err != nil {
+			return err
+		}
+		stays := func(c inventory.Credential) bool {
+			return !slices.ContainsFunc(pairs, func(p Pair) bool { return p.Old == c.Key })
+		}
+		if len(h.Credentials) > 0 && !slices.ContainsFunc(h.Credentials, stays) {
+			return trust.Errorf(trust.Conflict, "nothing else opens host %q for Keyturn than what is to be retired", h.Name).
+				WithHint("keyturn rotate puts another key in its place; keyturn host remove %s, if nothing is to be done there any more", h.Name)
+		}
+	}
+	return nil
 }
 
 // retirable returns a user key that is in use, or is accepted somewhere although it was

@@ -121,7 +121,8 @@ func (c cell) hold(ctx context.Context, h *reach.Hands, take func() error) error
 			return err
 		}
 		if locked.By.Installation != c.run.Installation {
-			return trust.Errorf(trust.Conflict, "%w", locked).WithHint("when that run has ended there, keyturn run resume %s", c.run.ID)
+			return trust.Errorf(trust.Conflict, "%w", locked).WithHint("when that run has ended there, keyturn run resume %s; where that installation is gone for good, remove %s on %s first",
+				c.run.ID, locked.Lock(), c.spec.Name)
 		}
 		if locked.By.Run == c.run.ID {
 			return err // a later claim of this very run has it

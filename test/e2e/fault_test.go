@@ -3,8 +3,13 @@
 package e2e
 
 import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"keyturn/internal/need"
@@ -221,6 +226,43 @@ func TestPAMLetsNobodyIn(t *testing.T) {
 	untouched()
 	hosts[1].Sh(t, "rm /run/nologin")
 	n.ok("run", "resume", id)
+	n.await(id, "done", isState("done"))
+	for _, h := range hosts {
+		want(t, h, "alice", "", deploy.path)
+		nothingLeft(t, h)
+	}
+}
+
+// A server that has no room to write down what it does, does nothing, and says so to
+// who follows the run; with room again, the run goes on.
+func TestServerDiskFull(t *testing.T) {
+	need.Long(t)
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	data, aside := filepath.Join(n.dir, "data"), filepath.Join(n.dir, "aside")
+	n.kill()
+	for _, args := range [][]string{{"mv", data, aside}, {"mkdir", "-m", "700", data}, {"mount", "-t", "tmpfs", "-o", "size=32m,mode=700", "tmpfs", data}, {"cp", "-a", aside + "/.", data}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v %s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		n.kill()
+		_ = exec.Command("umount", "-l", data).Run()
+	})
+	n.start()
+	id := n.begin(old, "3s")
+	full := filepath.Join(data, "full")
+	if err := os.WriteFile(full, make([]byte, 32<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal("the disk is not full:", err)
+	}
+	n.await(id, "said to be without room", func(r run) bool {
+		return strings.Contains(r.Reason, "cannot write down what it does") && strings.Contains(r.Reason, "no room on its disk")
+	})
+	want(t, hosts[0], "alice", deploy.path, "")
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
 	n.await(id, "done", isState("done"))
 	for _, h := range hosts {
 		want(t, h, "alice", "", deploy.path)

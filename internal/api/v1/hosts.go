@@ -62,8 +62,8 @@ type hostPage struct {
 
 type listHosts struct {
 	Paging
-	Mode  []string `query:"mode" maxItems:"2"`
-	State []string `query:"state" maxItems:"3"`
+	Mode  []string `query:"mode" maxItems:"2" enum:"inventory,enforced"`
+	State []string `query:"state" maxItems:"3" enum:"enrolling,ready,refused"`
 }
 
 type addHost struct {
@@ -129,7 +129,7 @@ type findingPage struct {
 
 type listFindings struct {
 	Paging
-	Kind []string `query:"kind" maxItems:"20"`
+	Kind []string `query:"kind" maxItems:"20" enum:"unknown,orphaned,shared,weak,stale,unrestricted,unconfirmed,doubled,mistrusted"`
 }
 
 type knownHost struct {

@@ -28,6 +28,7 @@ type key struct {
 	ReplacedBy    []string     `json:"replaced_by"`
 	CreatedAt     *time.Time   `json:"created_at"`
 	LastRotatedAt *time.Time   `json:"last_rotated_at"`
+	Run           string       `json:"run,omitempty" doc:"The open run that has the key; not in listings"`
 	Findings      []finding    `json:"findings"`
 }
 
@@ -50,8 +51,8 @@ type keyPage struct {
 
 type listKeys struct {
 	Paging
-	State []string `query:"state" maxItems:"4"`
-	Kind  []string `query:"kind" maxItems:"2"`
+	State []string `query:"state" maxItems:"4" enum:"active,rotated,retired,deleted"`
+	Kind  []string `query:"kind" maxItems:"2" enum:"user,host"`
 	Q     string   `query:"q" maxLength:"256" doc:"Text in comment, fingerprint, owner or a host's name"`
 }
 
@@ -112,8 +113,10 @@ func (d door) keyRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodGet, "/keys/{key}", "show-key", "Show a key",
 		func(ctx context.Context, who control.Actor, in *byKey) (key, error) {
-			k, err := d.plane.ShowKey(ctx, who, in.Key)
-			return showKey(k), err
+			k, run, err := d.plane.ShowKey(ctx, who, in.Key)
+			out := showKey(k)
+			out.Run = string(run)
+			return out, err
 		})
 	operation(d, a, http.MethodPost, "/keys", "add-key", "Import a private key, or make one, for Keyturn to hold",
 		func(ctx context.Context, who control.Actor, in *newKey) (key, error) {

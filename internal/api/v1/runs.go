@@ -15,25 +15,30 @@ import (
 // maxWait is how long a request for a run waits for it to change.
 const maxWait = time.Minute
 
+// RunSummary is what a listing says of a run.
+type RunSummary struct {
+	Run       string     `json:"run"`
+	Procedure string     `json:"procedure"`
+	Subject   string     `json:"subject"`
+	State     string     `json:"state" enum:"running,waiting,paused,held,done,back,partial"`
+	Direction string     `json:"direction" enum:"forward,back"`
+	Row       string     `json:"row,omitempty" doc:"The row that it has reached"`
+	Reason    string     `json:"reason,omitempty" doc:"Why it waits, is paused or held, or how it ended"`
+	BackOf    string     `json:"back_of,omitempty" doc:"The run that this one takes back"`
+	BackBy    string     `json:"back_by,omitempty" doc:"The run that takes this one back"`
+	By        string     `json:"by" doc:"Who started it"`
+	CreatedAt *time.Time `json:"created_at"`
+	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	Until     *time.Time `json:"until,omitempty" doc:"Until when it waits, if that is for a time"`
+	Revision  int64      `json:"revision" doc:"Greater after every change"`
+}
+
 type run struct {
-	Run       string      `json:"run"`
-	Procedure string      `json:"procedure"`
-	Subject   string      `json:"subject"`
-	State     string      `json:"state" enum:"running,waiting,paused,held,done,back,partial"`
-	Direction string      `json:"direction" enum:"forward,back"`
-	Row       string      `json:"row,omitempty" doc:"The row that it has reached"`
-	Reason    string      `json:"reason,omitempty" doc:"Why it waits, is paused or held, or how it ended"`
-	Keys      []keyChange `json:"keys"`
-	Rows      []row       `json:"rows"`
-	Troubled  []trouble   `json:"troubled" doc:"Places that failed or wait in the present row"`
-	Left      []string    `json:"left" doc:"Places that the run goes, or went, on without"`
-	BackOf    string      `json:"back_of,omitempty" doc:"The run that this one takes back"`
-	BackBy    string      `json:"back_by,omitempty" doc:"The run that takes this one back"`
-	By        string      `json:"by" doc:"Who started it"`
-	CreatedAt *time.Time  `json:"created_at"`
-	EndedAt   *time.Time  `json:"ended_at,omitempty"`
-	Until     *time.Time  `json:"until,omitempty" doc:"Until when it waits, if that is for a time"`
-	Revision  int64       `json:"revision" doc:"Greater after every change"`
+	RunSummary
+	Keys     []keyChange `json:"keys"`
+	Rows     []row       `json:"rows"`
+	Troubled []trouble   `json:"troubled" doc:"Places that failed or wait in the present row"`
+	Left     []string    `json:"left" doc:"Places that the run goes, or went, on without"`
 }
 
 type keyChange struct {
@@ -60,8 +65,8 @@ type trouble struct {
 }
 
 type runPage struct {
-	Runs []run  `json:"runs" doc:"Without rows, troubled and left"`
-	Next string `json:"next,omitempty"`
+	Runs []RunSummary `json:"runs"`
+	Next string       `json:"next,omitempty"`
 }
 
 type listRuns struct {
@@ -134,6 +139,10 @@ type leftPlaces struct {
 	Back bool `json:"back" doc:"The run goes back: it cannot go on without them"`
 }
 
+type resumed struct {
+	Resumed int `json:"resumed"`
+}
+
 type paused struct {
 	Paused int `json:"paused"`
 }
@@ -142,7 +151,7 @@ func (d door) runRoutes(a huma.API) {
 	operation(d, a, http.MethodGet, "/runs", "list-runs", "List runs, newest first",
 		func(ctx context.Context, who control.Actor, in *listRuns) (runPage, error) {
 			list, next, err := d.plane.ListRuns(ctx, who, control.RunFilter{Open: in.Open}, in.page())
-			out := runPage{Runs: make([]run, len(list)), Next: next}
+			out := runPage{Runs: make([]RunSummary, len(list)), Next: next}
 			for i, s := range list {
 				out.Runs[i] = summary(s)
 			}
@@ -204,19 +213,23 @@ func (d door) runRoutes(a huma.API) {
 			n, err := d.plane.PauseAllRuns(ctx, who)
 			return paused{n}, err
 		})
+	operation(d, a, http.MethodPost, "/runs/resume", "resume-runs", "Have every paused run go on",
+		func(ctx context.Context, who control.Actor, _ *none) (resumed, error) {
+			n, err := d.plane.ResumeAllRuns(ctx, who)
+			return resumed{n}, err
+		})
 }
 
-func summary(s control.RunSummary) run {
-	return run{
+func summary(s control.RunSummary) RunSummary {
+	return RunSummary{
 		Run: string(s.ID), Procedure: s.Procedure, Subject: s.Subject, State: string(s.State), Direction: string(s.Direction),
-		Row: s.Row, Reason: s.Reason, Keys: []keyChange{}, Rows: []row{}, Troubled: []trouble{}, Left: []string{},
-		BackOf: string(s.BackOf), BackBy: string(s.BackBy), By: s.Actor.Kind + ":" + s.Actor.ID,
+		Row: s.Row, Reason: s.Reason, BackOf: string(s.BackOf), BackBy: string(s.BackBy), By: s.Actor.Kind + ":" + s.Actor.ID,
 		CreatedAt: at(s.Created), EndedAt: at(s.Ended), Until: at(s.Next), Revision: s.Revision,
 	}
 }
 
 func detail(r control.Run) run {
-	out := summary(r.Summary)
+	out := run{RunSummary: summary(r.Summary), Keys: []keyChange{}, Rows: []row{}, Troubled: []trouble{}, Left: []string{}}
 	for _, k := range r.Keys {
 		out.Keys = append(out.Keys, keyChange{Old: string(k.Old), New: texts(k.New)})
 	}
