@@ -62,7 +62,7 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 bench: ## benchmarks BENCH=. for BENCHTIME=1s, printed and kept as bench/results/DATE.txt
 	@mkdir -p bench/results
 	@{ echo "# $(TODAY) keyturn $(VERSION), $$($(GO) version), $$(nproc) cores, $$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"; \
-	$(GO) test -run='^$$' -bench='$(BENCH)' -benchtime=$(BENCHTIME) -benchmem -timeout 60m ./... | grep -v -e 'no test files' -e '^ok .*s$$' -e '^PASS$$'; \
+	$(GO) test -run='^$$' -bench='$(BENCH)' -benchtime=$(BENCHTIME) -benchmem -timeout 60m ./... | grep -v -e 'no test files' -e '^ok .*s$$' -e '^PASS$$' -e '^--- BENCH' -e '^    [a-z_]*_test.go:'; \
 	} | tee bench/results/$(TODAY).txt
 
 soak: ## soaks and 100,000 hosts: tests named TestSoak..., hours and gigabytes
