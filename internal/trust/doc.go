@@ -41,6 +41,12 @@
 // account's keys lie (AuthorizedKeysPaths), and whether a key or an account is
 // let in at all (AcceptsKey, AllowsAccount).
 //
+// # Public key files
+//
+// ParsePublicFile reads one public key as OpenSSH, RFC 4716 or PKCS#8 has it, and
+// PublicKey.PublicFile writes those. Both are compared with ssh-keygen, openssl and
+// puttygen.
+//
 // # What is never held here
 //
 // RecognizePrivateKey tells what a private key file is and which key it holds,
