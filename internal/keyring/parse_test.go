@@ -8,12 +8,14 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -125,22 +127,147 @@ func TestParseReadsWhatOpenSSHWrites(t *testing.T) {
 					if p.Public() != want || p.Container() != format {
 						t.Errorf("read %s in %q, want %s in %q", p.Public().Fingerprint(), p.Container(), want.Fingerprint(), format)
 					}
-					if wantComment := map[bool]string{true: "bob's laptop"}[format == OpenSSH && passphrase == ""]; p.Comment != wantComment {
+					if wantComment := map[bool]string{true: "bob's laptop"}[format == OpenSSH]; p.Comment != wantComment {
 						t.Errorf("comment %q, want %q", p.Comment, wantComment)
 					}
 					if passphrase == "" {
 						return
 					}
-					for _, other := range []string{"", "correct horse ", "x"} {
-						_, err := Parse(file, []byte(other))
-						if !errors.Is(err, ErrPassphrase) || trust.KindOf(err) != trust.Invalid {
-							t.Errorf("passphrase %q: %v, want ErrPassphrase of kind Invalid", other, err)
-						}
-					}
+					refusesOtherPassphrases(t, file, passphrase)
 				})
 			}
 		}
 	}
+}
+
+// refusesOtherPassphrases has a file tell apart that it needs a passphrase and that
+// it needs another one.
+func refusesOtherPassphrases(t *testing.T, file []byte, passphrase string) {
+	t.Helper()
+	for other, want := range map[string]error{"": ErrPassphraseMissing, passphrase + " ": ErrPassphraseWrong, "x": ErrPassphraseWrong} {
+		if p, err := Parse(file, []byte(other)); !errors.Is(err, want) || trust.KindOf(err) != trust.Invalid {
+			t.Errorf("passphrase %q: %v, %v, want %q of kind invalid", other, p, err, want)
+		}
+	}
+}
+
+// ssh-keygen encrypts with whatever cipher it is told.
+func TestParseReadsEveryCipher(t *testing.T) {
+	for name := range openSSHCiphers {
+		path := filepath.Join(t.TempDir(), "id")
+		sshKeygen(t, "-q", "-t", "ed25519", "-a", "2", "-Z", name, "-f", path, "-N", "secret", "-C", "of "+name)
+		file, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Parse(file, []byte("secret"))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if want := sshKeygen(t, "-y", "-P", "secret", "-f", path); p.Public().String()+" "+p.Comment != want || p.Comment != "of "+name {
+			t.Errorf("%s: read %s %s, want %s", name, p.Public(), p.Comment, want)
+		}
+		refusesOtherPassphrases(t, file, "secret")
+	}
+	path := filepath.Join(t.TempDir(), "id")
+	sshKeygen(t, "-q", "-t", "ed25519", "-a", "1", "-Z", "chacha20-poly1305@openssh.com", "-f", path, "-N", "secret")
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Parse(file, []byte("secret")); trust.KindOf(err) != trust.Invalid || !strings.Contains(err.Error(), "chacha20-poly1305@openssh.com") {
+		t.Errorf("chacha20-poly1305: %v, want it refused by name", err)
+	}
+}
+
+// What we encrypt, ssh-keygen opens, with the same comment, and with no other
+// passphrase; and so do we.
+func TestEncryptedKeysAreReadByOpenSSH(t *testing.T) {
+	for i, spec := range specs {
+		p, err := Generate(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Of several lengths, so that there is padding of several lengths.
+		for _, comment := range []string{"", "alice@web1" + "         "[:2*i] + "x"} {
+			p.Comment = comment
+			text := encrypted(t, p, "correct horse", 2)
+			path := writeFile(t, "id", text)
+			line := sshKeygen(t, "-y", "-P", "correct horse", "-f", path)
+			if want := strings.TrimSpace(p.Public().String() + " " + comment); line != want {
+				t.Errorf("ssh-keygen -y says %q, want %q", line, want)
+			}
+			if out, err := exec.Command(need.Program(t, "ssh-keygen", "openssh-client"), "-y", "-P", "correct", "-f", path).Output(); err == nil {
+				t.Errorf("ssh-keygen opens it with another passphrase: %s", out)
+			}
+			again, err := Parse(text, []byte("correct horse"))
+			if err != nil || again.Public() != p.Public() || again.Comment != comment {
+				t.Errorf("reads back as %v with comment %q (%v), was %v with %q", again, again.Comment, err, p, comment)
+			}
+		}
+	}
+	p, err := Generate(Spec{Type: "ed25519"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, twice, pkcs8 := writeText(t, p, OpenSSH), encrypted(t, p, "x", 0), writeText(t, p, PKCS8)
+	if got := roundsOf(t, twice); got != 24 {
+		t.Errorf("%d rounds unless told, want 24", got)
+	}
+	for name, c := range map[string]struct {
+		file       []byte
+		passphrase string
+		rounds     int
+	}{
+		"no passphrase":     {plain, "", 0},
+		"negative rounds":   {plain, "x", -1},
+		"too many rounds":   {plain, "x", maxRounds + 1},
+		"encrypted already": {twice, "x", 0},
+		"another container": {pkcs8, "x", 0},
+		"nothing":           {nil, "x", 0},
+	} {
+		if s, err := Encrypt(NewSecret(c.file), []byte(c.passphrase), c.rounds); trust.KindOf(err) != trust.Invalid {
+			t.Errorf("%s: %d bytes, %v, want an error of kind invalid", name, len(s.Bytes()), err)
+		}
+	}
+}
+
+func writeText(t *testing.T, p Private, format Format) []byte {
+	t.Helper()
+	text, err := p.text(format)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func encrypted(t *testing.T, p Private, passphrase string, rounds int) []byte {
+	t.Helper()
+	s, err := Encrypt(NewSecret(writeText(t, p, OpenSSH)), []byte(passphrase), rounds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Bytes()
+}
+
+// container returns what is in the text of OpenSSH's container.
+func container(t *testing.T, text []byte) (c openSSHContainer) {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	if err := ssh.Unmarshal(block.Bytes[len(openSSHMagic):], &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func roundsOf(t *testing.T, text []byte) uint32 {
+	t.Helper()
+	var options bcryptOptions
+	if err := ssh.Unmarshal(container(t, text).KDFOptions, &options); err != nil {
+		t.Fatal(err)
+	}
+	return options.Rounds
 }
 
 // openssl writes PKCS#8 with other ciphers and pseudo-random functions than
@@ -165,20 +292,96 @@ func TestParseReadsWhatOpenSSLWrites(t *testing.T) {
 		{"-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA512"},
 		{"-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA1"},
 		{"-v2", "des3"},
+		{"-scrypt"},
+		{"-scrypt", "-scrypt_N", "1024", "-scrypt_r", "4", "-scrypt_p", "3"},
 	} {
 		file := openssl(append([]string{"pkcs8", "-topk8", "-in", path, "-passout", "pass:secret"}, args...)...)
 		q, err := Parse(file, []byte("secret"))
 		if err != nil || q.Public() != p.Public() {
 			t.Errorf("%q: %v, %v", args, q, err)
 		}
-		if _, err := Parse(file, []byte("Secret")); !errors.Is(err, ErrPassphrase) {
-			t.Errorf("%q with a wrong passphrase: %v", args, err)
+		refusesOtherPassphrases(t, file, "secret")
+	}
+	old := openssl("pkcs8", "-topk8", "-in", path, "-passout", "pass:secret", "-v1", "PBE-SHA1-3DES") // PKCS#12's
+	if _, err := Parse(old, []byte("secret")); !refusedForGood(err) {
+		t.Errorf("PBE-SHA1-3DES: %v, want an error of kind invalid and not on the passphrase", err)
+	}
+
+	// Ed25519, which ssh-keygen 9.2 does not write so, and Ed448 and DSA, which no
+	// server has or should have.
+	ed := writeFile(t, "ed.pem", openssl("genpkey", "-algorithm", "ed25519"))
+	file, err := os.ReadFile(ed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err = Parse(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, _ := pem.Decode(openssl("pkey", "-in", ed, "-pubout"))
+	if raw, blob := der.Bytes, p.Public().Blob(); !bytes.Equal(raw[len(raw)-32:], blob[len(blob)-32:]) {
+		t.Errorf("read %s, but openssl has %x", p, raw)
+	}
+	file = openssl("pkcs8", "-topk8", "-in", ed, "-passout", "pass:secret")
+	if q, err := Parse(file, []byte("secret")); err != nil || q.Public() != p.Public() {
+		t.Errorf("encrypted: %v, %v, want %v", q, err, p)
+	}
+	if _, err := Parse(openssl("genpkey", "-algorithm", "ed448"), nil); !refusedForGood(err) || !strings.Contains(err.Error(), "ssh-ed448") {
+		t.Errorf("Ed448: %v, want it refused by name", err)
+	}
+}
+
+// What would take long to open, or much memory, is refused before it is tried.
+func TestParseBoundsPKCS8(t *testing.T) {
+	for _, c := range []struct {
+		oid    string
+		params any
+		want   string
+	}{
+		{oidPBKDF2, pbkdf2Params{Salt: []byte("salt"), Iterations: maxIterations + 1}, "2000001 iterations"},
+		{oidPBKDF2, pbkdf2Params{Salt: []byte("salt"), Iterations: 0}, "malformed"},
+		{oidPBKDF2, pbkdf2Params{Salt: []byte("salt"), Iterations: 1, KeyLength: 16}, "malformed"},
+		{oidScrypt, scryptParams{Salt: []byte("salt"), N: 1 << 19, R: 8, P: 1}, "N 524288"},
+		{oidScrypt, scryptParams{Salt: []byte("salt"), N: 2, R: 1 << 40, P: 1}, "N 2"},
+		{oidScrypt, scryptParams{Salt: []byte("salt"), N: 1 << 62, R: 1 << 62, P: 1 << 62}, "N 4611686018427387904"},
+		{oidScrypt, scryptParams{Salt: []byte("salt"), N: 1 << 14, R: 8, P: 65}, "p 65"},
+		{oidScrypt, scryptParams{Salt: []byte("salt"), N: 3, R: 8, P: 1}, "malformed"},
+		{oidScrypt, scryptParams{Salt: []byte("salt"), N: 1 << 14, R: 0, P: 1}, "malformed"},
+	} {
+		kdf := algorithm{ID: oid(c.oid), Parameters: asn1.RawValue{FullBytes: derOf(t, c.params)}}
+		aes256 := algorithm{ID: oid("2.16.840.1.101.3.4.1.42"), Parameters: asn1.RawValue{FullBytes: derOf(t, make([]byte, 16))}}
+		der := derOf(t, encryptedPrivateKeyInfo{
+			Algorithm: algorithm{ID: oid(oidPBES2), Parameters: asn1.RawValue{FullBytes: derOf(t, pbes2Params{kdf, aes256})}},
+			Data:      make([]byte, 48),
+		})
+		_, err := Parse(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), []byte("secret"))
+		if !refusedForGood(err) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q of kind invalid", c.params, err, c.want)
 		}
 	}
-	scrypt := openssl("pkcs8", "-topk8", "-in", path, "-passout", "pass:secret", "-scrypt")
-	if _, err := Parse(scrypt, []byte("secret")); trust.KindOf(err) != trust.Invalid || errors.Is(err, ErrPassphrase) {
-		t.Errorf("scrypt: %v, want Invalid and not ErrPassphrase", err)
+}
+
+func derOf(t *testing.T, value any) []byte {
+	t.Helper()
+	der, err := asn1.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return der
+}
+
+func oid(dotted string) (id asn1.ObjectIdentifier) {
+	for part := range strings.SplitSeq(dotted, ".") {
+		n, _ := strconv.Atoi(part)
+		id = append(id, n)
+	}
+	return id
+}
+
+// refusedForGood reports whether a file was refused and another passphrase would not
+// help.
+func refusedForGood(err error) bool {
+	return trust.KindOf(err) == trust.Invalid && !errors.Is(err, ErrPassphraseMissing) && !errors.Is(err, ErrPassphraseWrong)
 }
 
 func TestParseRefuses(t *testing.T) {
@@ -209,6 +412,20 @@ func TestParseRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	tiny, err := os.ReadFile("testdata/refused/rsa-512") // Go makes none
+	if err != nil {
+		t.Fatal(err)
+	}
+	rfc4716, err := ed.Public().PublicFile(trust.PublicRFC4716, "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	longer := container(t, encrypted(t, ed, "some passphrase", 1))
+	longer.KDFOptions = ssh.Marshal(bcryptOptions{make([]byte, 16), maxRounds + 1})
+	manyRounds := openSSHFile(longer)
+	longer = container(t, good)
+	longer.Tag = make([]byte, 16)
+
 	for name, c := range map[string]struct {
 		file []byte
 		want string
@@ -218,6 +435,13 @@ func TestParseRefuses(t *testing.T) {
 		"words":                  {[]byte("hello\n"), "no private key"},
 		"public half":            {[]byte(ed.Public().String() + " alice\n"), "public half"},
 		"putty":                  {[]byte("PuTTY-User-Key-File-3: ssh-ed25519\n"), "PuTTY"},
+		"ssh.com":                {[]byte("---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nComment: \"r\"\nP2/56wAAA+4=\n---- END SSH2 ENCRYPTED PRIVATE KEY ----\n"), "ssh.com (Tectia)"},
+		"version 1 of ssh":       {[]byte("SSH PRIVATE KEY FILE FORMAT 1.1\n\x00\x00"), "version 1 of SSH"},
+		"public half in rfc4716": {rfc4716, "public half"},
+		"rounds":                 {manyRounds, "1001 rounds of bcrypt"},
+		"after the private part": {openSSHFile(longer), "malformed"},
+		"rsa of 512 bits":        {tiny, "512"},
+		"cipher of long ago":     {pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "IDEA-CBC,0011223344556677"}, Bytes: make([]byte, 64)}), "encryption"},
 		"certificate only":       {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}}), "no private key"},
 		"cut":                    {good[:len(good)/2], "no private key"},
 		"too large":              {make([]byte, maxKeyFile+1), "larger"},

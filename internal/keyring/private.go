@@ -80,6 +80,7 @@ const (
 	minGenerateRSA     = 2048
 	maxGenerateRSA     = 8192
 	defaultGenerateRSA = 3072 // ssh-keygen(1), -b
+	minRSA             = 1024 // crypto/rsa, and OpenSSH's RequiredRSASize
 	maxRSA             = 16384
 )
 
@@ -153,6 +154,9 @@ func newPrivate(key crypto.PrivateKey, format Format, comment string) (Private, 
 	case *rsa.PrivateKey:
 		if len(k.Primes) != 2 {
 			return Private{}, trust.Errorf(trust.Invalid, "private key: RSA with %d primes, which SSH's container cannot hold", len(k.Primes))
+		}
+		if k.N.BitLen() < minRSA {
+			return Private{}, trust.Errorf(trust.Invalid, "private key: RSA of %d bits is smaller than the %d that servers take", k.N.BitLen(), minRSA)
 		}
 		if k.N.BitLen() > maxRSA {
 			return Private{}, trust.Errorf(trust.Invalid, "private key: RSA of %d bits is larger than the %d that OpenSSH reads", k.N.BitLen(), maxRSA)
