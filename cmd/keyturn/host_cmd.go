@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -428,6 +429,11 @@ func readSecretFile(cmd *cobra.Command, path string) (string, error) {
 	}
 	if len(data) > most {
 		return "", trust.Errorf(trust.Invalid, "%s is longer than a private key file can be", path)
+	}
+	if !utf8.Valid(data) {
+		// JSON would change it. PuTTY writes comments as they are typed.
+		return "", trust.Errorf(trust.Invalid, "%s is not UTF-8, as a private key file has to be to get to the server", path).
+			WithHint("puttygen %s -C COMMENT -o NEW.ppk, if it is one of PuTTY's", path)
 	}
 	return string(data), nil
 }

@@ -151,7 +151,7 @@ func keyImportCommand(env environ) *cobra.Command {
 	var comment string
 	var passphrase bool
 	cmd := &cobra.Command{
-		Use: "import FILE", Short: "Have Keyturn hold a private key: OpenSSH, PKCS#1, SEC 1 or PKCS#8", Args: exactly(1),
+		Use: "import FILE", Short: "Have Keyturn hold a private key: OpenSSH, PKCS#1, SEC 1, PKCS#8 or PuTTY's PPK", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := readSecretFile(cmd, args[0])
 			if err != nil {

@@ -23,10 +23,11 @@ var (
 )
 
 // Parse reads a private key file: OpenSSH's container (PROTOCOL.key), PKCS#1,
-// SEC 1 or PKCS#8 in PEM, encrypted or not. Container tells which it was. A
-// passphrase that the file does not need is ignored. What stands before or after
-// the key, such as EC PARAMETERS or certificates, is skipped, as OpenSSH does.
-// OpenSSH's container holds a comment, which is kept.
+// SEC 1 or PKCS#8 in PEM, and PuTTY's PPK of versions 2 and 3, each encrypted or
+// not. Container tells which it was. A passphrase that the file does not need is
+// ignored. What stands before or after a key in PEM, such as EC PARAMETERS or
+// certificates, is skipped, as OpenSSH does. OpenSSH's container and PuTTY's hold
+// a comment, which is kept.
 //
 // Errors are Invalid and never quote the file. errors.Is with
 // ErrPassphraseMissing and ErrPassphraseWrong tells whether asking for a
@@ -36,6 +37,9 @@ var (
 func Parse(file, passphrase []byte) (Private, error) {
 	if len(file) > maxKeyFile {
 		return Private{}, trust.Errorf(trust.Invalid, "private key file of %d bytes is larger than %d", len(file), maxKeyFile)
+	}
+	if bytes.HasPrefix(file, []byte("PuTTY-User-Key-File-")) {
+		return parsePPK(file, passphrase)
 	}
 	for rest := file; ; {
 		var block *pem.Block
@@ -65,9 +69,6 @@ func noPrivateKey(file []byte) error {
 	}
 	if f, ok := trust.RecognizePrivateKey(file); ok {
 		switch f.Format {
-		case trust.FormatPPK2, trust.FormatPPK3:
-			return trust.Errorf(trust.Invalid, "private key is in PuTTY's format").
-				WithHint("convert it: puttygen KEY.ppk -O private-openssh -o KEY")
 		case trust.FormatSSHCom:
 			return trust.Errorf(trust.Invalid, "private key is in the format of ssh.com (Tectia), which is not supported").
 				WithHint("convert it: puttygen KEY -O private-openssh-new -o NEW")
@@ -78,7 +79,7 @@ func noPrivateKey(file []byte) error {
 				WithHint("convert it: dropbearconvert dropbear openssh KEY NEW")
 		}
 	}
-	return trust.Errorf(trust.Invalid, "no private key in OpenSSH's, PKCS#1, SEC 1 or PKCS#8 form found")
+	return trust.Errorf(trust.Invalid, "no private key in OpenSSH's, PuTTY's, PKCS#1, SEC 1 or PKCS#8 form found")
 }
 
 // parseDER reads a PEM block of PKCS#1, SEC 1 or PKCS#8, encrypted the old way

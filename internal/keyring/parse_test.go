@@ -434,7 +434,7 @@ func TestParseRefuses(t *testing.T) {
 		"white space":            {[]byte(" \n\n"), "empty"},
 		"words":                  {[]byte("hello\n"), "no private key"},
 		"public half":            {[]byte(ed.Public().String() + " alice\n"), "public half"},
-		"putty":                  {[]byte("PuTTY-User-Key-File-3: ssh-ed25519\n"), "PuTTY"},
+		"putty of version 1":     {[]byte("PuTTY-User-Key-File-1: ssh-rsa\n"), "2 and 3 are"},
 		"ssh.com":                {[]byte("---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nComment: \"r\"\nP2/56wAAA+4=\n---- END SSH2 ENCRYPTED PRIVATE KEY ----\n"), "ssh.com (Tectia)"},
 		"version 1 of ssh":       {[]byte("SSH PRIVATE KEY FILE FORMAT 1.1\n\x00\x00"), "version 1 of SSH"},
 		"public half in rfc4716": {rfc4716, "public half"},
@@ -488,6 +488,17 @@ func FuzzParse(f *testing.F) {
 	names, err := filepath.Glob("testdata/encrypted/*")
 	if err != nil || len(names) == 0 {
 		f.Fatalf("no encrypted keys to start from: %v", err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text, []byte("passphrase"))
+	}
+	names, err = filepath.Glob("testdata/ppk/*")
+	if err != nil || len(names) == 0 {
+		f.Fatalf("no keys of PuTTY's to start from: %v", err)
 	}
 	for _, name := range names {
 		text, err := os.ReadFile(name)

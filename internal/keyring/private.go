@@ -51,7 +51,7 @@ type Format string
 
 const (
 	// OpenSSH is the container of OpenSSH's PROTOCOL.key, the only one that
-	// holds a comment, and ssh-keygen's default.
+	// is written with a comment, and ssh-keygen's default.
 	OpenSSH Format = "openssh"
 	// PEM is PKCS#1 (RFC 8017, A.1.2) for RSA and SEC 1 (RFC 5915) for ECDSA.
 	// Ed25519 has no such form: as with ssh-keygen -m PEM, it is written in
@@ -59,12 +59,16 @@ const (
 	PEM Format = "pem"
 	// PKCS8 is RFC 5958. ssh(1) reads Ed25519 in it only since 9.6.
 	PKCS8 Format = "pkcs8"
+	// PuTTY is a PPK file of version 2 or 3, which holds a comment too. It is read
+	// and not written.
+	PuTTY Format = "putty"
 )
 
-// Formats lists every Format.
+// Formats lists every Format that is written.
 var Formats = []Format{OpenSSH, PEM, PKCS8}
 
-// ParseFormat returns the Format of that name, or an Invalid error.
+// ParseFormat returns the Format of that name that is written, or an Invalid
+// error.
 func ParseFormat(name string) (Format, error) {
 	for _, f := range Formats {
 		if string(f) == name {
@@ -164,6 +168,7 @@ func newPrivate(key crypto.PrivateKey, format Format, comment string) (Private, 
 		if err := k.Validate(); err != nil {
 			return Private{}, trust.Errorf(trust.Invalid, "private key: its RSA numbers do not belong together")
 		}
+		k.Precompute() // not all who read keys have done it, and Wipe reaches for it
 		signing = k
 	default:
 		return Private{}, trust.Errorf(trust.Invalid, "private key: its type is none of ed25519, ecdsa, rsa")
