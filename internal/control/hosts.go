@@ -21,8 +21,8 @@ type AddHost struct {
 	User    string // the account that Keyturn logs in to
 	Become  inventory.Become
 	// Identity is the private key that opens the account. It goes into the
-	// keyring; its zero value is none, and then Key names one that is there.
-	Identity keyring.Private
+	// keyring; without one, Key names one that is there.
+	Identity KeyFile
 	Key      trust.KeyID
 	// Password opens the account once, to put the key there, or where none is
 	// named one that is made for it. It is not stored.
@@ -36,6 +36,8 @@ type AddHost struct {
 	Enforce bool
 	// DryRun finds out whether the host could be added, and adds nothing.
 	DryRun bool
+
+	private keyring.Private // what Identity holds, or a key that is made
 }
 
 // errDry takes back what a dry run did.
@@ -49,7 +51,7 @@ func (a AddHost) check() error {
 			WithHint("give --host-key, as ssh-keyscan and the console of the host show it, or --accept-new to trust what it presents first")
 	case !a.HostKey.IsZero() && a.AcceptNew:
 		return trust.Errorf(trust.Invalid, "host %q: a host key is given, and the first one that it presents is to be accepted, too", clip(a.Name)).WithField("accept_new")
-	case !a.Identity.IsZero() && a.Key != "", a.Identity.IsZero() && a.Key == "" && a.Password == "":
+	case len(a.Identity.Text) > 0 && a.Key != "", len(a.Identity.Text) == 0 && a.Key == "" && a.Password == "":
 		return trust.Errorf(trust.Invalid, "host %q needs one credential: a private key, or the id of a key that Keyturn holds, or a password to put a key there", clip(a.Name)).WithField("identity")
 	}
 	return nil
@@ -66,13 +68,17 @@ func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h
 		return h, "", err
 	}
 	id := inventory.NewHostID()
-	if a.Identity.IsZero() && a.Key == "" { // so there is a password, by which one is put there
-		if a.Identity, err = keyring.Generate(keyring.Spec{Type: "ed25519"}); err != nil {
-			return h, "", err
-		}
-		defer a.Identity.Wipe()
-		a.Identity.Comment = "keyturn"
+	switch {
+	case len(a.Identity.Text) > 0:
+		a.private, err = p.read(ctx, a.Identity)
+	case a.Key == "": // so there is a password, by which one is put there
+		a.private, err = keyring.Generate(keyring.Spec{Type: "ed25519"})
+		a.private.Comment = "keyturn"
 	}
+	if err != nil {
+		return h, "", err
+	}
+	defer a.private.Wipe()
 	if a.Password != "" && !a.DryRun {
 		// Lent before the commit, because the run may begin as soon as that stands.
 		if err := p.keyring.Lend(actor.Tenant, string(id), a.Password); err != nil {
@@ -133,8 +139,8 @@ func (p *Plane) addHost(tx *store.Tx, actor identity.Actor, id trust.HostID, a A
 // credential returns the key that is to open a host: one that comes with the
 // request, and goes into the keyring, or one that is held there.
 func (p *Plane) credential(tx *store.Tx, a AddHost) (trust.KeyID, error) {
-	if !a.Identity.IsZero() {
-		k, err := p.put(tx, a.Identity)
+	if !a.private.IsZero() {
+		k, err := p.put(tx, a.private)
 		return k.ID, err
 	}
 	k, err := inventory.KeyByID(tx, a.Key)

@@ -89,15 +89,33 @@ func relate(tx *store.Tx, k inventory.Key) (inventory.Relationship, error) {
 	return related[0], nil
 }
 
+// A KeyFile is a private key file that somebody gives to Keyturn.
+type KeyFile struct {
+	Text, Passphrase []byte
+	Comment          string // in place of its own, unless empty
+}
+
+// read opens a key file. It takes its time, and its caller has been asked before
+// whether it may.
+func (p *Plane) read(ctx context.Context, f KeyFile) (keyring.Private, error) {
+	private, err := p.keyring.Read(ctx, f.Text, f.Passphrase)
+	if err == nil && f.Comment != "" {
+		private.Comment = f.Comment
+	}
+	return private, err
+}
+
 // ImportKey has the keyring hold a private key, and returns what ShowKey does: who
 // may write keys may read them. Doing so twice is doing so once.
-func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, private keyring.Private) (k inventory.Relationship, err error) {
+func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, f KeyFile) (k inventory.Relationship, err error) {
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return k, err
 	}
-	if private.IsZero() {
-		return k, trust.Errorf(trust.Invalid, "no private key is given").WithField("private_key")
+	private, err := p.read(ctx, f)
+	if err != nil {
+		return k, err
 	}
+	defer private.Wipe()
 	return p.hold(ctx, actor, "key.import", private)
 }
 

@@ -34,8 +34,7 @@ type (
 	FindingKind   = inventory.FindingKind
 	KeyPage       = inventory.Page
 
-	PrivateKey = keyring.Private
-	KeySpec    = keyring.Spec
+	KeySpec = keyring.Spec
 
 	RunSummary  = job.Summary
 	RunFilter   = job.Filter
@@ -65,11 +64,6 @@ const (
 	RunBack    = job.WentBack
 	RunPartial = job.Partial
 )
-
-// ParsePrivateKey reads a private key file, encrypted or not.
-func ParsePrivateKey(file, passphrase []byte) (PrivateKey, error) {
-	return keyring.Parse(file, passphrase)
-}
 
 // ParseKeyID reads a key's id in any text form of a UUID.
 func ParseKeyID(id string) (trust.KeyID, error) { return inventory.ParseKeyID(id) }

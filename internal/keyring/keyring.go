@@ -56,6 +56,9 @@ type Keyring struct {
 	mu    sync.Mutex
 	cache map[trust.TenantID]*cached // guarded by mu
 	lent  map[loan]lent              // guarded by mu; see Lend
+
+	reading chan struct{} // one for each Read at work
+	queue   chan struct{} // one for each Read, at work or not
 }
 
 // A cached data keyset saves the unwrapping, never the reading: it counts only
@@ -99,7 +102,31 @@ func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{store: s, root: root, handle: handle, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}}, nil
+	return &Keyring{store: s, root: root, handle: handle, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, reading: make(chan struct{}, maxReading), queue: make(chan struct{}, maxQueue)}, nil
+}
+
+// To open a private key file may take ten seconds of a CPU and 256 MiB, as its writer
+// chose. So much is done at a time, and so much more waits for it.
+const (
+	maxReading = 2
+	maxQueue   = 16
+)
+
+// Read is Parse, in turn with others: for files that come from outside.
+func (k *Keyring) Read(ctx context.Context, file, passphrase []byte) (Private, error) {
+	select {
+	case k.queue <- struct{}{}:
+		defer func() { <-k.queue }()
+	default:
+		return Private{}, trust.Errorf(trust.Exhausted, "%d private keys are being opened already", maxQueue).WithHint("try again in a while")
+	}
+	select {
+	case k.reading <- struct{}{}:
+		defer func() { <-k.reading }()
+	case <-ctx.Done():
+		return Private{}, trust.Errorf(trust.Unavailable, "private key: %w", context.Cause(ctx))
+	}
+	return Parse(file, passphrase)
 }
 
 // Expected returns the name of the KEK that the database in s is sealed under,

@@ -173,15 +173,9 @@ func (d door) hostRoutes(a huma.API) {
 			b := in.Body
 			add := control.AddHost{
 				Name: b.Name, Address: b.Address, User: b.Login, Become: control.Become(b.Become),
-				Password: b.Password, AcceptNew: b.AcceptNew, Enforce: b.Enforce, DryRun: b.DryRun,
+				Identity: control.KeyFile{Text: []byte(b.PrivateKey), Passphrase: []byte(b.Passphrase)}, Password: b.Password, AcceptNew: b.AcceptNew, Enforce: b.Enforce, DryRun: b.DryRun,
 			}
 			var err error
-			if b.PrivateKey != "" {
-				if add.Identity, err = control.ParsePrivateKey([]byte(b.PrivateKey), []byte(b.Passphrase)); err != nil {
-					return addedHost{}, err
-				}
-				defer add.Identity.Wipe()
-			}
 			if b.Key != "" {
 				if add.Key, err = control.ParseKeyID(b.Key); err != nil {
 					return addedHost{}, err

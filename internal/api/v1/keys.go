@@ -169,15 +169,7 @@ func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (contro
 		}
 		return d.plane.GenerateKey(ctx, who, control.KeySpec{Type: b.Type, Bits: b.Bits}, b.Comment)
 	}
-	private, err := control.ParsePrivateKey([]byte(b.PrivateKey), []byte(b.Passphrase))
-	if err != nil {
-		return control.Relationship{}, err
-	}
-	defer private.Wipe()
-	if b.Comment != "" {
-		private.Comment = b.Comment
-	}
-	return d.plane.ImportKey(ctx, who, private)
+	return d.plane.ImportKey(ctx, who, control.KeyFile{Text: []byte(b.PrivateKey), Passphrase: []byte(b.Passphrase), Comment: b.Comment})
 }
 
 func showKey(k control.Relationship) key {

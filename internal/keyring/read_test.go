@@ -1,0 +1,36 @@
+package keyring
+
+import (
+	"context"
+	"testing"
+
+	"keyturn/internal/trust"
+)
+
+// No more private key files are opened at a time than the machine can bear; who comes
+// then waits, and who comes after many is sent away.
+func TestReadTakesTurns(t *testing.T) {
+	k := &Keyring{reading: make(chan struct{}, maxReading), queue: make(chan struct{}, maxQueue)}
+	for range maxReading {
+		k.queue <- struct{}{}
+		k.reading <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := k.Read(ctx, nil, nil); trust.KindOf(err) != trust.Unavailable {
+		t.Errorf("read while others do, by who does not wait: %v", err)
+	}
+	for len(k.queue) < maxQueue {
+		k.queue <- struct{}{}
+	}
+	if _, err := k.Read(t.Context(), nil, nil); trust.KindOf(err) != trust.Exhausted {
+		t.Errorf("read behind %d others: %v", maxQueue, err)
+	}
+	for len(k.queue) > 0 {
+		<-k.queue
+	}
+	<-k.reading
+	if _, err := k.Read(t.Context(), nil, nil); trust.KindOf(err) != trust.Invalid || len(k.reading) != maxReading-1 || len(k.queue) != 0 {
+		t.Errorf("read when there is room: %v, %d at work, %d queued", err, len(k.reading), len(k.queue))
+	}
+}
