@@ -19,6 +19,7 @@ type accountJSON struct {
 type tokenJSON struct {
 	ID          string     `json:"id"`
 	Name        string     `json:"name"`
+	Owner       string     `json:"owner"`
 	Permissions []string   `json:"permissions"`
 	CreatedAt   *time.Time `json:"created_at"`
 	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
@@ -93,14 +94,36 @@ with a list of those that there are; "All" is everything that you may do.`,
 			return show(cmd, out.Tokens, func(w io.Writer) error {
 				var rows [][]string
 				for _, t := range out.Tokens {
-					rows = append(rows, []string{t.ID, t.Name, strings.Join(t.Permissions, ", "), when(t.ExpiresAt), when(t.LastUsedAt)})
+					rows = append(rows, []string{t.ID, t.Name, t.Owner, strings.Join(t.Permissions, ", "), when(t.ExpiresAt), when(t.LastUsedAt)})
 				}
-				return table(w, "ID NAME PERMISSIONS EXPIRES LAST-USED", rows)
+				return table(w, "ID NAME OWNER PERMISSIONS EXPIRES LAST-USED", rows)
 			})
 		}),
 	}
+	var overlap string
+	rotate := &cobra.Command{
+		Use: "rotate ID", Short: "Give one of your API tokens another text, and print it: the only time that it is to be had",
+		Long: `Give one of your API tokens another text. Its id, what it may do and when it expires
+stay as they are. The old text ends at once, or after --overlap.`,
+		Example: "  keyturn token rotate 0123456789abcdef0123456789abcdef --overlap 1h", Args: exactly(1), ValidArgsFunction: completeTokens(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			in := map[string]string{}
+			if overlap != "" {
+				in["overlap"] = overlap
+			}
+			var t tokenJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/tokens/"+url.PathEscape(args[0])+"/rotate", in, &t); err != nil {
+				return err
+			}
+			return show(cmd, t, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, t.Token)
+				return err
+			})
+		}),
+	}
+	rotate.Flags().StringVar(&overlap, "overlap", "", "how long the old text holds beside the new one, such as 1h (default not at all)")
 	revoke := &cobra.Command{
-		Use: "revoke ID", Short: "End an API token, and those that it made, at once", Args: exactly(1),
+		Use: "revoke ID", Short: "End an API token, and those that it made, at once", Args: exactly(1), ValidArgsFunction: completeTokens(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out struct {
 				Revoked int `json:"revoked"`
@@ -114,7 +137,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 			})
 		}),
 	}
-	return parent("token", "Make and revoke API tokens", create, listing, revoke)
+	return parent("token", "Make, rotate and revoke API tokens", create, listing, rotate, revoke)
 }
 
 func settingsCommand(env environ) *cobra.Command {

@@ -159,6 +159,13 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 	return trust.Errorf(trust.Unavailable, "%s: %w", c.server, err)
 }
 
+// whole reads a listing that comes in one piece, under one name.
+func whole[T any](ctx context.Context, c *client, path, name string) ([]T, error) {
+	var raw map[string][]T
+	err := c.call(ctx, http.MethodGet, path, nil, &raw)
+	return append([]T{}, raw[name]...), err
+}
+
 // A page is one page of a listing: its entries under one name.
 type page[T any] struct {
 	entries []T

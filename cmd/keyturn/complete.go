@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,19 +16,43 @@ import (
 
 func completeHosts(env environ) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return complete(env, cmd, "/hosts", "hosts", nil, func(h hostJSON) string { return h.Name + "\t" + h.Address })
+		return complete(env, cmd, paged[hostJSON]("/hosts", "hosts", nil), func(h hostJSON) string { return h.Name + "\t" + h.Address })
 	}
 }
 
 func completeDiscoveries(env environ) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return complete(env, cmd, "/discoveries", "discoveries", nil, func(d discoveryJSON) string { return d.Name + "\t" + d.when() })
+		return complete(env, cmd, unpaged[discoveryJSON]("/discoveries", "discoveries"), func(d discoveryJSON) string { return d.Name + "\t" + d.when() })
 	}
 }
 
 func completeKeys(env environ) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return complete(env, cmd, "/keys", "keys", url.Values{"kind": {"user"}}, func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
+		return complete(env, cmd, paged[keyJSON]("/keys", "keys", url.Values{"kind": {"user"}}), func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
+	}
+}
+
+func completeTokens(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, unpaged[tokenJSON]("/tokens", "tokens"), func(t tokenJSON) string { return t.ID + "\t" + plain(t.Name) })
+	}
+}
+
+func completeUsers(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, unpaged[userJSON]("/users", "users"), func(u userJSON) string { return u.Name + "\t" + strings.Join(u.Roles, ", ") })
+	}
+}
+
+func completeRoles(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, unpaged[roleJSON]("/roles", "roles"), func(r roleJSON) string { return r.Name + "\t" + r.Meaning })
+	}
+}
+
+func completePermissions(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, unpaged[permissionJSON]("/permissions", "permissions"), func(p permissionJSON) string { return p.Name + "\t" + p.Meaning })
 	}
 }
 
@@ -36,11 +61,22 @@ func completeRuns(env environ) cobra.CompletionFunc {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return complete(env, cmd, "/runs", "runs", nil, func(r runJSON) string { return r.Run + "\t" + r.Procedure + " " + r.State })
+		return complete(env, cmd, paged[runJSON]("/runs", "runs", nil), func(r runJSON) string { return r.Run + "\t" + r.Procedure + " " + r.State })
 	}
 }
 
-func complete[T any](env environ, cmd *cobra.Command, path, name string, query url.Values, word func(T) string) ([]string, cobra.ShellCompDirective) {
+// A loader reads a listing to choose from.
+type loader[T any] func(context.Context, *client) ([]T, error)
+
+func paged[T any](path, name string, query url.Values) loader[T] {
+	return func(ctx context.Context, c *client) ([]T, error) { return list[T](ctx, c, path, name, query) }
+}
+
+func unpaged[T any](path, name string) loader[T] {
+	return func(ctx context.Context, c *client) ([]T, error) { return whole[T](ctx, c, path, name) }
+}
+
+func complete[T any](env environ, cmd *cobra.Command, load loader[T], word func(T) string) ([]string, cobra.ShellCompDirective) {
 	c, err := newClient(env)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -51,7 +87,7 @@ func complete[T any](env environ, cmd *cobra.Command, path, name string, query u
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	entries, err := list[T](ctx, c, path, name, query)
+	entries, err := load(ctx, c)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -105,7 +105,7 @@ KEYTURN_USER and KEYTURN_PASSWORD, the credential.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd.CommandPath(), err} })
 	root.AddCommand(
 		serveCommand(env), demoCommand(), lookCommand(), versionCommand(),
-		accountCommand(env), tokenCommand(env), settingsCommand(env),
+		accountCommand(env), userCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env),
 		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env),
 		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env),
 	)

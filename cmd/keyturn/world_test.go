@@ -76,6 +76,7 @@ type world struct {
 	client  *client
 	token   string            // an API token that may do everything
 	env     map[string]string // the environment of commands
+	stdin   string            // their standard input
 	ops     string            // private key file of Keyturn's own login
 	workers int               // of the node
 	apart   bool              // an installation of its own, see installed
@@ -260,7 +261,7 @@ func (w *world) try(args ...string) (code int, stdout, stderr string) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
 	begun := time.Now()
-	code = run(ctx, w.environ, args, strings.NewReader(""), &out, &errs)
+	code = run(ctx, w.environ, args, strings.NewReader(w.stdin), &out, &errs)
 	w.t.Logf("%6.2fs keyturn %s", time.Since(begun).Seconds(), strings.Join(args, " "))
 	return code, out.String(), errs.String()
 }

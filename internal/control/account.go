@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"keyturn/internal/identity"
 	"keyturn/internal/store"
@@ -45,6 +46,16 @@ func (p *Plane) RevokeToken(ctx context.Context, actor identity.Actor, id string
 		return err
 	})
 	return n, err
+}
+
+// RotateToken gives one of the actor's tokens another text, and returns it: the
+// only time that it is to be had. The old text holds for overlap still.
+func (p *Plane) RotateToken(ctx context.Context, actor identity.Actor, id string, overlap time.Duration) (t identity.Token, secret string, err error) {
+	err = p.update(ctx, actor, needs(identity.TokensWrite), "token.rotate", "token:"+subject(id), func(tx *store.Tx) error {
+		t, secret, err = p.directory.RotateToken(tx, actor, id, overlap)
+		return err
+	})
+	return t, secret, err
 }
 
 // subject makes what a caller sent fit to name the subject of an event, which

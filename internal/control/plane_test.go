@@ -20,7 +20,18 @@ var verbs = map[string][]identity.Permission{
 	"ShowAccount": {identity.AccountRead},
 	"CreateToken": {identity.TokensWrite},
 	"ListTokens":  {identity.TokensRead},
+	"RotateToken": {identity.TokensWrite},
 	"RevokeToken": {identity.TokensWrite},
+
+	"ListUsers":       {identity.UsersRead},
+	"ShowUser":        {identity.UsersRead},
+	"AddUser":         {identity.UsersWrite},
+	"SetUserRights":   {identity.UsersWrite},
+	"SetUserPassword": {identity.UsersWrite},
+	"RemoveUser":      {identity.UsersWrite},
+	"ListRoles":       {identity.UsersRead},
+	"SetRole":         {identity.UsersWrite},
+	"RemoveRole":      {identity.UsersWrite},
 
 	"ListHosts":      {identity.HostsRead},
 	"ShowHost":       {identity.HostsRead},

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"slices"
+
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
@@ -17,6 +19,9 @@ type (
 	Tenant     = identity.Tenant
 	Token      = identity.Token
 	NewToken   = identity.NewToken
+	User       = identity.User
+	Role       = identity.Role
+	Rights     = identity.Rights
 
 	Host          = inventory.Host
 	HostFilter    = inventory.HostFilter
@@ -67,6 +72,9 @@ const (
 
 // ParseKeyID reads a key's id in any text form of a UUID.
 func ParseKeyID(id string) (trust.KeyID, error) { return inventory.ParseKeyID(id) }
+
+// Permissions describes every permission that can be given.
+func Permissions() []identity.Grant { return slices.Clone(identity.Permissions) }
 
 // ParsePermissions reads permissions by their names.
 func ParsePermissions(names []string) ([]Permission, error) { return identity.ParsePermissions(names) }

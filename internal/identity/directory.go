@@ -123,7 +123,7 @@ func (d *Directory) First(ctx context.Context, password string) (Beginning, erro
 	if err != nil {
 		return Beginning{}, err
 	}
-	admin := User{ID: newID(), Name: AdminUser, Permissions: []Permission{All}}
+	admin := User{ID: newID(), Name: AdminUser, Rights: Rights{Permissions: []Permission{All}}}
 	err = d.store.Update(ctx, audit.Event{
 		Tenant:  b.Tenant,
 		Actor:   System(b.Tenant).Audit(),

@@ -134,7 +134,7 @@ func (w *world) addUser(by Actor, name string, permissions ...Permission) User {
 	must(w.t, err)
 	var u User
 	must(w.t, w.update(by.Tenant, func(tx *store.Tx) (err error) {
-		u, err = w.AddUser(tx, by, NewUser{Name: name, Password: hash, Permissions: permissions})
+		u, err = w.AddUser(tx, by, NewUser{Name: name, Password: hash, Rights: Rights{Permissions: permissions}})
 		return err
 	}))
 	return u
@@ -156,7 +156,7 @@ func (w *world) otherTenant() Actor {
 	w.t.Helper()
 	hash, err := w.hasher.hash(w.t.Context(), adminPassword)
 	must(w.t, err)
-	u := User{ID: newID(), Name: AdminUser, Permissions: []Permission{All}}
+	u := User{ID: newID(), Name: AdminUser, Permissions: []Permission{All}, Rights: Rights{Permissions: []Permission{All}}}
 	must(w.t, w.update(storetest.Other, func(tx *store.Tx) error {
 		if err := insertTenant(tx, "other"); err != nil {
 			return err
@@ -271,7 +271,7 @@ func TestPassword(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		w.addUser(w.admin(), "Alice.L", KeysRead)
 		must(t, w.update(w.tenant, func(tx *store.Tx) error {
-			_, err := w.AddUser(tx, System(w.tenant), NewUser{Name: "nopass", Permissions: []Permission{KeysRead}})
+			_, err := w.AddUser(tx, System(w.tenant), NewUser{Name: "nopass", Rights: Rights{Permissions: []Permission{KeysRead}}})
 			return err
 		}))
 		// Whoever knew the password that nobody has would not be anybody by it.

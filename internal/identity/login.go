@@ -262,7 +262,7 @@ func (d *Directory) Token(ctx context.Context, token, from string) (Actor, error
 	}
 	return d.token(ctx, shown, func(tx *store.Tx) (tokenRow, error) {
 		row, err := selectTokenByHash(tx, hash)
-		if err == nil && !sameHash(row.hash, hash) {
+		if err == nil && !row.holds(hash, tx.Now()) {
 			return row, sql.ErrNoRows
 		}
 		return row, err

@@ -72,7 +72,7 @@ func (d *Directory) IssueServiceToken(ctx context.Context, clientID, clientSecre
 	}
 	actor, err := d.token(ctx, shown, func(tx *store.Tx) (tokenRow, error) {
 		row, err := selectTokenByID(tx, clientID)
-		if err == nil && !sameHash(row.hash, hash) {
+		if err == nil && !row.holds(hash, tx.Now()) {
 			return row, sql.ErrNoRows
 		}
 		return row, err

@@ -34,35 +34,44 @@ func selectTenantByName(tx *store.Tx, nameOrID string) (id trust.TenantID, err e
 
 // Users.
 
-const userColumns = `u.id, u.name, u.password, u.permissions, u.created`
+const userColumns = `u.tenant, u.id, u.name, u.password, u.permissions, u.roles, u.created`
 
 func scanUser(scan func(...any) error) (u loginRow, err error) {
-	var permissions string
+	var permissions, roles string
 	var created int64
-	err = scan(&u.ID, &u.Name, &u.hash, &permissions, &created)
-	u.Permissions, u.HasPassword, u.Created = decodePermissions(permissions), u.hash != "", store.Time(created)
+	err = scan(&u.tenant, &u.ID, &u.Name, &u.hash, &permissions, &roles, &created)
+	u.Rights = Rights{decodePermissions(permissions), decodeRoles(roles)}
+	u.HasPassword, u.Created = u.hash != "", store.Time(created)
+	return u, err
+}
+
+// A query has to be done with before the roles of a user are read.
+func readUser(tx *store.Tx, where string, args ...any) (loginRow, error) {
+	u, err := scanUser(tx.QueryRow(`SELECT `+userColumns+` FROM users u WHERE `+where, args...).Scan)
+	if err != nil {
+		return loginRow{}, err
+	}
+	u.Permissions, err = permitted(tx, u.tenant, u.Rights)
 	return u, err
 }
 
 func insertUser(tx *store.Tx, u User, hash string) error {
-	_, err := tx.Exec(`INSERT INTO users (tenant, id, login, name, password, permissions, created) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		tx.Tenant(), u.ID, strings.ToLower(u.Name), u.Name, hash, encodePermissions(u.Permissions), store.Micros(tx.Now()))
+	_, err := tx.Exec(`INSERT INTO users (tenant, id, login, name, password, permissions, roles, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		tx.Tenant(), u.ID, strings.ToLower(u.Name), u.Name, hash, encodePermissions(u.Rights.Permissions), encodeRoles(u.Rights.Roles), store.Micros(tx.Now()))
 	return err
 }
 
 func selectUser(tx *store.Tx, id string) (loginRow, error) {
-	return scanUser(tx.QueryRow(`SELECT `+userColumns+` FROM users u WHERE u.tenant = $1 AND u.id = $2`, tx.Tenant(), id).Scan)
+	return readUser(tx, `u.tenant = $1 AND u.id = $2`, tx.Tenant(), id)
 }
 
 func selectUserByLogin(tx *store.Tx, login string) (loginRow, error) {
-	return scanUser(tx.QueryRow(`SELECT `+userColumns+` FROM users u WHERE u.tenant = $1 AND u.login = $2`, tx.Tenant(), login).Scan)
+	return readUser(tx, `u.tenant = $1 AND u.login = $2`, tx.Tenant(), login)
 }
 
 // selectLogin returns a user by name in any tenant, or sql.ErrNoRows.
 func selectLogin(tx *store.Tx, tenant trust.TenantID, login string) (loginRow, error) {
-	u, err := scanUser(tx.QueryRow(`SELECT `+userColumns+` FROM users u WHERE u.tenant = $1 AND u.login = $2`, tenant, login).Scan)
-	u.tenant = tenant
-	return u, err
+	return readUser(tx, `u.tenant = $1 AND u.login = $2`, tenant, login)
 }
 
 func selectUsers(tx *store.Tx) ([]User, error) {
@@ -79,7 +88,16 @@ func selectUsers(tx *store.Tx) ([]User, error) {
 		}
 		list = append(list, u.User)
 	}
-	return list, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	rows.Close()
+	for i := range list {
+		if list[i].Permissions, err = permitted(tx, tx.Tenant(), list[i].Rights); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 func selectPassword(tx *store.Tx, id string) (hash string, err error) {
@@ -92,8 +110,8 @@ func updatePassword(tx *store.Tx, id, hash string) error {
 	return err
 }
 
-func updatePermissions(tx *store.Tx, id string, list []Permission) error {
-	_, err := tx.Exec(`UPDATE users SET permissions = $3 WHERE tenant = $1 AND id = $2`, tx.Tenant(), id, encodePermissions(list))
+func updateRights(tx *store.Tx, id string, r Rights) error {
+	_, err := tx.Exec(`UPDATE users SET permissions = $3, roles = $4 WHERE tenant = $1 AND id = $2`, tx.Tenant(), id, encodePermissions(r.Permissions), encodeRoles(r.Roles))
 	return err
 }
 
@@ -102,17 +120,86 @@ func deleteUser(tx *store.Tx, id string) error {
 	return err
 }
 
+// Roles.
+
+const roleColumns = `r.name, r.permissions, r.created`
+
+func scanRole(scan func(...any) error) (r Role, err error) {
+	var permissions string
+	var created int64
+	err = scan(&r.Name, &permissions, &created)
+	r.Permissions, r.Created = decodePermissions(permissions), store.Time(created)
+	return r, err
+}
+
+func insertRole(tx *store.Tx, r Role) error {
+	_, err := tx.Exec(`INSERT INTO roles (tenant, login, name, permissions, created) VALUES ($1, $2, $3, $4, $5)`,
+		tx.Tenant(), strings.ToLower(r.Name), r.Name, encodePermissions(r.Permissions), store.Micros(r.Created))
+	return err
+}
+
+func updateRole(tx *store.Tx, r Role) error {
+	_, err := tx.Exec(`UPDATE roles SET permissions = $3 WHERE tenant = $1 AND login = $2`, tx.Tenant(), strings.ToLower(r.Name), encodePermissions(r.Permissions))
+	return err
+}
+
+func deleteRole(tx *store.Tx, name string) error {
+	_, err := tx.Exec(`DELETE FROM roles WHERE tenant = $1 AND login = $2`, tx.Tenant(), strings.ToLower(name))
+	return err
+}
+
+// selectRole returns a role in any tenant, or sql.ErrNoRows.
+func selectRole(tx *store.Tx, tenant trust.TenantID, login string) (Role, error) {
+	return scanRole(tx.QueryRow(`SELECT `+roleColumns+` FROM roles r WHERE r.tenant = $1 AND r.login = $2`, tenant, login).Scan)
+}
+
+func selectRoles(tx *store.Tx) ([]Role, error) {
+	rows, err := tx.Query(`SELECT `+roleColumns+` FROM roles r WHERE r.tenant = $1 ORDER BY r.login`, tx.Tenant())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []Role
+	for rows.Next() {
+		r, err := scanRole(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	return list, rows.Err()
+}
+
+func encodeRoles(names []string) string { return strings.Join(names, "\n") }
+
+func decodeRoles(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
+}
+
 // Tokens.
 
-const tokenColumns = `t.tenant, t.id, t.name, t.hash, t.permissions, t.owner, t.parent, t.created, t.expires, t.used, u.permissions
+const tokenColumns = `t.tenant, t.id, t.name, t.hash, t.old_hash, t.old_until, t.permissions, t.owner, t.parent, t.created, t.expires, t.used, u.name, u.permissions, u.roles
 	FROM tokens t JOIN users u ON u.tenant = t.tenant AND u.id = t.owner`
 
 func scanToken(scan func(...any) error) (t tokenRow, err error) {
-	var permissions, limit string
-	var created, expires, used int64
-	err = scan(&t.tenant, &t.ID, &t.Name, &t.hash, &permissions, &t.Owner, &t.Parent, &created, &expires, &used, &limit)
-	t.Permissions, t.limit = decodePermissions(permissions), decodePermissions(limit)
-	t.Created, t.Expires, t.Used = store.Time(created), store.Time(expires), store.Time(used)
+	var permissions, limit, roles string
+	var until, created, expires, used int64
+	err = scan(&t.tenant, &t.ID, &t.Name, &t.hash, &t.oldHash, &until, &permissions, &t.Owner, &t.Parent, &created, &expires, &used, &t.OwnerName, &limit, &roles)
+	t.Permissions, t.owner = decodePermissions(permissions), Rights{decodePermissions(limit), decodeRoles(roles)}
+	t.oldUntil, t.Created, t.Expires, t.Used = store.Time(until), store.Time(created), store.Time(expires), store.Time(used)
+	return t, err
+}
+
+// readToken returns the token of a condition, or sql.ErrNoRows.
+func readToken(tx *store.Tx, where string, args ...any) (tokenRow, error) {
+	t, err := scanToken(tx.QueryRow(`SELECT `+tokenColumns+` WHERE `+where, args...).Scan)
+	if err != nil {
+		return tokenRow{}, err
+	}
+	t.limit, err = permitted(tx, t.tenant, t.owner)
 	return t, err
 }
 
@@ -124,15 +211,17 @@ func insertToken(tx *store.Tx, t Token, hash []byte) error {
 }
 
 func selectToken(tx *store.Tx, id string) (tokenRow, error) {
-	return scanToken(tx.QueryRow(`SELECT `+tokenColumns+` WHERE t.tenant = $1 AND t.id = $2`, tx.Tenant(), id).Scan)
+	return readToken(tx, `t.tenant = $1 AND t.id = $2`, tx.Tenant(), id)
 }
 
+// selectTokenByHash returns the token that has a hash, or had it before it was
+// rotated.
 func selectTokenByHash(tx *store.Tx, hash []byte) (tokenRow, error) {
-	return scanToken(tx.QueryRow(`SELECT `+tokenColumns+` WHERE t.hash = $1`, hash).Scan)
+	return readToken(tx, `t.hash = $1 OR t.old_hash = $1`, hash)
 }
 
 func selectTokenByID(tx *store.Tx, id string) (tokenRow, error) {
-	return scanToken(tx.QueryRow(`SELECT `+tokenColumns+` WHERE t.id = $1`, id).Scan)
+	return readToken(tx, `t.id = $1`, id)
 }
 
 func selectTokens(tx *store.Tx) ([]Token, error) {
@@ -155,6 +244,12 @@ func selectTokens(tx *store.Tx) ([]Token, error) {
 func countTokens(tx *store.Tx, owner string) (n int, err error) {
 	err = tx.QueryRow(`SELECT count(*) FROM tokens WHERE tenant = $1 AND owner = $2`, tx.Tenant(), owner).Scan(&n)
 	return n, err
+}
+
+// updateTokenHash gives a token another text. The one that it had holds until then.
+func updateTokenHash(tx *store.Tx, id string, hash []byte, until time.Time) error {
+	_, err := tx.Exec(`UPDATE tokens SET old_hash = hash, old_until = $3, hash = $4 WHERE tenant = $1 AND id = $2`, tx.Tenant(), id, store.Micros(until), hash)
+	return err
 }
 
 func markTokenUsed(tx *store.Tx, id string) error {
@@ -191,11 +286,15 @@ func insertWebLogin(tx *store.Tx, hash, owner string) error {
 // last written down that it is used; or sql.ErrNoRows.
 func selectWebLogin(tx *store.Tx, hash string) (a Actor, created, seen time.Time, err error) {
 	var began, last int64
-	var permissions string
-	err = tx.QueryRow(`SELECT w.tenant, w.created, w.seen, u.id, u.name, u.permissions
+	var permissions, roles string
+	err = tx.QueryRow(`SELECT w.tenant, w.created, w.seen, u.id, u.name, u.permissions, u.roles
 		FROM web_logins w JOIN users u ON u.tenant = w.tenant AND u.id = w.owner
-		WHERE w.id = $1`, hash).Scan(&a.Tenant, &began, &last, &a.ID, &a.Name, &permissions)
-	a.Kind, a.Owner, a.Permissions = "user", a.ID, decodePermissions(permissions)
+		WHERE w.id = $1`, hash).Scan(&a.Tenant, &began, &last, &a.ID, &a.Name, &permissions, &roles)
+	if err != nil {
+		return Actor{}, created, seen, err
+	}
+	a.Kind, a.Owner = "user", a.ID
+	a.Permissions, err = permitted(tx, a.Tenant, Rights{decodePermissions(permissions), decodeRoles(roles)})
 	return a, store.Time(began), store.Time(last), err
 }
 

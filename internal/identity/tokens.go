@@ -19,6 +19,7 @@ type Token struct {
 	Name        string
 	Permissions []Permission
 	Owner       string // id of the user on whose behalf it acts
+	OwnerName   string
 	Parent      string // id of the token that made it, or ""
 	Created     time.Time
 	Expires     time.Time // zero for never
@@ -64,7 +65,14 @@ func (d *Directory) CreateToken(tx *store.Tx, by Actor, n NewToken) (Token, stri
 	if n.Valid < 0 || n.Valid > maxValid {
 		return Token{}, "", trust.Errorf(trust.Invalid, "a token that lives for %s is not to be had: more than nothing and up to ten years, or for ever", n.Valid).WithField("expires")
 	}
-	t := Token{ID: newID(), Name: n.Name, Permissions: n.Permissions, Owner: by.Owner, Created: tx.Now()}
+	owner, err := selectUser(tx, by.Owner)
+	if errors.Is(err, sql.ErrNoRows) { // removed just now
+		return Token{}, "", unauthenticated()
+	}
+	if err != nil {
+		return Token{}, "", err
+	}
+	t := Token{ID: newID(), Name: n.Name, Permissions: n.Permissions, Owner: owner.ID, OwnerName: owner.Name, Created: tx.Now()}
 	if n.Valid > 0 {
 		t.Expires = tx.Now().Add(n.Valid)
 	}
@@ -80,10 +88,6 @@ func (d *Directory) CreateToken(tx *store.Tx, by Actor, n NewToken) (Token, stri
 		if !parent.Expires.IsZero() && (t.Expires.IsZero() || t.Expires.After(parent.Expires)) {
 			t.Expires = parent.Expires
 		}
-	} else if _, err := selectUser(tx, by.Owner); errors.Is(err, sql.ErrNoRows) { // removed just now
-		return Token{}, "", unauthenticated()
-	} else if err != nil {
-		return Token{}, "", err
 	}
 	there, err := countTokens(tx, by.Owner)
 	if err != nil {
@@ -100,6 +104,51 @@ func (d *Directory) CreateToken(tx *store.Tx, by Actor, n NewToken) (Token, stri
 	return t, text, insertToken(tx, t, hash)
 }
 
+// maxOverlap bounds how long a token's old text holds beside the new one.
+const maxOverlap = 30 * 24 * time.Hour
+
+// RotateToken gives a token another text, which it returns, and keeps all else of
+// it: its id, what it may do and when it expires. The old text holds for overlap
+// still. Only the user whom it belongs to may, in person or by a token that may do
+// no less: whoever has a text can do as the token can.
+func (d *Directory) RotateToken(tx *store.Tx, by Actor, id string, overlap time.Duration) (Token, string, error) {
+	if err := checkActor(tx, by); err != nil {
+		return Token{}, "", err
+	}
+	if overlap < 0 || overlap > maxOverlap {
+		return Token{}, "", trust.Errorf(trust.Invalid, "an overlap of %s is not 0s to %s", overlap, maxOverlap).WithField("overlap")
+	}
+	t, err := findToken(tx, id)
+	if err != nil {
+		return Token{}, "", err
+	}
+	if t.Owner != by.Owner {
+		return Token{}, "", trust.Errorf(trust.Denied, "token %q belongs to somebody else, and only its owner can have its text", t.Name).
+			WithHint("keyturn token revoke %s ends it", t.ID)
+	}
+	if p := beyond(by.Permissions, within(t.limit, t.Permissions)); p != "" {
+		return Token{}, "", trust.Errorf(trust.Denied, "token %q has the permission %q, which %s does not have", t.Name, p, by.describe())
+	}
+	text := newToken()
+	hash, err := tokenHash(text)
+	if err != nil {
+		return Token{}, "", err
+	}
+	return t.Token, text, updateTokenHash(tx, t.ID, hash, tx.Now().Add(overlap))
+}
+
+// findToken returns the token of an id, or a NotFound error.
+func findToken(tx *store.Tx, id string) (t tokenRow, err error) {
+	err = error(sql.ErrNoRows)
+	if isID(id) {
+		t, err = selectToken(tx, id)
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return tokenRow{}, trust.Errorf(trust.NotFound, "there is no token %.80q", id).WithHint("keyturn token list")
+	}
+	return t, err
+}
+
 func checkTokenName(name string) error {
 	if name == "" || len(name) > 128 || !utf8.ValidString(name) || strings.TrimSpace(name) != name || strings.ContainsFunc(name, unicode.IsControl) {
 		return trust.Errorf(trust.Invalid, "token name %.80q is not 1 to 128 bytes of text on one line", name).WithField("name")
@@ -114,14 +163,7 @@ func (d *Directory) Tokens(tx *store.Tx) ([]Token, error) { return selectTokens(
 // RevokeToken ends a token and those that were made with it, at once, and returns
 // how many that were. An unknown id is NotFound.
 func (d *Directory) RevokeToken(tx *store.Tx, id string) (int, error) {
-	err := error(sql.ErrNoRows)
-	if isID(id) {
-		_, err = selectToken(tx, id)
-	}
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, trust.Errorf(trust.NotFound, "there is no token %.80q", id)
-	}
-	if err != nil {
+	if _, err := findToken(tx, id); err != nil {
 		return 0, err
 	}
 	n, err := deleteTokenTree(tx, id)
@@ -133,7 +175,11 @@ type tokenRow struct {
 	Token
 	tenant trust.TenantID
 	hash   []byte
-	limit  []Permission // of its owner
+	// oldHash is what it was before it was rotated, which holds until oldUntil.
+	oldHash  []byte
+	oldUntil time.Time
+	owner    Rights
+	limit    []Permission // of its owner
 }
 
 // actor returns who a token acts as, or an error if it has expired.
@@ -145,6 +191,11 @@ func (t tokenRow) actor(now time.Time, source string) (Actor, error) {
 		Tenant: t.tenant, Kind: "token", ID: t.ID, Name: t.Name, Owner: t.Owner,
 		Source: source, Permissions: within(t.limit, t.Permissions),
 	}, nil
+}
+
+// holds reports whether a token is the one of a hash.
+func (t tokenRow) holds(hash []byte, now time.Time) bool {
+	return sameHash(t.hash, hash) || sameHash(t.oldHash, hash) && now.Before(t.oldUntil)
 }
 
 // sameHash compares what is stored with what was given in a time that depends on

@@ -131,7 +131,7 @@ func TestTokensFollowTheirOwner(t *testing.T) {
 		_, text, err := w.createToken(clerk, NewToken{Name: "t", Permissions: []Permission{KeysWrite, KeysReveal}})
 		must(t, err)
 		must(t, w.update(w.tenant, func(tx *store.Tx) error {
-			return w.SetPermissions(tx, admin, user.ID, []Permission{KeysRead, HostsRead})
+			return w.SetRights(tx, admin, user.ID, Rights{Permissions: []Permission{KeysRead, HostsRead}})
 		}))
 		a, err := w.Token(t.Context(), text, "")
 		if err != nil || !slices.Equal(a.Permissions, []Permission{KeysRead}) {

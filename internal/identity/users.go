@@ -14,18 +14,20 @@ import (
 
 // A User is a person, or a program that logs in like one.
 type User struct {
-	ID          string // 32 hex digits
-	Name        string // unique in its tenant without regard to case
+	ID   string // 32 hex digits
+	Name string // unique in its tenant without regard to case
+	// Permissions are all that the user may do, by Rights.
 	Permissions []Permission
+	Rights      Rights
 	HasPassword bool
 	Created     time.Time
 }
 
 // A NewUser is what AddUser makes a User of.
 type NewUser struct {
-	Name        string
-	Password    PasswordHash // from HashPassword, or zero for none
-	Permissions []Permission
+	Name     string
+	Password PasswordHash // from HashPassword, or zero for none
+	Rights   Rights
 }
 
 // userName is what a user may be called: also an email address, never what could
@@ -41,7 +43,8 @@ func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
 	if !userName.MatchString(u.Name) {
 		return User{}, trust.Errorf(trust.Invalid, "user name %.80q is not 1 to 64 of letters, digits and \"._@+-\", a letter or digit first", u.Name).WithField("name")
 	}
-	if err := checkGrant(by, u.Permissions); err != nil {
+	rights, permissions, err := settle(tx, by, u.Rights)
+	if err != nil {
 		return User{}, err
 	}
 	if _, err := selectUserByLogin(tx, strings.ToLower(u.Name)); err == nil {
@@ -49,7 +52,7 @@ func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
 	} else if !errors.Is(err, sql.ErrNoRows) {
 		return User{}, err
 	}
-	made := User{ID: newID(), Name: u.Name, Permissions: u.Permissions, HasPassword: u.Password.encoded != "", Created: tx.Now()}
+	made := User{ID: newID(), Name: u.Name, Permissions: permissions, Rights: rights, HasPassword: u.Password.encoded != "", Created: tx.Now()}
 	return made, insertUser(tx, made, u.Password.encoded)
 }
 
@@ -87,33 +90,27 @@ func (d *Directory) SetPassword(tx *store.Tx, by Actor, id string, hash Password
 	return updatePassword(tx, id, hash.encoded)
 }
 
-// SetPermissions says anew what a user may do: no more than by may. The user's
-// tokens may do no more than the user from this commit on.
-func (d *Directory) SetPermissions(tx *store.Tx, by Actor, id string, list []Permission) error {
-	u, err := d.overUser(tx, by, id)
+// SetRights says anew what a user may do: no more than by may. The user's tokens
+// may do no more than the user from this commit on.
+func (d *Directory) SetRights(tx *store.Tx, by Actor, id string, r Rights) error {
+	if _, err := d.overUser(tx, by, id); err != nil {
+		return err
+	}
+	rights, _, err := settle(tx, by, r)
 	if err != nil {
 		return err
 	}
-	if err := checkGrant(by, list); err != nil {
+	if err := updateRights(tx, id, rights); err != nil {
 		return err
 	}
-	if !slices.Contains(list, All) {
-		if err := d.checkNotLast(tx, u); err != nil {
-			return err
-		}
-	}
-	return updatePermissions(tx, id, list)
+	return d.checkAdministered(tx)
 }
 
 // RemoveUser removes a user together with the user's tokens and web logins. Only
 // who may do whatever that user may do, and the user, may. The last one who may
 // do everything stays.
 func (d *Directory) RemoveUser(tx *store.Tx, by Actor, id string) error {
-	u, err := d.overUser(tx, by, id)
-	if err != nil {
-		return err
-	}
-	if err := d.checkNotLast(tx, u); err != nil {
+	if _, err := d.overUser(tx, by, id); err != nil {
 		return err
 	}
 	if err := deleteWebLoginsOf(tx, id); err != nil {
@@ -122,7 +119,10 @@ func (d *Directory) RemoveUser(tx *store.Tx, by Actor, id string) error {
 	if err := deleteTokensOf(tx, id); err != nil {
 		return err
 	}
-	return deleteUser(tx, id)
+	if err := deleteUser(tx, id); err != nil {
+		return err
+	}
+	return d.checkAdministered(tx)
 }
 
 // overUser returns the user of an id if by may do to that user as it likes.
@@ -149,23 +149,18 @@ func (d *Directory) overUser(tx *store.Tx, by Actor, id string) (User, error) {
 	return u.User, nil
 }
 
-// checkNotLast refuses to do away with the last user who may do everything: there
-// would be no way to make another one.
-func (d *Directory) checkNotLast(tx *store.Tx, u User) error {
-	if !slices.Contains(u.Permissions, All) {
-		return nil
-	}
+// checkAdministered refuses a change after which nobody may do everything: there
+// would be no way to make another one who may.
+func (d *Directory) checkAdministered(tx *store.Tx) error {
 	users, err := selectUsers(tx)
 	if err != nil {
 		return err
 	}
-	for _, other := range users {
-		if other.ID != u.ID && slices.Contains(other.Permissions, All) {
-			return nil
-		}
+	if slices.ContainsFunc(users, func(u User) bool { return slices.Contains(u.Permissions, All) }) {
+		return nil
 	}
-	return trust.Errorf(trust.Conflict, "user %q is the last one with the permission %q", u.Name, All).
-		WithHint("give it to another user first")
+	return trust.Errorf(trust.Conflict, "nobody would be left with the permission %q", All).
+		WithHint("give it to another user first: keyturn user set NAME --role Administrator")
 }
 
 // checkGrant refuses permissions that by does not have, or none.

@@ -79,7 +79,7 @@ func TestUsers(t *testing.T) {
 
 func (w *world) tryAddUser(by Actor, name string, permissions ...Permission) (u User, err error) {
 	err = w.update(by.Tenant, func(tx *store.Tx) (err error) {
-		u, err = w.AddUser(tx, by, NewUser{Name: name, Permissions: permissions})
+		u, err = w.AddUser(tx, by, NewUser{Name: name, Rights: Rights{Permissions: permissions}})
 		return err
 	})
 	return u, err
@@ -113,14 +113,14 @@ func TestNobodyRisesByUsers(t *testing.T) {
 			wantKind(t, "password of "+target.Name, try(func(tx *store.Tx) error { return w.SetPassword(tx, helpdesk, target.ID, hash) }), trust.Denied)
 			wantKind(t, "removal of "+target.Name, try(func(tx *store.Tx) error { return w.RemoveUser(tx, helpdesk, target.ID) }), trust.Denied)
 			wantKind(t, "permissions of "+target.Name, try(func(tx *store.Tx) error {
-				return w.SetPermissions(tx, helpdesk, target.ID, []Permission{KeysRead})
+				return w.SetRights(tx, helpdesk, target.ID, Rights{Permissions: []Permission{KeysRead}})
 			}), trust.Denied)
 		}
 		wantKind(t, "more for clerk", try(func(tx *store.Tx) error {
-			return w.SetPermissions(tx, helpdesk, clerk.ID, []Permission{KeysReveal})
+			return w.SetRights(tx, helpdesk, clerk.ID, Rights{Permissions: []Permission{KeysReveal}})
 		}), trust.Denied)
 		wantKind(t, "more for oneself", try(func(tx *store.Tx) error {
-			return w.SetPermissions(tx, helpdesk, helpdesk.ID, []Permission{All})
+			return w.SetRights(tx, helpdesk, helpdesk.ID, Rights{Permissions: []Permission{All}})
 		}), trust.Denied)
 		must(t, try(func(tx *store.Tx) error { return w.SetPassword(tx, helpdesk, clerk.ID, hash) }))
 		must(t, try(func(tx *store.Tx) error { return w.SetPassword(tx, guard, guard.ID, hash) }))
@@ -136,9 +136,9 @@ func TestNobodyRisesByUsers(t *testing.T) {
 		// Somebody who may do everything remains.
 		wantKind(t, "removing the last admin", try(func(tx *store.Tx) error { return w.RemoveUser(tx, admin, admin.ID) }), trust.Conflict)
 		wantKind(t, "demoting the last admin", try(func(tx *store.Tx) error {
-			return w.SetPermissions(tx, admin, admin.ID, []Permission{KeysRead})
+			return w.SetRights(tx, admin, admin.ID, Rights{Permissions: []Permission{KeysRead}})
 		}), trust.Conflict)
-		must(t, try(func(tx *store.Tx) error { return w.SetPermissions(tx, admin, clerk.ID, []Permission{All}) }))
+		must(t, try(func(tx *store.Tx) error { return w.SetRights(tx, admin, clerk.ID, Rights{Permissions: []Permission{All}}) }))
 		must(t, try(func(tx *store.Tx) error { return w.RemoveUser(tx, admin, admin.ID) }))
 	})
 }
@@ -158,7 +158,7 @@ func TestTenantsAreApart(t *testing.T) {
 		must(t, err)
 		for what, ask := range map[string]func(tx *store.Tx, id string) error{
 			"SetPassword":    func(tx *store.Tx, id string) error { return w.SetPassword(tx, stranger, id, hash) },
-			"SetPermissions": func(tx *store.Tx, id string) error { return w.SetPermissions(tx, stranger, id, []Permission{All}) },
+			"SetPermissions": func(tx *store.Tx, id string) error { return w.SetRights(tx, stranger, id, Rights{Permissions: []Permission{All}}) },
 			"RemoveUser":     func(tx *store.Tx, id string) error { return w.RemoveUser(tx, stranger, id) },
 			"User":           func(tx *store.Tx, id string) error { _, err := w.User(tx, id); return err },
 			"RevokeToken":    func(tx *store.Tx, id string) error { _, err := w.RevokeToken(tx, id); return err },

@@ -19,6 +19,7 @@ type account struct {
 type token struct {
 	ID          string     `json:"id"`
 	Name        string     `json:"name"`
+	Owner       string     `json:"owner" doc:"The user on whose behalf it acts"`
 	Permissions []string   `json:"permissions"`
 	CreatedAt   *time.Time `json:"created_at"`
 	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
@@ -44,6 +45,13 @@ type byID struct {
 
 type revoked struct {
 	Revoked int `json:"revoked" doc:"How many tokens ended: this one, and those that it made"`
+}
+
+type rotateToken struct {
+	ID   string `path:"id" maxLength:"100"`
+	Body struct {
+		Overlap string `json:"overlap,omitempty" maxLength:"32" doc:"How long the old text holds beside the new one, such as 1h; not at all if absent"`
+	}
 }
 
 type setting struct {
@@ -97,6 +105,20 @@ func (d door) accountRoutes(a huma.API) {
 			out.Token = secret
 			return out, err
 		})
+	operation(d, a, http.MethodPost, "/tokens/{id}/rotate", "rotate-token", "Give one of your API tokens another text",
+		func(ctx context.Context, who control.Actor, in *rotateToken) (token, error) {
+			var overlap time.Duration
+			if in.Body.Overlap != "" {
+				var err error
+				if overlap, err = time.ParseDuration(in.Body.Overlap); err != nil {
+					return token{}, trust.Errorf(trust.Invalid, "%q is not a duration such as 1h", in.Body.Overlap).WithField("overlap")
+				}
+			}
+			t, secret, err := d.plane.RotateToken(ctx, who, in.ID, overlap)
+			out := showToken(t)
+			out.Token = secret
+			return out, err
+		})
 	operation(d, a, http.MethodDelete, "/tokens/{id}", "revoke-token", "Revoke an API token",
 		func(ctx context.Context, who control.Actor, in *byID) (revoked, error) {
 			n, err := d.plane.RevokeToken(ctx, who, in.ID)
@@ -120,7 +142,7 @@ func (d door) accountRoutes(a huma.API) {
 
 func showToken(t control.Token) token {
 	return token{
-		ID: t.ID, Name: t.Name, Permissions: texts(t.Permissions),
+		ID: t.ID, Name: t.Name, Owner: t.OwnerName, Permissions: texts(t.Permissions),
 		CreatedAt: at(t.Created), ExpiresAt: at(t.Expires), LastUsedAt: at(t.Used),
 	}
 }

@@ -89,6 +89,7 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	d := door{plane: p, log: log}
 	a.UseMiddleware(d.authenticate(a))
 	d.accountRoutes(a)
+	d.userRoutes(a)
 	d.hostRoutes(a)
 	d.discoveryRoutes(a)
 	d.keyRoutes(a)

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+type userJSON struct {
+	ID          string     `json:"id"`
+	Name        string     `json:"name"`
+	Roles       []string   `json:"roles"`
+	Granted     []string   `json:"granted"`
+	Permissions []string   `json:"permissions"`
+	HasPassword bool       `json:"has_password"`
+	CreatedAt   *time.Time `json:"created_at"`
+}
+
+type roleJSON struct {
+	Name        string     `json:"name"`
+	Permissions []string   `json:"permissions"`
+	BuiltIn     bool       `json:"built_in"`
+	Meaning     string     `json:"meaning,omitempty"`
+	CreatedAt   *time.Time `json:"created_at,omitempty"`
+}
+
+type permissionJSON struct {
+	Name    string `json:"name"`
+	Meaning string `json:"meaning"`
+}
+
+func userCommand(env environ) *cobra.Command {
+	return parent("user", "Add and remove users, and say what they may do",
+		userAddCommand(env), userListCommand(env), userShowCommand(env), userSetCommand(env), userPasswordCommand(env), userRemoveCommand(env))
+}
+
+// rightsFlags are the flags that say what a user may do.
+func rightsFlags(env environ, cmd *cobra.Command, roles, permissions *[]string) {
+	cmd.Flags().StringArrayVar(roles, "role", nil, "a role that the user has, by name; may be repeated (see keyturn role list)")
+	cmd.Flags().StringArrayVar(permissions, "permission", nil, "what the user may do beside that, by name; may be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("role", completeRoles(env))
+	_ = cmd.RegisterFlagCompletionFunc("permission", completePermissions(env))
+}
+
+func userAddCommand(env environ) *cobra.Command {
+	var roles, permissions []string
+	var password bool
+	cmd := &cobra.Command{
+		Use: "add NAME --role R ...", Short: "Add a user",
+		Long: `Add a user, who may do no more than you may. Without --password-stdin the user has
+no password: what logs in is then what an identity provider vouches for.`,
+		Example: `  keyturn user add alice --role Operator --password-stdin < password-file
+  keyturn user add backup --permission "Audit Read"`,
+		Args: exactly(1),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			in := map[string]any{"name": args[0], "roles": notNil(roles), "permissions": notNil(permissions)}
+			if password {
+				secret, err := readSecret(cmd, "Password of "+args[0])
+				if err != nil {
+					return err
+				}
+				in["password"] = secret
+			}
+			var u userJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/users", in, &u); err != nil {
+				return err
+			}
+			return show(cmd, u, func(w io.Writer) error { return printUser(w, u) })
+		}),
+	}
+	rightsFlags(env, cmd, &roles, &permissions)
+	cmd.Flags().BoolVar(&password, "password-stdin", false, "read the user's password from standard input")
+	return cmd
+}
+
+func userListCommand(env environ) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List users", Args: noArgs,
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
+			users, err := whole[userJSON](cmd.Context(), c, "/users", "users")
+			if err != nil {
+				return err
+			}
+			return show(cmd, users, func(w io.Writer) error {
+				var rows [][]string
+				for _, u := range users {
+					rows = append(rows, []string{u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), when(u.CreatedAt)})
+				}
+				return table(w, "NAME ROLES PERMISSIONS PASSWORD CREATED", rows)
+			})
+		}),
+	}
+}
+
+func userShowCommand(env environ) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show a user, and all that the user may do", Args: exactly(1), ValidArgsFunction: completeUsers(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var u userJSON
+			if err := c.call(cmd.Context(), http.MethodGet, "/users/"+url.PathEscape(args[0]), nil, &u); err != nil {
+				return err
+			}
+			return show(cmd, u, func(w io.Writer) error { return printUser(w, u) })
+		}),
+	}
+}
+
+func userSetCommand(env environ) *cobra.Command {
+	var roles, permissions []string
+	cmd := &cobra.Command{
+		Use: "set NAME --role R ...", Short: "Say anew what a user may do",
+		Long: `Say anew what a user may do: what is given here takes the place of what the user had.
+It counts at once, for the user's tokens, too.`,
+		Example: "  keyturn user set alice --role Auditor --permission \"Runs Write\"",
+		Args:    exactly(1), ValidArgsFunction: completeUsers(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			in := map[string]any{"roles": notNil(roles), "permissions": notNil(permissions)}
+			var u userJSON
+			if err := c.call(cmd.Context(), http.MethodPut, "/users/"+url.PathEscape(args[0])+"/rights", in, &u); err != nil {
+				return err
+			}
+			return show(cmd, u, func(w io.Writer) error { return printUser(w, u) })
+		}),
+	}
+	rightsFlags(env, cmd, &roles, &permissions)
+	return cmd
+}
+
+func userPasswordCommand(env environ) *cobra.Command {
+	var none bool
+	cmd := &cobra.Command{
+		Use: "password NAME", Short: "Give a user, or yourself, another password",
+		Long: `Give a user another password, read from standard input. Whoever is logged in as the
+user on the web or by AppViewX is logged out; API tokens stay as they are.`,
+		Example: "  keyturn user password alice < password-file", Args: exactly(1), ValidArgsFunction: completeUsers(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			secret := ""
+			if !none {
+				var err error
+				if secret, err = readSecret(cmd, "Password of "+args[0]); err != nil {
+					return err
+				}
+				if secret == "" {
+					return &usageError{cmd.CommandPath(), fmt.Errorf("standard input holds no password; --none takes the password away")}
+				}
+			}
+			var u userJSON
+			if err := c.call(cmd.Context(), http.MethodPut, "/users/"+url.PathEscape(args[0])+"/password", map[string]string{"password": secret}, &u); err != nil {
+				return err
+			}
+			return show(cmd, u, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s has another password\n", u.Name)
+				if none {
+					_, err = fmt.Fprintf(w, "%s has no password\n", u.Name)
+				}
+				return err
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&none, "none", false, "take the password away: the user cannot log in with one")
+	return cmd
+}
+
+func userRemoveCommand(env environ) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Short: "Remove a user, with the user's API tokens, at once", Args: exactly(1), ValidArgsFunction: completeUsers(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var out map[string]string
+			if err := c.call(cmd.Context(), http.MethodDelete, "/users/"+url.PathEscape(args[0]), nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, out, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s is removed, and all of the user's tokens are ended\n", args[0])
+				return err
+			})
+		}),
+	}
+}
+
+func printUser(w io.Writer, u userJSON) error {
+	return fields(w, "id", u.ID, "name", u.Name, "roles", strings.Join(u.Roles, ", "), "permissions", strings.Join(u.Granted, ", "),
+		"may", strings.Join(u.Permissions, ", "), "password", yes(u.HasPassword), "created", when(u.CreatedAt))
+}
+
+func roleCommand(env environ) *cobra.Command {
+	listing := &cobra.Command{
+		Use: "list", Short: "List roles, and what they permit", Args: noArgs,
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
+			roles, err := whole[roleJSON](cmd.Context(), c, "/roles", "roles")
+			if err != nil {
+				return err
+			}
+			return show(cmd, roles, func(w io.Writer) error {
+				var rows [][]string
+				for _, r := range roles {
+					rows = append(rows, []string{r.Name, strings.Join(r.Permissions, ", "), r.Meaning})
+				}
+				return table(w, "NAME PERMISSIONS MEANING", rows)
+			})
+		}),
+	}
+	var permissions []string
+	set := &cobra.Command{
+		Use: "set NAME --permission P ...", Short: "Make a role, or change what those who have it may do, at once",
+		Example: `  keyturn role set on-call --permission "Runs Write" --permission "Keys Read"`, Args: exactly(1), ValidArgsFunction: completeRoles(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var r roleJSON
+			if err := c.call(cmd.Context(), http.MethodPut, "/roles/"+url.PathEscape(args[0]), map[string]any{"permissions": notNil(permissions)}, &r); err != nil {
+				return err
+			}
+			return show(cmd, r, func(w io.Writer) error {
+				return fields(w, "name", r.Name, "permissions", strings.Join(r.Permissions, ", "))
+			})
+		}),
+	}
+	set.Flags().StringArrayVar(&permissions, "permission", nil, "what it permits, by name; may be repeated")
+	_ = set.RegisterFlagCompletionFunc("permission", completePermissions(env))
+	remove := &cobra.Command{
+		Use: "remove NAME", Short: "Remove a role that nobody has", Args: exactly(1), ValidArgsFunction: completeRoles(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var out map[string]string
+			if err := c.call(cmd.Context(), http.MethodDelete, "/roles/"+url.PathEscape(args[0]), nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, out, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "the role %s is removed\n", args[0])
+				return err
+			})
+		}),
+	}
+	return parent("role", "Name permissions that are given together", listing, set, remove)
+}
+
+// notNil is list as JSON has it: [], not null.
+func notNil(list []string) []string { return append([]string{}, list...) }
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
