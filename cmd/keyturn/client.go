@@ -28,6 +28,7 @@ type client struct {
 	token  string
 	user   string
 	pass   string
+	code   string // of the user's second factor
 	http   *http.Client
 }
 
@@ -35,7 +36,7 @@ type client struct {
 func newClient(env environ) (*client, error) {
 	c := &client{
 		server: strings.TrimSuffix(env("KEYTURN_SERVER"), "/"),
-		token:  env("KEYTURN_TOKEN"), user: env("KEYTURN_USER"), pass: env("KEYTURN_PASSWORD"),
+		token:  env("KEYTURN_TOKEN"), user: env("KEYTURN_USER"), pass: env("KEYTURN_PASSWORD"), code: env("KEYTURN_TOTP"),
 		http: newHTTP(),
 	}
 	if c.server == "" {
@@ -142,6 +143,9 @@ func (c *client) send(ctx context.Context, method, path string, body []byte) (*h
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	} else {
 		req.SetBasicAuth(c.user, c.pass)
+		if c.code != "" {
+			req.Header.Set("Keyturn-TOTP", c.code)
+		}
 	}
 	return c.http.Do(req)
 }

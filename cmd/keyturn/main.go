@@ -90,7 +90,8 @@ taken back.
   keyturn serve    runs the server; the other commands speak to it
 
 KEYTURN_SERVER is the server (default ` + defaultServer + `), and KEYTURN_TOKEN, or
-KEYTURN_USER and KEYTURN_PASSWORD, the credential.`,
+KEYTURN_USER and KEYTURN_PASSWORD, the credential; KEYTURN_TOTP is the code of a user
+who has a second factor.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/boombuler/barcode/qr"
 	"github.com/spf13/cobra"
 )
 
@@ -18,6 +19,7 @@ type userJSON struct {
 	Granted     []string   `json:"granted"`
 	Permissions []string   `json:"permissions"`
 	HasPassword bool       `json:"has_password"`
+	TOTP        bool       `json:"totp"`
 	CreatedAt   *time.Time `json:"created_at"`
 }
 
@@ -36,7 +38,7 @@ type permissionJSON struct {
 
 func userCommand(env environ) *cobra.Command {
 	return parent("user", "Add and remove users, and say what they may do",
-		userAddCommand(env), userListCommand(env), userShowCommand(env), userSetCommand(env), userPasswordCommand(env), userRemoveCommand(env))
+		userAddCommand(env), userListCommand(env), userShowCommand(env), userSetCommand(env), userPasswordCommand(env), userTOTPCommand(env), userRemoveCommand(env))
 }
 
 // rightsFlags are the flags that say what a user may do.
@@ -89,9 +91,9 @@ func userListCommand(env environ) *cobra.Command {
 			return show(cmd, users, func(w io.Writer) error {
 				var rows [][]string
 				for _, u := range users {
-					rows = append(rows, []string{u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), when(u.CreatedAt)})
+					rows = append(rows, []string{u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), yes(u.TOTP), when(u.CreatedAt)})
 				}
-				return table(w, "NAME ROLES PERMISSIONS PASSWORD CREATED", rows)
+				return table(w, "NAME ROLES PERMISSIONS PASSWORD TOTP CREATED", rows)
 			})
 		}),
 	}
@@ -166,6 +168,109 @@ user on the web or by AppViewX is logged out; API tokens stay as they are.`,
 	return cmd
 }
 
+func userTOTPCommand(env environ) *cobra.Command {
+	enable := &cobra.Command{
+		Use: "enable", Short: "Make a second factor for yourself: codes that an authenticator app shows",
+		Long: `Make a second factor for yourself (TOTP, RFC 6238). It is shown once, for an
+authenticator app, and counts as soon as you have entered a code that the app shows.
+From then on you log in with your password and a code; your API tokens need none.
+With --json it is printed and not confirmed: send a code to keyturn user totp confirm.`,
+		Args: noArgs,
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
+			var t struct {
+				Secret string `json:"secret"`
+				URL    string `json:"url"`
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, "/totp", nil, &t); err != nil {
+				return err
+			}
+			if asJSON(cmd) {
+				return printJSON(cmd.OutOrStdout(), t)
+			}
+			if err := printQR(cmd.OutOrStdout(), t.URL); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "secret %s\n%s\n", t.Secret, t.URL)
+			code, err := readSecret(cmd, "Code that the authenticator shows")
+			if err != nil {
+				return err
+			}
+			if code == "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), "hint: keyturn user totp confirm CODE has it count")
+				return nil
+			}
+			return c.confirmTOTP(cmd, code)
+		}),
+	}
+	confirm := &cobra.Command{
+		Use: "confirm CODE", Short: "Have your second factor count", Args: exactly(1),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error { return c.confirmTOTP(cmd, args[0]) }),
+	}
+	remove := &cobra.Command{
+		Use: "remove NAME", Short: "Take a user's second factor away, or your own", Args: exactly(1), ValidArgsFunction: completeUsers(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var u userJSON
+			if err := c.call(cmd.Context(), http.MethodDelete, "/users/"+url.PathEscape(args[0])+"/totp", nil, &u); err != nil {
+				return err
+			}
+			return show(cmd, u, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s logs in without a second factor\n", u.Name)
+				return err
+			})
+		}),
+	}
+	return parent("totp", "Log in with a second factor", enable, confirm, remove)
+}
+
+func (c *client) confirmTOTP(cmd *cobra.Command, code string) error {
+	var out struct {
+		Confirmed bool `json:"confirmed"`
+	}
+	if err := c.call(cmd.Context(), http.MethodPost, "/totp/confirm", map[string]string{"code": code}, &out); err != nil {
+		return err
+	}
+	return show(cmd, out, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, "from now on you log in with your password and a code")
+		return err
+	})
+}
+
+// printQR prints text as a QR code, two rows of it in one line of half blocks.
+func printQR(w io.Writer, text string) error {
+	code, err := qr.Encode(text, qr.L, qr.Auto)
+	if err != nil {
+		return err
+	}
+	const quiet = 2 // modules around it
+	size := code.Bounds().Dx()
+	dark := func(x, y int) bool {
+		if x < 0 || y < 0 || x >= size || y >= size {
+			return false
+		}
+		r, _, _, _ := code.At(x, y).RGBA()
+		return r == 0
+	}
+	var b strings.Builder
+	for y := -quiet; y < size+quiet; y += 2 {
+		for x := -quiet; x < size+quiet; x++ {
+			// On most terminals ink is light: what is to be dark is left out.
+			switch up, down := dark(x, y), dark(x, y+1); {
+			case up && down:
+				b.WriteByte(' ')
+			case up:
+				b.WriteRune('▄')
+			case down:
+				b.WriteRune('▀')
+			default:
+				b.WriteRune('█')
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err = io.WriteString(w, b.String())
+	return err
+}
+
 func userRemoveCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Remove a user, with the user's API tokens, at once", Args: exactly(1), ValidArgsFunction: completeUsers(env),
@@ -184,7 +289,7 @@ func userRemoveCommand(env environ) *cobra.Command {
 
 func printUser(w io.Writer, u userJSON) error {
 	return fields(w, "id", u.ID, "name", u.Name, "roles", strings.Join(u.Roles, ", "), "permissions", strings.Join(u.Granted, ", "),
-		"may", strings.Join(u.Permissions, ", "), "password", yes(u.HasPassword), "created", when(u.CreatedAt))
+		"may", strings.Join(u.Permissions, ", "), "password", yes(u.HasPassword), "second factor", yes(u.TOTP), "created", when(u.CreatedAt))
 }
 
 func roleCommand(env environ) *cobra.Command {

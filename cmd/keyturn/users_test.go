@@ -3,6 +3,9 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
 )
 
 // A user is added, may do what the role says and no more, and is ended with all
@@ -60,6 +63,30 @@ func TestUsers(t *testing.T) {
 	as["KEYTURN_PASSWORD"] = "another horse of alice"
 	refused(`"Hosts Read"`, "host", "list", "--json")
 	refused(`"Users Write"`, "user", "password", "admin")
+
+	// A second factor.
+	w.stdin = ""
+	var offered struct{ Secret, URL string }
+	w.json(&offered, "user", "totp", "enable")
+	if out := w.ok("user", "totp", "enable"); !strings.Contains(out, "█") || !strings.Contains(out, "otpauth://totp/Keyturn:alice?") || strings.Contains(out, offered.Secret) {
+		t.Errorf("a second factor is shown as\n%s", out)
+	}
+	w.json(&offered, "user", "totp", "enable")
+	refused("not the code", "user", "totp", "confirm", "000000")
+	code := func(at time.Time) string {
+		c, err := totp.GenerateCode(offered.Secret, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	w.ok("user", "totp", "confirm", code(time.Now()))
+	refused("second factor", "token", "list")
+	as["KEYTURN_TOTP"] = "000000"
+	refused("not valid", "token", "list")
+	as["KEYTURN_TOTP"] = code(time.Now().Add(30 * time.Second)) // the present one has been used
+	w.ok("token", "create", "with-code", "--permission", "Tokens Write")
+	refused(`"Users Write"`, "user", "totp", "remove", "admin")
 
 	w.env = admin
 	if out := w.ok("user", "list"); !strings.Contains(out, "alice  on-call") || !strings.Contains(out, "admin") {

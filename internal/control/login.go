@@ -8,14 +8,15 @@ import (
 // Who asks: the ways in which a credential becomes an actor. Each front door
 // offers those that its protocol has, and no other.
 
-// Password checks a user's password. source is the address that it came from.
-func (p *Plane) Password(ctx context.Context, user, password, source string) (Actor, error) {
-	return p.directory.Password(ctx, user, password, source)
+// Password checks a user's password, and the code of the user's second factor if
+// there is one. source is the address that they came from.
+func (p *Plane) Password(ctx context.Context, user, password, code, source string) (Actor, error) {
+	return p.directory.Password(ctx, user, password, code, source)
 }
 
-// Login checks a user's password and begins a web login, whose id is returned.
-func (p *Plane) Login(ctx context.Context, user, password, source string) (Actor, string, error) {
-	return p.directory.Login(ctx, user, password, source)
+// Login checks what Password checks and begins a web login, whose id is returned.
+func (p *Plane) Login(ctx context.Context, user, password, code, source string) (Actor, string, error) {
+	return p.directory.Login(ctx, user, password, code, source)
 }
 
 // WebLogin checks the id of a web login, which it keeps from idling out.

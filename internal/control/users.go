@@ -74,7 +74,7 @@ func (p *Plane) SetUserRights(ctx context.Context, actor identity.Actor, idOrNam
 // logins. Users may set their own.
 func (p *Plane) SetUserPassword(ctx context.Context, actor identity.Actor, idOrName, password string) (u identity.User, err error) {
 	needed := needs(identity.UsersWrite)
-	if self := actor.Kind == "user" && (idOrName == actor.ID || strings.EqualFold(idOrName, actor.Name)); self {
+	if inPerson(actor, idOrName) {
 		needed = nil
 	}
 	if err := require(actor, needed...); err != nil {
@@ -154,4 +154,46 @@ func (p *Plane) RemoveRole(ctx context.Context, actor identity.Actor, name strin
 	return p.update(ctx, actor, needs(identity.UsersWrite), "role.remove", "role:"+subject(name), func(tx *store.Tx) error {
 		return p.directory.RemoveRole(tx, actor, name)
 	})
+}
+
+// OfferTOTP makes a second factor for the actor, a user in person. It counts once
+// ConfirmTOTP has seen a code of it.
+func (p *Plane) OfferTOTP(ctx context.Context, actor identity.Actor) (t identity.TOTP, err error) {
+	err = p.update(ctx, actor, nil, "user.totp-offer", "user:"+subject(actor.ID), func(tx *store.Tx) error {
+		t, err = p.directory.OfferTOTP(tx, actor)
+		return err
+	})
+	return t, err
+}
+
+// ConfirmTOTP has the second factor that was offered to the actor count.
+func (p *Plane) ConfirmTOTP(ctx context.Context, actor identity.Actor, code string) error {
+	return p.update(ctx, actor, nil, "user.totp-confirm", "user:"+subject(actor.ID), func(tx *store.Tx) error {
+		return p.directory.ConfirmTOTP(tx, actor, code)
+	})
+}
+
+// RemoveTOTP takes a user's second factor away. Users may take away their own.
+func (p *Plane) RemoveTOTP(ctx context.Context, actor identity.Actor, idOrName string) (u identity.User, err error) {
+	needed := needs(identity.UsersWrite)
+	if inPerson(actor, idOrName) {
+		needed = nil
+	}
+	err = p.update(ctx, actor, needed, "user.totp-remove", "user:"+subject(idOrName), func(tx *store.Tx) error {
+		if u, err = p.directory.User(tx, idOrName); err != nil {
+			return err
+		}
+		if err := p.directory.RemoveTOTP(tx, actor, u.ID); err != nil {
+			return err
+		}
+		u, err = p.directory.User(tx, u.ID)
+		return err
+	})
+	return u, err
+}
+
+// inPerson reports whether an actor is the user of an id or name, and not a token of
+// that user.
+func inPerson(actor identity.Actor, idOrName string) bool {
+	return actor.Kind == "user" && (idOrName == actor.ID || strings.EqualFold(idOrName, actor.Name))
 }

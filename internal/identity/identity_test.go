@@ -122,7 +122,7 @@ func (w *world) update(tenant trust.TenantID, fn func(*store.Tx) error) error {
 
 func (w *world) admin() Actor {
 	w.t.Helper()
-	a, err := w.Password(w.t.Context(), "admin", adminPassword, "192.0.2.1")
+	a, err := w.Password(w.t.Context(), "admin", adminPassword, "", "192.0.2.1")
 	must(w.t, err)
 	return a
 }
@@ -196,7 +196,7 @@ func TestFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := emptyWorld(t, url())
-			if _, err := w.Password(t.Context(), "admin", "", "192.0.2.1"); trust.KindOf(err) != trust.Unauthenticated {
+			if _, err := w.Password(t.Context(), "admin", "", "", "192.0.2.1"); trust.KindOf(err) != trust.Unauthenticated {
 				t.Errorf("a login before there is anybody: %v", err)
 			}
 			b, err := w.First(t.Context(), "")
@@ -204,7 +204,7 @@ func TestFirst(t *testing.T) {
 			if !b.Created || len(b.Password) < 20 || !audit.IsTenant(b.Tenant) {
 				t.Errorf("made %+v", b)
 			}
-			a, err := w.Password(t.Context(), "admin", b.Password, "192.0.2.1:4711")
+			a, err := w.Password(t.Context(), "admin", b.Password, "", "192.0.2.1:4711")
 			must(t, err)
 			if a.Tenant != b.Tenant || a.Kind != "user" || a.Name != "admin" || a.Source != "192.0.2.1" || !a.May(KeysReveal) {
 				t.Errorf("admin is %+v", a)
@@ -214,7 +214,7 @@ func TestFirst(t *testing.T) {
 			if again.Created || again.Password != "" || again.Tenant != b.Tenant {
 				t.Errorf("the second time gives %+v", again)
 			}
-			if _, err := w.Password(t.Context(), "admin", "another password", "192.0.2.1"); trust.KindOf(err) != trust.Unauthenticated {
+			if _, err := w.Password(t.Context(), "admin", "another password", "", "192.0.2.1"); trust.KindOf(err) != trust.Unauthenticated {
 				t.Errorf("the second time has changed the password: %v", err)
 			}
 			must(t, w.store.View(t.Context(), b.Tenant, func(tx *store.Tx) error {
@@ -310,7 +310,7 @@ func TestPassword(t *testing.T) {
 			{strings.Repeat("x", 100_000), adminPassword, false},
 		} {
 			hashings = 0
-			a, err := w.Password(t.Context(), c.user, c.password, fmt.Sprintf("198.51.100.%d", i))
+			a, err := w.Password(t.Context(), c.user, c.password, "", fmt.Sprintf("198.51.100.%d", i))
 			if c.ok != (err == nil) || (c.ok && a.Tenant != w.tenant) {
 				t.Errorf("%.40q with %.40q: %+v, %v", c.user, c.password, a, err)
 			}
@@ -367,7 +367,7 @@ func TestPasswordIsStoredAsArgon2id(t *testing.T) {
 			_, err := tx.Exec(`UPDATE users SET password = $1 WHERE tenant = $2`, strings.Replace(before, "m=65536", "m=4194304", 1), w.tenant)
 			return err
 		}))
-		if _, err := w.Password(t.Context(), "admin", adminPassword, "192.0.2.1"); err == nil {
+		if _, err := w.Password(t.Context(), "admin", adminPassword, "", "192.0.2.1"); err == nil {
 			t.Error("a hash of 4 GiB was tried")
 		}
 	})

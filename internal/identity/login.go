@@ -33,33 +33,39 @@ func unauthenticated() *trust.Error {
 		WithHint("see what KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD, are set to")
 }
 
+// codeMissing says to who has a user's password that the user has a second factor.
+func codeMissing(name string) error {
+	return trust.Errorf(trust.Unauthenticated, "user %q logs in with a second factor, and its code is missing", name).
+		WithField("code").WithHint("set KEYTURN_TOTP to the six digits that the authenticator shows")
+}
+
 // Password checks a user's password. User is a name in the tenant "default", or
 // TENANT/NAME with a tenant's name or id. Source is the address that the request
-// came from, with or without port.
+// came from, with or without port. Code is that of the user's second factor, if the
+// user has one.
 //
-// A wrong one is Unauthenticated, be it the name or the password, and takes as
-// long for a name that nobody has. Too many wrong ones from an address are
+// A wrong one is Unauthenticated, be it the name, the password or the code, and takes
+// as long for a name that nobody has. Too many wrong ones from an address are
 // Exhausted, with a *Throttled as the cause. Each success is an event, but for
 // those within verifiedFor of one that was, with the same password from the same
 // address: they cost neither a hashing nor a commit.
-func (d *Directory) Password(ctx context.Context, user, password, source string) (Actor, error) {
-	actor, err := d.password(ctx, user, password, source, "")
-	return actor, err
+func (d *Directory) Password(ctx context.Context, user, password, code, source string) (Actor, error) {
+	return d.password(ctx, user, password, code, source, "")
 }
 
 // Login checks a password as Password does and begins a web login, whose id it
 // returns: 128 random bits that look like a UUID, the sessionId of AppViewX. It is
 // as good as the password until it ends, and not kept. Each is an event.
-func (d *Directory) Login(ctx context.Context, user, password, source string) (Actor, string, error) {
+func (d *Directory) Login(ctx context.Context, user, password, code, source string) (Actor, string, error) {
 	id := newWebLoginID()
-	actor, err := d.password(ctx, user, password, source, id)
+	actor, err := d.password(ctx, user, password, code, source, id)
 	if err != nil {
 		return Actor{}, "", err
 	}
 	return actor, id, nil
 }
 
-func (d *Directory) password(ctx context.Context, user, password, from, webLogin string) (Actor, error) {
+func (d *Directory) password(ctx context.Context, user, password, code, from, webLogin string) (Actor, error) {
 	shown, counted := source(from)
 	tenant, name, qualified := strings.Cut(user, "/")
 	if !qualified {
@@ -87,7 +93,7 @@ func (d *Directory) password(ctx context.Context, user, password, from, webLogin
 		d.throttle.undecided(counting, counted)
 		return Actor{}, err
 	}
-	if webLogin == "" && d.verified.lately(d.verified.mac(row, row.hash, password, shown)) {
+	if webLogin == "" && d.verified.lately(d.verified.mac(row, row.hash, password, code, shown)) {
 		d.throttle.undecided(counting, counted)
 		return row.actor(shown), nil
 	}
@@ -96,11 +102,25 @@ func (d *Directory) password(ctx context.Context, user, password, from, webLogin
 		d.throttle.undecided(counting, counted)
 		return Actor{}, err
 	}
-	if !ok {
+	var step int64
+	if ok && row.TOTP && code != "" {
+		err := d.store.View(ctx, row.tenant, func(tx *store.Tx) (err error) {
+			step, err = d.secondFactor(tx, row, code)
+			return err
+		})
+		if err != nil {
+			d.throttle.undecided(counting, counted)
+			return Actor{}, err
+		}
+	}
+	if !ok || row.TOTP && step == 0 {
 		if tell, count := d.throttle.failed(counting, counted); tell {
 			if err := d.recordFailures(ctx, row, shown, count); err != nil {
 				return Actor{}, err
 			}
+		}
+		if ok && code == "" {
+			return Actor{}, codeMissing(row.Name)
 		}
 		return Actor{}, unauthenticated()
 	}
@@ -113,10 +133,10 @@ func (d *Directory) password(ctx context.Context, user, password, from, webLogin
 	}
 	untold := d.throttle.succeeded(counting, counted)
 	actor := row.actor(shown)
-	if err := d.recordLogin(ctx, actor, row.hash, fresh, untold, webLogin); err != nil {
+	if err := d.recordLogin(ctx, actor, row.hash, fresh, step, untold, webLogin); err != nil {
 		return actor, err
 	}
-	d.verified.remember(d.verified.mac(row, cmp.Or(fresh, row.hash), password, shown))
+	d.verified.remember(d.verified.mac(row, cmp.Or(fresh, row.hash), password, code, shown))
 	return actor, nil
 }
 
@@ -125,8 +145,9 @@ func (d *Directory) password(ctx context.Context, user, password, from, webLogin
 // at all, nothing.
 type loginRow struct {
 	User
-	tenant trust.TenantID
-	hash   string
+	tenant   trust.TenantID
+	hash     string
+	totpStep int64 // of the last code that logged in
 }
 
 func (r loginRow) actor(source string) Actor {
@@ -184,7 +205,7 @@ func (d *Directory) recordFailures(ctx context.Context, row loginRow, source str
 // login if there is to be one and stores the password under today's params if it
 // was not. The password must not have changed since it was checked: whoever has
 // changed it wants what logs in by the old one to end.
-func (d *Directory) recordLogin(ctx context.Context, a Actor, checked, fresh string, untold int, webLogin string) error {
+func (d *Directory) recordLogin(ctx context.Context, a Actor, checked, fresh string, step int64, untold int, webLogin string) error {
 	ev := audit.Event{Tenant: a.Tenant, Actor: a.Audit(), Action: "user.login", Subject: "user:" + a.ID}
 	if untold > 0 {
 		ev.Fields = append(ev.Fields, audit.Field{Name: "failures", Value: strconv.Itoa(untold)})
@@ -196,6 +217,11 @@ func (d *Directory) recordLogin(ctx context.Context, a Actor, checked, fresh str
 		}
 		if err != nil {
 			return err
+		}
+		if step != 0 {
+			if first, err := spendTOTP(tx, a.ID, step); err != nil || !first {
+				return cmp.Or(err, error(unauthenticated()))
+			}
 		}
 		if fresh != "" {
 			if err := updatePassword(tx, a.ID, fresh); err != nil {

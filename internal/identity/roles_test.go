@@ -28,7 +28,7 @@ func TestRoles(t *testing.T) {
 		must(t, give(admin, clerk.ID, Rights{Permissions: []Permission{KeysRead}, Roles: []string{"ON-CALL", "on-call"}}))
 		login := func(want ...Permission) Actor {
 			t.Helper()
-			a, err := w.Password(t.Context(), "clerk", "clerkclerk", "192.0.2.1")
+			a, err := w.Password(t.Context(), "clerk", "clerkclerk", "", "192.0.2.1")
 			if err != nil || !slices.Equal(slices.Sorted(slices.Values(a.Permissions)), slices.Sorted(slices.Values(want))) {
 				t.Errorf("clerk may %q, %v; want %q", a.Permissions, err, want)
 			}
@@ -69,7 +69,7 @@ func TestRoles(t *testing.T) {
 
 		// Nobody gets more than they have by way of a role.
 		w.addUser(admin, "helpdesk", UsersWrite, KeysRead)
-		helpdesk, err := w.Password(t.Context(), "helpdesk", "helpdeskhelpdesk", "192.0.2.1")
+		helpdesk, err := w.Password(t.Context(), "helpdesk", "helpdeskhelpdesk", "", "192.0.2.1")
 		must(t, err)
 		wantKind(t, "a role beyond oneself", set(helpdesk, "strong", KeysReveal), trust.Denied)
 		wantKind(t, "another's role lessened", set(helpdesk, "on-call", KeysRead), trust.Denied)
@@ -144,7 +144,7 @@ func TestRotateToken(t *testing.T) {
 		_, err = rotate(itself, strong.ID, 0)
 		wantKind(t, "the text of a token that may do more", err, trust.Denied)
 		w.addUser(admin, "other", All)
-		other, err := w.Password(t.Context(), "other", "otherother", "192.0.2.1")
+		other, err := w.Password(t.Context(), "other", "otherother", "", "192.0.2.1")
 		must(t, err)
 		_, err = rotate(other, token.ID, 0)
 		wantKind(t, "the text of another's token", err, trust.Denied)

@@ -34,12 +34,13 @@ func selectTenantByName(tx *store.Tx, nameOrID string) (id trust.TenantID, err e
 
 // Users.
 
-const userColumns = `u.tenant, u.id, u.name, u.password, u.permissions, u.roles, u.created`
+const userColumns = `u.tenant, u.id, u.name, u.password, u.permissions, u.roles, u.created, u.totp, u.totp_step`
 
 func scanUser(scan func(...any) error) (u loginRow, err error) {
 	var permissions, roles string
-	var created int64
-	err = scan(&u.tenant, &u.ID, &u.Name, &u.hash, &permissions, &roles, &created)
+	var created, totp int64
+	err = scan(&u.tenant, &u.ID, &u.Name, &u.hash, &permissions, &roles, &created, &totp, &u.totpStep)
+	u.TOTP = totp != 0
 	u.Rights = Rights{decodePermissions(permissions), decodeRoles(roles)}
 	u.HasPassword, u.Created = u.hash != "", store.Time(created)
 	return u, err
@@ -113,6 +114,20 @@ func updatePassword(tx *store.Tx, id, hash string) error {
 func updateRights(tx *store.Tx, id string, r Rights) error {
 	_, err := tx.Exec(`UPDATE users SET permissions = $3, roles = $4 WHERE tenant = $1 AND id = $2`, tx.Tenant(), id, encodePermissions(r.Permissions), encodeRoles(r.Roles))
 	return err
+}
+
+// updateTOTP says since when a user has a second factor, zero for none, and which
+// time step's code was its last.
+func updateTOTP(tx *store.Tx, id string, since time.Time, step int64) error {
+	_, err := tx.Exec(`UPDATE users SET totp = $3, totp_step = $4 WHERE tenant = $1 AND id = $2`, tx.Tenant(), id, store.Micros(since), step)
+	return err
+}
+
+// spendTOTP says that a time step's code has logged a user in, and reports whether
+// it was the first to do so, and of none before it.
+func spendTOTP(tx *store.Tx, id string, step int64) (bool, error) {
+	n, err := tx.Exec(`UPDATE users SET totp_step = $3 WHERE tenant = $1 AND id = $2 AND totp_step < $3`, tx.Tenant(), id, step)
+	return n == 1, err
 }
 
 func deleteUser(tx *store.Tx, id string) error {

@@ -149,7 +149,7 @@ func TestFailuresAreToldOncePerBurst(t *testing.T) {
 		fail := func(user string, n int) {
 			t.Helper()
 			for range n {
-				_, err := w.Password(t.Context(), user, "wrong", "192.0.2.9")
+				_, err := w.Password(t.Context(), user, "wrong", "", "192.0.2.9")
 				if k := trust.KindOf(err); k != trust.Unauthenticated && k != trust.Exhausted {
 					t.Fatal(err)
 				}
@@ -161,16 +161,16 @@ func TestFailuresAreToldOncePerBurst(t *testing.T) {
 			t.Fatalf("20 failures are told of as %+v", refused)
 		}
 		var wait *Throttled
-		_, err := w.Password(t.Context(), "admin", adminPassword, "192.0.2.9")
+		_, err := w.Password(t.Context(), "admin", adminPassword, "", "192.0.2.9")
 		if trust.KindOf(err) != trust.Exhausted || !errors.As(err, &wait) || wait.RetryAfter < time.Second {
 			t.Fatalf("in the middle of it: %v", err)
 		}
 		// From elsewhere nothing of it is felt.
-		if _, err := w.Password(t.Context(), "admin", adminPassword, "192.0.2.10"); err != nil {
+		if _, err := w.Password(t.Context(), "admin", adminPassword, "", "192.0.2.10"); err != nil {
 			t.Errorf("from elsewhere: %v", err)
 		}
 		w.clock.Advance(wait.RetryAfter)
-		if _, err := w.Password(t.Context(), "admin", adminPassword, "192.0.2.9"); err != nil {
+		if _, err := w.Password(t.Context(), "admin", adminPassword, "", "192.0.2.9"); err != nil {
 			t.Fatal(err)
 		}
 		logins := w.events(w.tenant, "user.login")

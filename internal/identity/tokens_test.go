@@ -84,7 +84,7 @@ func TestTokens(t *testing.T) {
 func TestCreateTokenRefuses(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		w.addUser(w.admin(), "clerk", KeysWrite, TokensWrite)
-		clerk, err := w.Password(t.Context(), "clerk", "clerkclerk", "192.0.2.1")
+		clerk, err := w.Password(t.Context(), "clerk", "clerkclerk", "", "192.0.2.1")
 		must(t, err)
 		for name, c := range map[string]struct {
 			n    NewToken
@@ -126,7 +126,7 @@ func TestTokensFollowTheirOwner(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		admin := w.admin()
 		user := w.addUser(admin, "clerk", KeysWrite, KeysReveal, TokensWrite)
-		clerk, err := w.Password(t.Context(), "clerk", "clerkclerk", "192.0.2.1")
+		clerk, err := w.Password(t.Context(), "clerk", "clerkclerk", "", "192.0.2.1")
 		must(t, err)
 		_, text, err := w.createToken(clerk, NewToken{Name: "t", Permissions: []Permission{KeysWrite, KeysReveal}})
 		must(t, err)

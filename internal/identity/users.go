@@ -20,6 +20,7 @@ type User struct {
 	Permissions []Permission
 	Rights      Rights
 	HasPassword bool
+	TOTP        bool // the user logs in with a second factor
 	Created     time.Time
 }
 
@@ -118,6 +119,11 @@ func (d *Directory) RemoveUser(tx *store.Tx, by Actor, id string) error {
 	}
 	if err := deleteTokensOf(tx, id); err != nil {
 		return err
+	}
+	for _, kind := range []string{totpOffered, totpKind} {
+		if err := d.keyring.Forget(tx, kind, id); err != nil {
+			return err
+		}
 	}
 	if err := deleteUser(tx, id); err != nil {
 		return err

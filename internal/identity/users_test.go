@@ -40,7 +40,7 @@ func TestUsers(t *testing.T) {
 			}
 			return nil
 		}))
-		if _, err := w.Password(t.Context(), "Alice@Example.org", "alice@example.orgalice@example.org", "192.0.2.1"); err != nil {
+		if _, err := w.Password(t.Context(), "Alice@Example.org", "alice@example.orgalice@example.org", "", "192.0.2.1"); err != nil {
 			t.Errorf("alice cannot log in: %v", err)
 		}
 
@@ -69,7 +69,7 @@ func TestUsers(t *testing.T) {
 		if got := list(); !slices.Equal(got, []string{"admin"}) {
 			t.Errorf("users after removal %q", got)
 		}
-		_, err = w.Password(t.Context(), "alice@example.org", "alice@example.orgalice@example.org", "192.0.2.1")
+		_, err = w.Password(t.Context(), "alice@example.org", "alice@example.orgalice@example.org", "", "192.0.2.1")
 		wantKind(t, "a removed user", err, trust.Unauthenticated)
 		if again := w.addUser(admin, "alice@example.org", KeysRead); again.ID == alice.ID {
 			t.Error("a user of the same name has the old one's id, and personal data")
@@ -93,7 +93,7 @@ func TestNobodyRisesByUsers(t *testing.T) {
 		w.addUser(admin, "clerk", KeysRead)
 		w.addUser(admin, "guard", KeysReveal)
 		login := func(name string) Actor {
-			a, err := w.Password(t.Context(), name, name+name, "192.0.2.1")
+			a, err := w.Password(t.Context(), name, name+name, "", "192.0.2.1")
 			must(t, err)
 			return a
 		}
@@ -138,7 +138,9 @@ func TestNobodyRisesByUsers(t *testing.T) {
 		wantKind(t, "demoting the last admin", try(func(tx *store.Tx) error {
 			return w.SetRights(tx, admin, admin.ID, Rights{Permissions: []Permission{KeysRead}})
 		}), trust.Conflict)
-		must(t, try(func(tx *store.Tx) error { return w.SetRights(tx, admin, clerk.ID, Rights{Permissions: []Permission{All}}) }))
+		must(t, try(func(tx *store.Tx) error {
+			return w.SetRights(tx, admin, clerk.ID, Rights{Permissions: []Permission{All}})
+		}))
 		must(t, try(func(tx *store.Tx) error { return w.RemoveUser(tx, admin, admin.ID) }))
 	})
 }
@@ -151,17 +153,19 @@ func TestTenantsAreApart(t *testing.T) {
 		alice := w.addUser(admin, "alice", KeysRead)
 		token, text, err := w.createToken(admin, NewToken{Name: "t", Permissions: []Permission{KeysRead}})
 		must(t, err)
-		_, webLogin, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+		_, webLogin, err := w.Login(t.Context(), "admin", adminPassword, "", "192.0.2.1")
 		must(t, err)
 
 		hash, err := w.HashPassword(t.Context(), "taken over")
 		must(t, err)
 		for what, ask := range map[string]func(tx *store.Tx, id string) error{
-			"SetPassword":    func(tx *store.Tx, id string) error { return w.SetPassword(tx, stranger, id, hash) },
-			"SetPermissions": func(tx *store.Tx, id string) error { return w.SetRights(tx, stranger, id, Rights{Permissions: []Permission{All}}) },
-			"RemoveUser":     func(tx *store.Tx, id string) error { return w.RemoveUser(tx, stranger, id) },
-			"User":           func(tx *store.Tx, id string) error { _, err := w.User(tx, id); return err },
-			"RevokeToken":    func(tx *store.Tx, id string) error { _, err := w.RevokeToken(tx, id); return err },
+			"SetPassword": func(tx *store.Tx, id string) error { return w.SetPassword(tx, stranger, id, hash) },
+			"SetPermissions": func(tx *store.Tx, id string) error {
+				return w.SetRights(tx, stranger, id, Rights{Permissions: []Permission{All}})
+			},
+			"RemoveUser":  func(tx *store.Tx, id string) error { return w.RemoveUser(tx, stranger, id) },
+			"User":        func(tx *store.Tx, id string) error { _, err := w.User(tx, id); return err },
+			"RevokeToken": func(tx *store.Tx, id string) error { _, err := w.RevokeToken(tx, id); return err },
 		} {
 			theirs, nobodys := alice.ID, newID()
 			if what == "RevokeToken" {
@@ -196,11 +200,11 @@ func TestTenantsAreApart(t *testing.T) {
 		}
 		// The same name and password, in each tenant its own.
 		for user, want := range map[string]trust.TenantID{"admin": w.tenant, "default/admin": w.tenant, "other/admin": stranger.Tenant, string(stranger.Tenant) + "/ADMIN": stranger.Tenant} {
-			if a, err := w.Password(t.Context(), user, adminPassword, "192.0.2.1"); err != nil || a.Tenant != want {
+			if a, err := w.Password(t.Context(), user, adminPassword, "", "192.0.2.1"); err != nil || a.Tenant != want {
 				t.Errorf("%s logs in to %q, %v, want %q", user, a.Tenant, err, want)
 			}
 		}
-		_, err = w.Password(t.Context(), "other/alice", "alicealice", "192.0.2.1")
+		_, err = w.Password(t.Context(), "other/alice", "alicealice", "", "192.0.2.1")
 		wantKind(t, "a user of one tenant in another", err, trust.Unauthenticated)
 		// An actor of one tenant in a transaction of another is our own fault.
 		err = w.update(stranger.Tenant, func(tx *store.Tx) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -35,10 +36,11 @@ func newVerified(now func() time.Time) *verified {
 }
 
 // mac stands for a password of a user, used from an address, as long as that user
-// exists and has the stored hash: after a change it is another one.
-func (v *verified) mac(row loginRow, stored, password, address string) (sum [sha256.Size]byte) {
+// exists, has the stored hash and has a second factor or none: after a change it is
+// another one. A code that came with it may so come again.
+func (v *verified) mac(row loginRow, stored, password, code, address string) (sum [sha256.Size]byte) {
 	h := hmac.New(sha256.New, v.key)
-	for _, part := range []string{string(row.tenant), row.ID, row.Name, stored, password, address} {
+	for _, part := range []string{string(row.tenant), row.ID, row.Name, stored, strconv.FormatBool(row.TOTP), password, code, address} {
 		_ = binary.Write(h, binary.BigEndian, uint64(len(part))) // no part runs into the next
 		h.Write([]byte(part))
 	}

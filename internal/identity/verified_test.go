@@ -20,7 +20,7 @@ func TestPasswordIsVerifiedOnceAMinute(t *testing.T) {
 		hashings := countHashings(w)
 		for range 2 {
 			for i := range 100 {
-				a, err := w.Password(t.Context(), "admin", adminPassword, fmt.Sprint("192.0.2.1:", 1000+i))
+				a, err := w.Password(t.Context(), "admin", adminPassword, "", fmt.Sprint("192.0.2.1:", 1000+i))
 				must(t, err)
 				if a.Tenant != w.tenant || a.Kind != "user" || a.Name != "admin" || a.Source != "192.0.2.1" || !a.May(KeysReveal) {
 					t.Fatalf("the admin is %+v", a)
@@ -31,7 +31,7 @@ func TestPasswordIsVerifiedOnceAMinute(t *testing.T) {
 		if logins := len(w.events(w.tenant, "user.login")); *hashings != 2 || logins != 2 {
 			t.Errorf("%d hashings and %d events in two minutes, want 2 each", *hashings, logins)
 		}
-		if other, err := newDirectoryLike(w).Password(t.Context(), "admin", adminPassword, "192.0.2.1"); err != nil || other.Name != "admin" {
+		if other, err := newDirectoryLike(w).Password(t.Context(), "admin", adminPassword, "", "192.0.2.1"); err != nil || other.Name != "admin" {
 			t.Errorf("another node: %+v, %v", other, err)
 		}
 		if logins := len(w.events(w.tenant, "user.login")); logins != 3 {
@@ -52,7 +52,7 @@ func TestVerifiedPasswordHelpsNothingElse(t *testing.T) {
 		try := func(what, user, password, from string, ok bool, want int) {
 			t.Helper()
 			*hashings = 0
-			_, err := w.Password(t.Context(), user, password, from)
+			_, err := w.Password(t.Context(), user, password, "", from)
 			if ok && err != nil || !ok && trust.KindOf(err) != trust.Unauthenticated {
 				t.Errorf("%s: %v", what, err)
 			}
@@ -73,7 +73,7 @@ func TestVerifiedPasswordHelpsNothingElse(t *testing.T) {
 		try("from elsewhere", "alice", "alicealice", "192.0.2.3", true, 1)
 
 		*hashings = 0
-		_, _, err := w.Login(t.Context(), "alice", "alicealice", here)
+		_, _, err := w.Login(t.Context(), "alice", "alicealice", "", here)
 		must(t, err)
 		if *hashings != 1 {
 			t.Errorf("a web login costs %d hashings, want one", *hashings)
@@ -102,18 +102,18 @@ func TestVerifiedPasswordWaitsWithTheOthers(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		w.admin()
 		for range freePair {
-			_, err := w.Password(t.Context(), "admin", "wrong", "192.0.2.1")
+			_, err := w.Password(t.Context(), "admin", "wrong", "", "192.0.2.1")
 			wantKind(t, "a wrong password", err, trust.Unauthenticated)
 		}
-		_, err := w.Password(t.Context(), "admin", adminPassword, "192.0.2.1")
+		_, err := w.Password(t.Context(), "admin", adminPassword, "", "192.0.2.1")
 		wantKind(t, "the right one after them", err, trust.Exhausted)
 		w.clock.Advance(firstWait)
-		if _, err := w.Password(t.Context(), "admin", adminPassword, "192.0.2.1"); err != nil {
+		if _, err := w.Password(t.Context(), "admin", adminPassword, "", "192.0.2.1"); err != nil {
 			t.Errorf("after the wait: %v", err)
 		}
-		_, err = w.Password(t.Context(), "admin", "wrong", "192.0.2.1")
+		_, err = w.Password(t.Context(), "admin", "wrong", "", "192.0.2.1")
 		wantKind(t, "one more wrong one", err, trust.Unauthenticated)
-		_, err = w.Password(t.Context(), "admin", "wrong", "192.0.2.1")
+		_, err = w.Password(t.Context(), "admin", "wrong", "", "192.0.2.1")
 		wantKind(t, "which has not been forgiven", err, trust.Exhausted)
 
 		w.clock.Advance(verifiedFor)
@@ -128,7 +128,7 @@ func TestVerifiedPasswordWaitsWithTheOthers(t *testing.T) {
 func TestVerifiedForAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVerified(time.Now)
-		mac := v.mac(loginRow{}, "hash", "password", "192.0.2.1")
+		mac := v.mac(loginRow{}, "hash", "password", "", "192.0.2.1")
 		if v.lately(mac) {
 			t.Error("known before it was remembered")
 		}
@@ -147,7 +147,7 @@ func TestVerifiedForAMinute(t *testing.T) {
 func TestVerifiedIsBounded(t *testing.T) {
 	v := newVerified(time.Now)
 	for i := range 3 * maxVerified {
-		mac := v.mac(loginRow{}, "hash", strconv.Itoa(i), "192.0.2.1")
+		mac := v.mac(loginRow{}, "hash", strconv.Itoa(i), "", "192.0.2.1")
 		v.remember(mac)
 		if !v.lately(mac) {
 			t.Fatalf("forgets the last of %d", i)

@@ -23,7 +23,7 @@ func TestWebLogin(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		login := func() string {
 			t.Helper()
-			a, id, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+			a, id, err := w.Login(t.Context(), "admin", adminPassword, "", "192.0.2.1")
 			must(t, err)
 			if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`).MatchString(id) || a.Name != "admin" {
 				t.Fatalf("web login %q of %+v", id, a)
@@ -50,7 +50,7 @@ func TestWebLogin(t *testing.T) {
 				t.Errorf("%.50q holds", bad)
 			}
 		}
-		if a, id, err := w.Login(t.Context(), "admin", "wrong", "192.0.2.1"); id != "" || a.ID != "" || trust.KindOf(err) != trust.Unauthenticated {
+		if a, id, err := w.Login(t.Context(), "admin", "wrong", "", "192.0.2.1"); id != "" || a.ID != "" || trust.KindOf(err) != trust.Unauthenticated {
 			t.Errorf("by a wrong password: %q %+v %v", id, a, err)
 		}
 
@@ -112,9 +112,9 @@ func TestWebLoginEndsWithItsPassword(t *testing.T) {
 		setPassword := func() error {
 			return w.update(w.tenant, func(tx *store.Tx) error { return w.SetPassword(tx, admin, user.ID, hash) })
 		}
-		_, id, err := w.Login(t.Context(), "alice", "alicealice", "192.0.2.1")
+		_, id, err := w.Login(t.Context(), "alice", "alicealice", "", "192.0.2.1")
 		must(t, err)
-		_, admins, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+		_, admins, err := w.Login(t.Context(), "admin", adminPassword, "", "192.0.2.1")
 		must(t, err)
 		must(t, setPassword())
 		_, err = w.WebLogin(t.Context(), id, "")
@@ -131,13 +131,13 @@ func TestWebLoginEndsWithItsPassword(t *testing.T) {
 		}
 		hash, err = w.HashPassword(t.Context(), "yet another password")
 		must(t, err)
-		_, id, err = w.Login(t.Context(), "alice", "another password", "192.0.2.1")
+		_, id, err = w.Login(t.Context(), "alice", "another password", "", "192.0.2.1")
 		wantKind(t, "the password changed meanwhile", err, trust.Unauthenticated)
 		if id != "" {
 			t.Error("a web login began by a password that has changed")
 		}
 		w.hasher.check = argon2id.CheckHash
-		_, id, err = w.Login(t.Context(), "alice", "yet another password", "192.0.2.1")
+		_, id, err = w.Login(t.Context(), "alice", "yet another password", "", "192.0.2.1")
 		must(t, err)
 		must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.RemoveUser(tx, admin, user.ID) }))
 		_, err = w.WebLogin(t.Context(), id, "")
@@ -148,7 +148,7 @@ func TestWebLoginEndsWithItsPassword(t *testing.T) {
 func TestLoginsAreEvents(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		admin := w.admin()
-		_, _, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+		_, _, err := w.Login(t.Context(), "admin", adminPassword, "", "192.0.2.1")
 		must(t, err)
 		logins := w.events(w.tenant, "user.login")
 		if len(logins) != 2 {
@@ -169,7 +169,7 @@ func TestStolenDatabase(t *testing.T) {
 		admin := w.admin()
 		token, text, err := w.createToken(admin, NewToken{Name: "t", Permissions: []Permission{KeysRead}})
 		must(t, err)
-		_, id, err := w.Login(t.Context(), "admin", adminPassword, "192.0.2.1")
+		_, id, err := w.Login(t.Context(), "admin", adminPassword, "", "192.0.2.1")
 		must(t, err)
 		jwt, _, err := w.IssueServiceToken(t.Context(), token.ID, text, "192.0.2.1")
 		must(t, err)
@@ -178,7 +178,7 @@ func TestStolenDatabase(t *testing.T) {
 			key, err = w.keyring.Unseal(tx, signingKind, signingID)
 			return err
 		}))
-		_, err = w.Password(t.Context(), "typed-into-the-wrong-field", "x", "192.0.2.1")
+		_, err = w.Password(t.Context(), "typed-into-the-wrong-field", "x", "", "192.0.2.1")
 		wantKind(t, "an unknown name", err, trust.Unauthenticated)
 		return map[string]string{
 			"password": adminPassword, "token": text[3:40], "web login": id, "web login without dashes": strings.ReplaceAll(id, "-", ""),

@@ -91,7 +91,7 @@ func (d door) authenticate(r *http.Request) (control.Actor, *fault) {
 	case token != "":
 		actor, err = d.bearer(r.Context(), token, api.Source(r))
 	case user != "" && password != "":
-		actor, err = d.plane.Password(r.Context(), user, password, api.Source(r))
+		actor, err = d.plane.Password(r.Context(), user, password, "", api.Source(r))
 	default:
 		return control.Actor{}, &unauthenticated
 	}

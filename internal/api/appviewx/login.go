@@ -28,7 +28,7 @@ func (d door) login(w http.ResponseWriter, r *http.Request) {
 		fail(w, fault{http.StatusBadRequest, "AVX_GW_003", "Username or password cannot be null or empty", nil})
 		return
 	}
-	_, id, err := d.plane.Login(r.Context(), user, password, api.Source(r))
+	_, id, err := d.plane.Login(r.Context(), user, password, "", api.Source(r))
 	if trust.KindOf(err) == trust.Unauthenticated {
 		fail(w, fault{http.StatusUnauthorized, "AVX_GW_003", "Login failed. Invalid Credentials", nil})
 		return

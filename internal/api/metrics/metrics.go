@@ -109,7 +109,7 @@ func countsFor(r *http.Request, plane *control.Plane) (control.Counts, error) {
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
 		actor, err = plane.Token(r.Context(), strings.TrimSpace(token), api.Source(r))
 	} else if user, password, ok := r.BasicAuth(); ok {
-		actor, err = plane.Password(r.Context(), user, password, api.Source(r))
+		actor, err = plane.Password(r.Context(), user, password, r.Header.Get("Keyturn-TOTP"), api.Source(r))
 	} else {
 		err = trust.Errorf(trust.Unauthenticated, "no credential was sent").WithHint("keyturn token create prometheus --permission 'Metrics Read'")
 	}

@@ -18,6 +18,7 @@ type user struct {
 	Granted     []string   `json:"granted" doc:"The permissions that the user has beside those of the roles"`
 	Permissions []string   `json:"permissions" doc:"All that the user may do"`
 	HasPassword bool       `json:"has_password"`
+	TOTP        bool       `json:"totp" doc:"The user logs in with a second factor"`
 	CreatedAt   *time.Time `json:"created_at"`
 }
 
@@ -51,6 +52,21 @@ type setPassword struct {
 	Body struct {
 		Password string `json:"password" maxLength:"1024" doc:"Empty for none"`
 	}
+}
+
+type offeredTOTP struct {
+	Secret string `json:"secret" doc:"In base32: to be shown once, and kept by the authenticator"`
+	URL    string `json:"url" doc:"The same as a key URI, for a QR code"`
+}
+
+type confirmTOTP struct {
+	Body struct {
+		Code string `json:"code" minLength:"1" maxLength:"16" doc:"What the authenticator shows now"`
+	}
+}
+
+type confirmed struct {
+	Confirmed bool `json:"confirmed"`
 }
 
 type role struct {
@@ -127,6 +143,20 @@ func (d door) userRoutes(a huma.API) {
 		func(ctx context.Context, who control.Actor, in *byUser) (removed, error) {
 			return removed{in.User}, d.plane.RemoveUser(ctx, who, in.User)
 		})
+	operation(d, a, http.MethodPost, "/totp", "offer-totp", "Make a second factor for yourself, which counts once it is confirmed",
+		func(ctx context.Context, who control.Actor, _ *none) (offeredTOTP, error) {
+			t, err := d.plane.OfferTOTP(ctx, who)
+			return offeredTOTP{t.Secret, t.URL}, err
+		})
+	operation(d, a, http.MethodPost, "/totp/confirm", "confirm-totp", "Have your second factor count",
+		func(ctx context.Context, who control.Actor, in *confirmTOTP) (confirmed, error) {
+			return confirmed{true}, d.plane.ConfirmTOTP(ctx, who, in.Body.Code)
+		})
+	operation(d, a, http.MethodDelete, "/users/{user}/totp", "remove-totp", "Take a user's second factor away",
+		func(ctx context.Context, who control.Actor, in *byUser) (user, error) {
+			u, err := d.plane.RemoveTOTP(ctx, who, in.User)
+			return showUser(u), err
+		})
 	operation(d, a, http.MethodGet, "/roles", "list-roles", "List roles",
 		func(ctx context.Context, who control.Actor, _ *none) (roles, error) {
 			list, err := d.plane.ListRoles(ctx, who)
@@ -177,7 +207,7 @@ func rightsOf(roles, permissions []string) (r control.Rights, err error) {
 func showUser(u control.User) user {
 	return user{
 		ID: u.ID, Name: u.Name, Roles: append([]string{}, u.Rights.Roles...), Granted: texts(u.Rights.Permissions),
-		Permissions: texts(u.Permissions), HasPassword: u.HasPassword, CreatedAt: at(u.Created),
+		Permissions: texts(u.Permissions), HasPassword: u.HasPassword, TOTP: u.TOTP, CreatedAt: at(u.Created),
 	}
 }
 

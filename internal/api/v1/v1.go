@@ -82,7 +82,7 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	config.Transformers = []huma.Transformer{ours}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token":    {Type: "http", Scheme: "bearer", Description: "An API token, kt_..."},
-		"password": {Type: "http", Scheme: "basic", Description: "A user's name and password"},
+		"password": {Type: "http", Scheme: "basic", Description: "A user's name and password; with the header Keyturn-TOTP, the code of a user who has a second factor"},
 	}
 	config.Security = []map[string][]string{{"token": {}}, {"password": {}}}
 	a := humago.New(mux, config)
@@ -158,7 +158,7 @@ func (d door) actor(r *http.Request) (control.Actor, error) {
 		return d.plane.Token(ctx, strings.TrimSpace(token), source)
 	}
 	if user, password, ok := r.BasicAuth(); ok {
-		return d.plane.Password(ctx, user, password, source)
+		return d.plane.Password(ctx, user, password, r.Header.Get("Keyturn-TOTP"), source)
 	}
 	return control.Actor{}, trust.Errorf(trust.Unauthenticated, "no credential was sent").
 		WithHint("set KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD")
