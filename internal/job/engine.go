@@ -121,6 +121,7 @@ type dispatcher struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	crashed atomic.Bool
+	room    atomic.Int64 // what the runners may remember of results, in bytes
 	runners sync.WaitGroup
 	ended   chan ended
 
@@ -150,6 +151,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		Engine: e, owner: uuid.NewString(), hands: newHands(e.options.Workers), ended: make(chan ended, maxRuns),
 		active: map[trust.RunID]*runner{}, resting: map[trust.RunID]time.Time{}, seen: map[trust.RunID]sighting{},
 	}
+	d.room.Store(maxResults)
 	d.ctx, d.cancel = context.WithCancelCause(ctx)
 	defer d.cancel(nil)
 	for d.ctx.Err() == nil {

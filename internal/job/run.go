@@ -47,10 +47,11 @@ type Run struct {
 	Attempt int          // 1 for the first time that this target is in this row in this direction; crashes and retries count
 	Log     *slog.Logger // says run, step and target in every line
 
-	table table
-	line  int64
-	store *store.Store
-	saved *json.RawMessage
+	table   table
+	line    int64
+	store   *store.Store
+	saved   *json.RawMessage
+	results *results // of steps of the same claim; nil: there are none
 }
 
 // Decode reads the arguments of the run into v.
@@ -85,6 +86,13 @@ func (r Run) Save(v any) error {
 // it has saved anything. Of a step that was undone, it is what Undo saved or
 // else what Do did.
 func (r Run) ResultOf(ctx context.Context, step string, t Target, v any) (found bool, err error) {
+	at, err := r.place(step, t)
+	if err != nil {
+		return false, err
+	}
+	if result, ok := r.results.get(at); ok {
+		return true, r.decodeResult(step, result, v)
+	}
 	err = r.store.View(ctx, r.Tenant, func(tx *store.Tx) error {
 		found, err = r.In(tx).ResultOf(step, t, v)
 		return err
@@ -186,27 +194,41 @@ const (
 
 // ResultOf is Run.ResultOf.
 func (j Journal) ResultOf(step string, t Target, v any) (bool, error) {
-	pos := j.run.table.index(step)
-	if pos < 0 {
-		return false, fmt.Errorf("procedure %q has no step %q", j.run.Procedure, step)
+	at, err := j.run.place(step, t)
+	if err != nil {
+		return false, err
 	}
-	on, n := j.run.table.Rows[pos].On, t.N
-	if on == Once {
-		n = 0
-	} else if on != t.List {
-		return false, fmt.Errorf("step %q of procedure %q is on list %q, and target %q on %q", step, j.run.Procedure, on, t.Name, t.List)
-	}
-	result, err := selectResult(j.tx, j.run.ID, pos, n)
+	result, err := selectResult(j.tx, j.run.ID, at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	if err := json.Unmarshal(result, v); err != nil {
-		return false, fmt.Errorf("result of step %q of run %q: %w", step, j.run.ID, err)
+	return true, j.run.decodeResult(step, result, v)
+}
+
+// place returns where the journal has what a step saved for a target.
+func (r Run) place(step string, t Target) (place, error) {
+	pos := r.table.index(step)
+	if pos < 0 {
+		return place{}, fmt.Errorf("procedure %q has no step %q", r.Procedure, step)
 	}
-	return true, nil
+	switch on := r.table.Rows[pos].On; on {
+	case Once:
+		return place{pos, 0}, nil
+	case t.List:
+		return place{pos, t.N}, nil
+	default:
+		return place{}, fmt.Errorf("step %q of procedure %q is on list %q, and target %q on %q", step, r.Procedure, on, t.Name, t.List)
+	}
+}
+
+func (r Run) decodeResult(step string, result json.RawMessage, v any) error {
+	if err := json.Unmarshal(result, v); err != nil {
+		return fmt.Errorf("result of step %q of run %q: %w", step, r.ID, err)
+	}
+	return nil
 }
 
 // Targets is Run.Targets.

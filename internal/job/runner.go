@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -42,6 +43,7 @@ type runner struct {
 	patient  time.Time // until when those may wait for others to share a commit
 	broken   bool      // a step came down without an outcome in the journal
 	beaten   time.Time // when the claim was last shown to be alive
+	results  *results
 }
 
 const (
@@ -57,6 +59,7 @@ func newRunner(d *dispatcher, r record, p Procedure) *runner {
 	n := &runner{
 		d: d, run: r, proc: p, holder: d.hands.join(),
 		pokes: make(chan struct{}, 1), ended: make(chan *landed, d.options.Workers), beaten: time.Now(),
+		results: &results{room: &d.room, kept: map[place]json.RawMessage{}},
 	}
 	n.ctx, n.cancel = context.WithCancelCause(d.ctx)
 	n.enter(r.at)
@@ -87,6 +90,7 @@ func (r *runner) work() error {
 	}
 	r.broken = r.broken || len(r.down) > 0
 	r.d.hands.leave(r.holder)
+	r.results.forget()
 	if r.d.ctx.Err() != nil {
 		err = errors.Join(err, r.letGo())
 	}
@@ -390,7 +394,7 @@ func (r *runner) fly(taken, rest []work) error {
 	r.queue, r.run.at, r.run.begun, r.beaten = rest, r.stage, low, time.Now()
 	for _, w := range taken {
 		r.flying++
-		f := flight{d: r.d, ctx: r.ctx, run: r.run, proc: r.proc, stage: r.stage, work: w}
+		f := flight{d: r.d, ctx: r.ctx, run: r.run, proc: r.proc, stage: r.stage, work: w, known: r.results}
 		go func() { r.ended <- f.fly() }()
 	}
 	return nil
@@ -469,6 +473,7 @@ func (r *runner) commitTogether(some []*landed, what string, ev audit.Event, mor
 	held := false
 	for _, l := range some {
 		r.flying--
+		r.results.put(place{l.stage.row, l.work.N}, l.outcome.result)
 		if r.d.options.Landed != nil {
 			r.d.options.Landed(r.run.procedure, l.view.Step, l.outcome.state)
 		}

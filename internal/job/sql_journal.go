@@ -396,10 +396,10 @@ func selectStanding(tx *store.Tx, r record, s stage) (st standing, err error) {
 
 // selectResult returns what a step saved for a target: on the way back if it
 // did, else on the way forward; or sql.ErrNoRows.
-func selectResult(tx *store.Tx, run trust.RunID, pos, n int) (json.RawMessage, error) {
+func selectResult(tx *store.Tx, run trust.RunID, at place) (json.RawMessage, error) {
 	var result string
 	err := tx.QueryRow(`SELECT result FROM job_journal WHERE tenant = $1 AND run = $2 AND direction IN ('back', 'forward')
-		AND pos = $3 AND n = $4 AND result <> '' ORDER BY direction LIMIT 1`, tx.Tenant(), run, pos, n).Scan(&result)
+		AND pos = $3 AND n = $4 AND result <> '' ORDER BY direction LIMIT 1`, tx.Tenant(), run, at.pos, at.n).Scan(&result)
 	return json.RawMessage(result), err
 }
 

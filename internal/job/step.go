@@ -21,6 +21,7 @@ type flight struct {
 	proc  Procedure
 	stage stage
 	work  work
+	known *results
 }
 
 // A landed is a flight that came down, and what is to be written of it.
@@ -45,7 +46,7 @@ func (f flight) fly() *landed {
 	}
 	what := word + row.Name + " " + f.work.Name
 	l := &landed{flight: f, view: f.d.view(f.run)}
-	l.view.Step, l.view.Attempt, l.view.saved = row.Name, f.work.attempt, new(json.RawMessage)
+	l.view.Step, l.view.Attempt, l.view.saved, l.view.results = row.Name, f.work.attempt, new(json.RawMessage), f.known
 	l.view.Log = f.d.options.Log.With("run", f.run.id, "step", row.Name, "target", f.work.Name)
 
 	if l.err = f.d.point(f.ctx, "before "+what); l.err != nil {

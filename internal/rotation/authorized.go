@@ -401,8 +401,10 @@ func sum(content []byte) string {
 // asks once: who resumes the run has been told.
 func (ro *Rotator) mayGo(ctx context.Context, c cell, h *reach.Hands, t job.Target, file remote.File, uses []remote.Use) error {
 	var was told
-	if _, err := c.run.ResultOf(ctx, "Reprove", t, &was); err != nil {
-		return err
+	if c.run.Attempt > 1 { // nothing was saved before the first
+		if _, err := c.run.ResultOf(ctx, "Reprove", t, &was); err != nil {
+			return err
+		}
 	}
 	if lacks(file.Content, c.pair) && !was.Gone {
 		was.Gone = true
