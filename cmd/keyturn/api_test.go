@@ -48,6 +48,8 @@ func endpoints(w *world) []endpoint {
 		{"GET", "/discoveries/nightly", nil, []string{"Hosts Read"}},
 		{"DELETE", "/discoveries/nightly", nil, []string{"Hosts Write"}},
 		{"POST", "/keys", map[string]any{"type": "ed25519", "bits": 0, "comment": "c"}, []string{"Keys Write"}},
+		{"DELETE", "/keys/" + someKey, nil, []string{"Keys Write"}},
+		{"POST", "/keys/" + someKey + "/restore", nil, []string{"Keys Write"}},
 		{"POST", "/rotations", map[string]any{"keys": []string{someKey}, "soak": "1h", "canary": 1, "dry_run": false, "share": false, "compromised": false}, []string{"Keys Write"}},
 		{"POST", "/rollbacks", map[string]any{"keys": []string{someKey}, "current": false, "force": false, "soak": "1h"}, []string{"Keys Write", "Runs Write"}},
 		{"POST", "/retirements", map[string]any{"keys": []string{someKey}}, []string{"Keys Write", "Runs Write"}},

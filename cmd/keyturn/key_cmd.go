@@ -32,13 +32,15 @@ type keyJSON struct {
 		placeJSON
 		Options string `json:"options"`
 	} `json:"authorized"`
-	Identities    []placeJSON   `json:"identities"`
-	Replaces      []string      `json:"replaces"`
-	ReplacedBy    []string      `json:"replaced_by"`
-	CreatedAt     *time.Time    `json:"created_at"`
-	LastRotatedAt *time.Time    `json:"last_rotated_at"`
-	Run           string        `json:"run,omitempty"`
-	Findings      []findingJSON `json:"findings"`
+	Identities    []placeJSON `json:"identities"`
+	Replaces      []string    `json:"replaces"`
+	ReplacedBy    []string    `json:"replaced_by"`
+	CreatedAt     *time.Time  `json:"created_at"`
+	LastRotatedAt *time.Time  `json:"last_rotated_at"`
+	Run           string      `json:"run,omitempty"`
+
+	RestorableUntil *time.Time    `json:"restorable_until,omitempty"`
+	Findings        []findingJSON `json:"findings"`
 }
 
 type placeJSON struct {
@@ -50,7 +52,7 @@ type placeJSON struct {
 func (p placeJSON) String() string { return p.Host + ":" + p.User + ":" + p.Path }
 
 func keyCommand(env environ) *cobra.Command {
-	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env))
+	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyDeleteCommand(env), keyRestoreCommand(env))
 }
 
 func keyListCommand(env environ) *cobra.Command {
@@ -187,6 +189,52 @@ func addKey(env environ, cmd *cobra.Command, in map[string]any) error {
 		_, err := fmt.Fprintf(w, "%s\n%s %s\n", k.UUID, k.PublicKey, plain(k.Comment))
 		return err
 	})
+}
+
+func keyDeleteCommand(env environ) *cobra.Command {
+	return &cobra.Command{
+		Use: "delete UUID ...", Short: "Delete keys that lie nowhere; they can be restored for 30 days",
+		Long: `Delete keys. A key that is accepted somewhere, or whose private half lies somewhere,
+is refused with those places: retire or rotate it. For 30 days "keyturn key restore"
+brings a deleted key back; then what Keyturn held of it is destroyed.`,
+		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var deleted []keyJSON
+			for _, id := range args {
+				var k keyJSON
+				if err := c.call(cmd.Context(), http.MethodDelete, "/keys/"+url.PathEscape(id), nil, &k); err != nil {
+					return err
+				}
+				deleted = append(deleted, k)
+				if !asJSON(cmd) {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s is deleted, and can be restored until %s\n", k.UUID, when(k.RestorableUntil))
+				}
+			}
+			if asJSON(cmd) {
+				return printJSON(cmd.OutOrStdout(), deleted)
+			}
+			return nil
+		}),
+	}
+}
+
+func keyRestoreCommand(env environ) *cobra.Command {
+	return &cobra.Command{
+		Use: "restore UUID", Short: "Bring a deleted key back", Args: exactly(1),
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return complete(env, cmd, paged[keyJSON]("/keys", "keys", url.Values{"state": {"deleted"}}), func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
+		},
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var k keyJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/keys/"+url.PathEscape(args[0])+"/restore", nil, &k); err != nil {
+				return err
+			}
+			return show(cmd, k, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s is back\n", k.UUID)
+				return err
+			})
+		}),
+	}
 }
 
 func rotateCommand(env environ) *cobra.Command {

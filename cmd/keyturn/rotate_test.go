@@ -233,7 +233,7 @@ func TestRetireAndRestore(t *testing.T) {
 		t.Errorf("rotating what is no key: exit %d, %s", code, errs)
 	}
 	ops := w.key(w.parse(w.heldBy(w.ops)))
-	if code, _, errs := w.try("retire", ops.UUID); code != 1 || !strings.Contains(errs, `nothing else opens host "web1"`) {
+	if code, _, errs := w.try("retire", ops.UUID); code != 1 || !strings.Contains(errs, `nothing else opens host "web`) {
 		t.Errorf("retiring what opens every host: exit %d, %s", code, errs)
 	}
 	if now := w.key(w.parse(ops.PublicKey)); now.State != "active" || now.Run != "" {

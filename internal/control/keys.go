@@ -2,6 +2,9 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"strings"
+	"time"
 
 	"keyturn/internal/discovery"
 	"keyturn/internal/identity"
@@ -160,4 +163,104 @@ func (p *Plane) put(tx *store.Tx, private keyring.Private) (inventory.Key, error
 		return inventory.Key{}, err
 	}
 	return k, discovery.Judge(tx, []trust.KeyID{k.ID})
+}
+
+// DeleteKey takes a key out of the inventory, and returns until when RestoreKey brings
+// it back. A key of which a half is known to lie somewhere is refused: it would be
+// found again, and whoever uses it would not be told.
+func (p *Plane) DeleteKey(ctx context.Context, actor identity.Actor, idOrFingerprint string) (k inventory.Relationship, until time.Time, err error) {
+	err = p.update(ctx, actor, needs(identity.KeysWrite), "key.delete", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
+		found, err := inventory.FindKey(tx, idOrFingerprint)
+		if err != nil {
+			return err
+		}
+		if err := p.refuseBusy(tx, []trust.KeyID{found.ID}); err != nil {
+			return err
+		}
+		if found.State == inventory.Rotated || found.State == inventory.Retired {
+			return trust.Errorf(trust.Conflict, "key %s is %s, and is kept for going back until the setting archive.retention has it destroyed", found.ID, found.State)
+		}
+		if k, err = relate(tx, found); err != nil {
+			return err
+		}
+		if err := refuseInUse(k); err != nil {
+			return err
+		}
+		if found, err = inventory.DeleteKey(tx, found.ID, found.Revision); err != nil {
+			return err
+		}
+		tx.Note("fingerprint", string(found.Public.Fingerprint()))
+		until = found.DeletedAt.Add(inventory.DeletedFor)
+		if err := discovery.Judge(tx, []trust.KeyID{found.ID}); err != nil {
+			return err
+		}
+		k, err = relate(tx, found)
+		return err
+	})
+	return k, until, err
+}
+
+// An InUseError says where halves of a key lie. It is the cause of a Conflict.
+type InUseError struct {
+	Key        trust.KeyID
+	Authorized []string // "web1:alice:/home/alice/.ssh/authorized_keys"
+	Identities []string
+}
+
+func (e *InUseError) Error() string {
+	var where []string
+	if n := len(e.Authorized); n > 0 {
+		where = append(where, fmt.Sprintf("accepted in %s", some(e.Authorized)))
+	}
+	if n := len(e.Identities); n > 0 {
+		where = append(where, fmt.Sprintf("used from %s", some(e.Identities)))
+	}
+	return fmt.Sprintf("key %s is %s", e.Key, strings.Join(where, ", and "))
+}
+
+// some names the first few of many places.
+func some(places []string) string {
+	const few = 5
+	if len(places) <= few {
+		return strings.Join(places, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(places[:few], ", "), len(places)-few)
+}
+
+// refuseInUse refuses a key of which a half lies somewhere.
+func refuseInUse(k inventory.Relationship) error {
+	used := &InUseError{Key: k.Key.ID}
+	for _, p := range k.Authorized {
+		used.Authorized = append(used.Authorized, p.HostName+":"+p.User+":"+p.Path)
+	}
+	for _, p := range k.Identities {
+		used.Identities = append(used.Identities, p.HostName+":"+p.User+":"+p.Path)
+	}
+	switch {
+	case len(used.Authorized) > 0:
+		return trust.Errorf(trust.Conflict, "%w", used).WithHint("keyturn retire %s withdraws it", k.Key.ID)
+	case len(used.Identities) > 0:
+		return trust.Errorf(trust.Conflict, "%w", used).WithHint("remove those files, and keyturn scan")
+	}
+	return nil
+}
+
+// RestoreKey brings a deleted key back.
+func (p *Plane) RestoreKey(ctx context.Context, actor identity.Actor, idOrFingerprint string) (k inventory.Relationship, err error) {
+	err = p.update(ctx, actor, needs(identity.KeysWrite), "key.restore", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
+		found, err := inventory.FindKey(tx, idOrFingerprint)
+		if err != nil {
+			return err
+		}
+		if found, err = inventory.UndeleteKey(tx, found.ID); err != nil {
+			return err
+		}
+		tx.Note("fingerprint", string(found.Public.Fingerprint()))
+		if err := discovery.Judge(tx, []trust.KeyID{found.ID}); err != nil {
+			return err
+		}
+		k, err = relate(tx, found)
+		return err
+	})
+	return k, err
 }

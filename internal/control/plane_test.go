@@ -56,6 +56,8 @@ var verbs = map[string][]identity.Permission{
 	"ShowKey":     {identity.KeysRead},
 	"ImportKey":   {identity.KeysWrite},
 	"GenerateKey": {identity.KeysWrite},
+	"DeleteKey":   {identity.KeysWrite},
+	"RestoreKey":  {identity.KeysWrite},
 	"Rotate":      {identity.KeysWrite, identity.RunsWrite},
 	"Rollback":    {identity.KeysWrite, identity.RunsWrite},
 	"Retire":      {identity.KeysWrite, identity.RunsWrite},

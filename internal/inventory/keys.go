@@ -155,8 +155,12 @@ func DeleteKey(tx *store.Tx, id trust.KeyID, revision int64) (Key, error) {
 	return k, writeKey(tx, &k)
 }
 
+// DeletedFor is how long a deleted key can be brought back. Then its private half is
+// destroyed.
+const DeletedFor = 30 * 24 * time.Hour
+
 // UndeleteKey makes a deleted key Active again. Errors: NotFound; Conflict
-// where the key is not deleted.
+// where the key is not deleted, or has been for longer than DeletedFor.
 func UndeleteKey(tx *store.Tx, id trust.KeyID) (Key, error) {
 	k, err := KeyByID(tx, id)
 	if err != nil {
@@ -164,6 +168,9 @@ func UndeleteKey(tx *store.Tx, id trust.KeyID) (Key, error) {
 	}
 	if k.State != Deleted {
 		return Key{}, trust.Errorf(trust.Conflict, "key %s is %s, not deleted", id, k.State).WithHint("keyturn key show %s", id)
+	}
+	if !tx.Now().Before(k.DeletedAt.Add(DeletedFor)) {
+		return Key{}, trust.Errorf(trust.Conflict, "key %s was deleted at %s, and what was kept of it is destroyed", id, k.DeletedAt.Format(time.RFC3339))
 	}
 	k.State, k.DeletedAt = Active, store.Time(0)
 	return k, writeKey(tx, &k)
@@ -273,6 +280,8 @@ type KeyFilter struct {
 	// Overdue narrows to the keys that were made, or first met, and last
 	// rotated before this time.
 	Overdue time.Time
+	// DeletedBefore narrows to the keys that were deleted before this time.
+	DeletedBefore time.Time
 	// Without leaves out the keys with a finding of this kind.
 	Without FindingKind
 }
@@ -317,6 +326,9 @@ func (f KeyFilter) apply(q *query) error {
 	}
 	if !f.Overdue.IsZero() {
 		q.and("created_at < ? AND last_rotated_at < ?", store.Micros(f.Overdue), store.Micros(f.Overdue))
+	}
+	if !f.DeletedBefore.IsZero() {
+		q.and("deleted_at > ? AND deleted_at < ?", int64(0), store.Micros(f.DeletedBefore))
 	}
 	if f.Without != "" {
 		q.and(sqlKeyWithout, f.Without)

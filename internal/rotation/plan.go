@@ -314,6 +314,10 @@ func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool)
 		} else if err := refuseLinks(tx, p.Old); err != nil {
 			return job.Plan{}, err
 		}
+		if len(of) == 0 && procedure == RetireProcedure {
+			return job.Plan{}, trust.Errorf(trust.Conflict, "no account is known that accepts key %s", p.Old).
+				WithHint("keyturn scan --wait, then try again; keyturn key delete %s, if nobody needs it", p.Old)
+		}
 		if len(of) == 0 {
 			return job.Plan{}, trust.Errorf(trust.Conflict, "no place is known where key %s lies", p.Old).
 				WithHint("keyturn scan --wait, then try again")

@@ -27,7 +27,7 @@ func (ro *Rotator) purge() job.Procedure {
 }
 
 // destroy forgets the private halves and snapshots of the keys whose retention
-// has ended. A key that is in use again keeps its private half.
+// has ended, and of those that were deleted long ago. A key that is in use again keeps its private half.
 func (ro *Rotator) destroy(context.Context, job.Run, job.Target) (job.Record, error) {
 	return func(tx *store.Tx) error {
 		expired, _, err := inventory.Rotations(tx, inventory.RotationFilter{Expired: tx.Now()}, inventory.Page{Limit: purgeAtOnce})
@@ -66,6 +66,28 @@ func (ro *Rotator) destroy(context.Context, job.Run, job.Target) (job.Record, er
 			tx.Note("key", string(x.Key))
 		}
 		tx.Note("purged", fmt.Sprint(len(expired)))
-		return nil
+		return ro.destroyDeleted(tx)
 	}, nil
+}
+
+// destroyDeleted forgets the private halves of keys that nobody can bring back any
+// more.
+func (ro *Rotator) destroyDeleted(tx *store.Tx) error {
+	gone, _, err := inventory.Keys(tx, inventory.KeyFilter{
+		States: []inventory.KeyState{inventory.Deleted}, Custodies: []inventory.Custody{inventory.Held}, DeletedBefore: tx.Now().Add(-inventory.DeletedFor),
+	}, inventory.Page{Limit: purgeAtOnce})
+	if err != nil {
+		return err
+	}
+	for _, k := range gone {
+		if err := ro.keyring.Destroy(tx, k.ID); err != nil {
+			return err
+		}
+		k.Custody = inventory.External
+		if _, err := inventory.UpdateKey(tx, k); err != nil {
+			return err
+		}
+		tx.Note("key", string(k.ID))
+	}
+	return nil
 }

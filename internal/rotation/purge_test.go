@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"io/fs"
 	"path/filepath"
 	"testing"
 	"time"
@@ -12,6 +13,75 @@ import (
 	"keyturn/internal/store/storetest"
 	"keyturn/internal/trust"
 )
+
+// A deleted key is kept for thirty days, and its private half destroyed then; who
+// finds the key again is not told that Keyturn holds it.
+func TestPurgeOfDeletedKeys(t *testing.T) {
+	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	s, err := store.Open(t.Context(), store.Options{
+		URL: "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db"), Schema: []fs.FS{inventory.Schema, job.Schema, keyring.Schema}, Now: func() time.Time { return now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	kek, err := keyring.LoadKEK(filepath.Join(t.TempDir(), "kek"), t.TempDir(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := keyring.Open(t.Context(), s, kek)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, store: s}
+	private, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var key inventory.Key
+	w.update(func(tx *store.Tx) (err error) {
+		if key, err = inventory.PutKey(tx, inventory.Key{Kind: inventory.UserKey, Public: private.Public(), Custody: inventory.Held}); err != nil {
+			return err
+		}
+		if err = k.Put(tx, key.ID, private); err != nil {
+			return err
+		}
+		key, err = inventory.DeleteKey(tx, key.ID, key.Revision)
+		return err
+	})
+	held := func() (has bool) {
+		purge, err := New(s, k, nil, nil).destroy(t.Context(), job.Run{}, job.Target{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.update(purge)
+		w.update(func(tx *store.Tx) (err error) {
+			if has, err = k.Has(tx, key.ID); err != nil {
+				return err
+			}
+			now, err := inventory.KeyByID(tx, key.ID)
+			if (now.Custody == inventory.Held) != has {
+				t.Errorf("its private half is held: %v, and its custody is %s", has, now.Custody)
+			}
+			return err
+		})
+		return has
+	}
+	now = now.Add(inventory.DeletedFor - time.Second)
+	if !held() {
+		t.Error("destroyed before its time")
+	}
+	now = now.Add(2 * time.Second)
+	if held() {
+		t.Error("kept for longer than a deleted key is")
+	}
+	w.update(func(tx *store.Tx) error {
+		if _, err := inventory.UndeleteKey(tx, key.ID); trust.KindOf(err) != trust.Conflict {
+			t.Errorf("restored after it was destroyed: %v", err)
+		}
+		return nil
+	})
+}
 
 // What is kept of an old key is destroyed when its retention has ended, and not
 // before; nobody is told from then on that Keyturn still holds it.

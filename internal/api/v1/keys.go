@@ -28,8 +28,11 @@ type key struct {
 	ReplacedBy    []string     `json:"replaced_by"`
 	CreatedAt     *time.Time   `json:"created_at"`
 	LastRotatedAt *time.Time   `json:"last_rotated_at"`
-	Run           string       `json:"run,omitempty" doc:"The open run that has the key; not in listings"`
-	Findings      []finding    `json:"findings"`
+	// RestorableUntil is set in the answer to a deletion.
+	RestorableUntil *time.Time `json:"restorable_until,omitempty" doc:"Until when it can be restored, in the answer that deletes it"`
+
+	Run      string    `json:"run,omitempty" doc:"The open run that has the key; not in listings"`
+	Findings []finding `json:"findings"`
 }
 
 // Place is where a half of a key lies.
@@ -51,7 +54,7 @@ type keyPage struct {
 
 type listKeys struct {
 	Paging
-	State []string `query:"state" maxItems:"4" enum:"active,rotated,retired,deleted"`
+	State []string `query:"state" maxItems:"4" enum:"active,rotated,retired,deleted" doc:"All but deleted if absent"`
 	Kind  []string `query:"kind" maxItems:"2" enum:"user,host"`
 	Q     string   `query:"q" maxLength:"256" doc:"Text in comment, fingerprint, owner or a host's name"`
 }
@@ -103,6 +106,9 @@ type startedRuns struct {
 func (d door) keyRoutes(a huma.API) {
 	operation(d, a, http.MethodGet, "/keys", "list-keys", "List keys, and where their halves lie",
 		func(ctx context.Context, who control.Actor, in *listKeys) (keyPage, error) {
+			if len(in.State) == 0 {
+				in.State = []string{string(control.ActiveKey), string(control.RotatedKey), string(control.RetiredKey)}
+			}
 			f := control.KeyFilter{States: cast[control.KeyState](in.State), Kinds: cast[control.KeyKind](in.Kind), Text: in.Q}
 			list, next, err := d.plane.ListKeys(ctx, who, f, in.page())
 			out := keyPage{Keys: make([]key, len(list)), Next: next}
@@ -121,6 +127,18 @@ func (d door) keyRoutes(a huma.API) {
 	operation(d, a, http.MethodPost, "/keys", "add-key", "Import a private key, or make one, for Keyturn to hold",
 		func(ctx context.Context, who control.Actor, in *newKey) (key, error) {
 			k, err := d.addKey(ctx, who, in)
+			return showKey(k), err
+		})
+	operation(d, a, http.MethodDelete, "/keys/{key}", "delete-key", "Delete a key that lies nowhere; it can be restored for 30 days",
+		func(ctx context.Context, who control.Actor, in *byKey) (key, error) {
+			k, until, err := d.plane.DeleteKey(ctx, who, in.Key)
+			out := showKey(k)
+			out.RestorableUntil = at(until)
+			return out, err
+		})
+	operation(d, a, http.MethodPost, "/keys/{key}/restore", "restore-key", "Bring a deleted key back",
+		func(ctx context.Context, who control.Actor, in *byKey) (key, error) {
+			k, err := d.plane.RestoreKey(ctx, who, in.Key)
 			return showKey(k), err
 		})
 	operation(d, a, http.MethodPost, "/rotations", "rotate-keys", "Start a rotation of user keys",
