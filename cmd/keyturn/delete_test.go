@@ -1,9 +1,12 @@
 package main
 
 import (
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"keyturn/internal/need"
 )
 
 // A key is deleted only where it lies nowhere, and comes back as it was.
@@ -64,4 +67,29 @@ func TestDeleteAndRestoreKey(t *testing.T) {
 	refused("is in run "+r.Run, "key", "delete", next)
 	refused("there is no key", "key", "delete", someKey)
 	refused("key delete", "retire", k.UUID)
+}
+
+// ssh-keygen reads back what is exported, in each format.
+func TestExportKey(t *testing.T) {
+	t.Parallel()
+	keygen := need.Program(t, "ssh-keygen", "openssh-client")
+	w := newWorld(t, 0)
+	for _, spec := range [][]string{{"ed25519"}, {"ecdsa-p384"}, {"rsa", "--bits", "2048"}} {
+		var k keyJSON
+		w.json(&k, append([]string{"key", "generate", "--comment", "deploy key, of ci", "--type"}, spec...)...)
+		for format, kind := range map[string]string{"openssh": "", "rfc4716": "RFC4716", "pkcs8": "PKCS8"} {
+			file := filepath.Join(t.TempDir(), "key.pub")
+			w.write(file, w.ok("key", "export", k.UUID, "--format", format))
+			args := []string{"-lf", file}
+			if kind != "" {
+				args = []string{"-i", "-m", kind, "-f", file}
+			}
+			out, err := exec.Command(keygen, args...).CombinedOutput()
+			switch {
+			case format == "pkcs8" && k.Type == "ssh-ed25519" && err != nil: // ssh-keygen before 9.6
+			case kind == "" && !strings.Contains(string(out), k.Fingerprint), kind != "" && !strings.Contains(string(out), k.PublicKey), err != nil:
+				t.Errorf("%s as %s: ssh-keygen says %v %s", k.Type, format, err, out)
+			}
+		}
+	}
 }

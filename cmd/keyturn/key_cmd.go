@@ -52,7 +52,7 @@ type placeJSON struct {
 func (p placeJSON) String() string { return p.Host + ":" + p.User + ":" + p.Path }
 
 func keyCommand(env environ) *cobra.Command {
-	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyDeleteCommand(env), keyRestoreCommand(env))
+	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keyDeleteCommand(env), keyRestoreCommand(env))
 }
 
 func keyListCommand(env environ) *cobra.Command {
@@ -189,6 +189,35 @@ func addKey(env environ, cmd *cobra.Command, in map[string]any) error {
 		_, err := fmt.Fprintf(w, "%s\n%s %s\n", k.UUID, k.PublicKey, plain(k.Comment))
 		return err
 	})
+}
+
+func keyExportCommand(env environ) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use: "export UUID", Short: "Print the public half of a key as a file",
+		Long: `Print the public half of a key as a file: "openssh", one line as in a .pub file;
+"rfc4716", which PuTTY, Tectia and network devices take; "pkcs8", which ssh-keygen
+calls PKCS8 and other programs a public key in PEM.`,
+		Example: "  keyturn key export 7f1c... --format rfc4716 > router.pub",
+		Args:    exactly(1), ValidArgsFunction: completeKeys(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var out struct {
+				Format    string `json:"format"`
+				PublicKey string `json:"public_key"`
+			}
+			path := "/keys/" + url.PathEscape(args[0]) + "/public?" + url.Values{"format": {format}}.Encode()
+			if err := c.call(cmd.Context(), http.MethodGet, path, nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, out, func(w io.Writer) error {
+				_, err := io.WriteString(w, out.PublicKey)
+				return err
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&format, "format", "openssh", "openssh, rfc4716 or pkcs8")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"openssh", "rfc4716", "pkcs8"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
 }
 
 func keyDeleteCommand(env environ) *cobra.Command {

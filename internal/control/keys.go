@@ -84,6 +84,19 @@ func (p *Plane) ShowKey(ctx context.Context, actor identity.Actor, idOrFingerpri
 	return k, run, err
 }
 
+// ExportKey returns the public half of a key as a file of a format.
+func (p *Plane) ExportKey(ctx context.Context, actor identity.Actor, idOrFingerprint string, format trust.PublicFormat) (file []byte, err error) {
+	err = p.view(ctx, actor, identity.KeysRead, func(tx *store.Tx) error {
+		k, err := inventory.FindKey(tx, idOrFingerprint)
+		if err != nil {
+			return err
+		}
+		file, err = k.Public.PublicFile(format, k.Comment)
+		return err
+	})
+	return file, err
+}
+
 func relate(tx *store.Tx, k inventory.Key) (inventory.Relationship, error) {
 	related, err := inventory.Relate(tx, []inventory.Key{k})
 	if err != nil {

@@ -54,6 +54,7 @@ var verbs = map[string][]identity.Permission{
 	"ListKeys":    {identity.KeysRead},
 	"SearchKeys":  {identity.KeysRead},
 	"ShowKey":     {identity.KeysRead},
+	"ExportKey":   {identity.KeysRead},
 	"ImportKey":   {identity.KeysWrite},
 	"GenerateKey": {identity.KeysWrite},
 	"DeleteKey":   {identity.KeysWrite},

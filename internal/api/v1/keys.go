@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"keyturn/internal/control"
+	"keyturn/internal/trust"
 )
 
 type key struct {
@@ -61,6 +62,16 @@ type listKeys struct {
 
 type byKey struct {
 	Key string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
+}
+
+type exportKey struct {
+	Key    string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
+	Format string `query:"format" default:"openssh" enum:"openssh,rfc4716,pkcs8"`
+}
+
+type exportedKey struct {
+	Format    string `json:"format"`
+	PublicKey string `json:"public_key" doc:"A file of that format"`
 }
 
 type newKey struct {
@@ -123,6 +134,15 @@ func (d door) keyRoutes(a huma.API) {
 			out := showKey(k)
 			out.Run = string(run)
 			return out, err
+		})
+	operation(d, a, http.MethodGet, "/keys/{key}/public", "export-key", "Show a key's public half as a file",
+		func(ctx context.Context, who control.Actor, in *exportKey) (exportedKey, error) {
+			format, err := trust.ParsePublicFormat(in.Format)
+			if err != nil {
+				return exportedKey{}, err
+			}
+			file, err := d.plane.ExportKey(ctx, who, in.Key, format)
+			return exportedKey{in.Format, string(file)}, err
 		})
 	operation(d, a, http.MethodPost, "/keys", "add-key", "Import a private key, or make one, for Keyturn to hold",
 		func(ctx context.Context, who control.Actor, in *newKey) (key, error) {
