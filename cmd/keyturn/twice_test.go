@@ -89,6 +89,14 @@ func TestPauseAndResumeAll(t *testing.T) {
 	var started startedJSON
 	w.json(&started, "rotate", k.UUID, "--soak", "1h")
 	w.await(started.Run, soaks)
+	scan := w.latest("scan")
+	before := w.ok("run", "show", scan)
+	if code, _, errs := w.try("run", "back", scan); code != 1 || !strings.Contains(errs, "changed nothing that could be taken back") {
+		t.Errorf("taking back a scan that is done: exit %d, %s", code, errs)
+	}
+	if now := w.ok("run", "show", scan); now != before {
+		t.Errorf("the scan became\n%s", now)
+	}
 	if out := w.ok("run", "pause", "--all"); out != "1 runs are paused\n" {
 		t.Errorf("pause --all says %q", out)
 	}

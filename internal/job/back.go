@@ -41,6 +41,9 @@ func (e *Engine) Back(tx *store.Tx, actor audit.Actor, id trust.RunID, args json
 	if err != nil {
 		return "", err
 	}
+	if !r.state.Open() && !p.goesBack() {
+		return "", trust.Errorf(trust.Conflict, "run %q has ended, and changed nothing that could be taken back", id)
+	}
 	if final, err := finalBegun(tx, r); err != nil || final != "" {
 		if err == nil {
 			err = trust.Errorf(trust.Conflict, "run %q: row %q has begun, and there is no way back from it", id, final)

@@ -148,6 +148,11 @@ const (
 	Backward Direction = "back"
 )
 
+// goesBack reports whether anything that the procedure does can be undone.
+func (p Procedure) goesBack() bool {
+	return p.Reverse != nil || slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Undo != nil })
+}
+
 // check returns an error that says what is wrong with the table of p: these
 // are mistakes of a program, found when it starts.
 func (p Procedure) check() error {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"keyturn/internal/need"
 	"keyturn/internal/trust"
@@ -97,6 +98,10 @@ func TestInstallAndBack(t *testing.T) {
 		if string(want.Public) != string(next.Public) {
 			t.Errorf("the new .pub is %q, want %q", want.Public, next.Public)
 		}
+		long := time.Date(2001, 9, 9, 0, 0, 0, 0, time.UTC)
+		for _, suffix := range []string{"", ".pub"} {
+			must(t, os.Chtimes(path+suffix, long, long))
+		}
 		for range 2 {
 			must(t, h.Install(t.Context(), mine, "nobody", path, now, want))
 			if got, err := h.IdentityFiles(t.Context(), "nobody", path); err != nil || !got.Equal(want) {
@@ -104,8 +109,12 @@ func TestInstallAndBack(t *testing.T) {
 			}
 		}
 		for suffix, mode := range map[string]os.FileMode{"": 0o600, ".pub": 0o644} {
-			if info, _ := os.Stat(path + suffix); info.Mode() != mode || owner(info) != "65534:65534" {
+			info, _ := os.Stat(path + suffix)
+			if info.Mode() != mode || owner(info) != "65534:65534" {
 				t.Errorf("%s: %v of %s", suffix, info.Mode(), owner(info))
+			}
+			if time.Since(info.ModTime()) > time.Hour { // what goes by the time, such as a backup, would not see it
+				t.Errorf("%s is said to be of %s", suffix, info.ModTime())
 			}
 		}
 		// Something else came in between: it is not overwritten.

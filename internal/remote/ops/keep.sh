@@ -6,10 +6,11 @@ enter() {
   cd -P -- ".$2.keyturn" 2>/dev/null || no lost; N=$2;
 };
 # keep FILE LIKE MODE UID GID: FILE gets the owner, mode, ACL, label and extended
-# attributes of LIKE; where there is no LIKE, the owner and mode that are named.
+# attributes of LIKE; where there is no LIKE, the owner and mode that are named. Its
+# time is its own: a copier goes by it, and a new key is as long as the old one.
 keep() {
   if [ -e "$2" ]; then
-    if cp --attributes-only --preserve=all -- "$2" "$1" 2>/dev/null; then
+    if cp --attributes-only --preserve=all --no-preserve=timestamps -- "$2" "$1" 2>/dev/null; then
       [ -O "$1" ] && [ -O "$2" ] && [ -G "$1" ] && [ -G "$2" ] && return 0;
     else
       set -- "$1" "$2" $(ls -ldn "$2"); bits=${3%[.+@]}; bits=${bits#?}; group=${bits#???};
