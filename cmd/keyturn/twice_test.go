@@ -125,3 +125,32 @@ func TestRetireAsks(t *testing.T) {
 	}
 	w.ok("retire", k.UUID, "--wait", "--yes")
 }
+
+// A rollback that would have to touch a host which was removed is refused by name, and
+// done when the host was taken in again.
+func TestRollbackOfRemovedHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
+	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), "", "")
+	before := []string{w.read(w.authorized(0)), w.read(w.authorized(1))}
+	for _, way := range []string{"rotate", "retire"} {
+		args := []string{way, k.UUID, "--wait"}
+		if way == "rotate" {
+			args = append(args, "--soak", "0s")
+		}
+		w.ok(args...)
+		w.ok("host", "remove", "web2")
+		if code, out, errs := w.try("rollback", k.UUID, "--wait"); code != 1 || !strings.Contains(errs, `host "web2" is not known any more`) || !strings.Contains(errs, "keyturn host add web2") {
+			t.Errorf("rollback without web2: exit %d\n%s%s", code, out, errs)
+		}
+		s := w.servers[1]
+		w.ok("host", "add", "web2", "--address", s.Address(), "--login", s.User(), "--identity", w.ops, "--host-key", s.HostKey().String(), "--enforce")
+		w.ok("rollback", k.UUID, "--wait", "--soak", "0s")
+		for i, was := range before {
+			if now := w.read(w.authorized(i)); now != was {
+				t.Errorf("after %s and its rollback web%d holds\n%s\nwant\n%s", way, i+1, now, was)
+			}
+		}
+	}
+}

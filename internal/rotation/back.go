@@ -145,7 +145,37 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 	if len(places) == 0 {
 		return job.Plan{}, fmt.Errorf("run %q touched no place", r.ID)
 	}
+	if err := findAgain(tx, places); err != nil {
+		return job.Plan{}, err
+	}
 	return planOf(RotateProcedure, 1, 0, exchanged, places)
+}
+
+// findAgain finds the hosts of an earlier run's places. One that was removed and taken
+// in anew has its name still, and another id. Where one is gone, what lies there could
+// not be put back, and who logs in from there or to there would be left with a key that
+// the other places no longer know.
+func findAgain(tx *store.Tx, places []spec) error {
+	now := map[trust.HostID]trust.HostID{}
+	for i := range places {
+		s := &places[i]
+		if _, seen := now[s.Host]; !seen {
+			h, err := inventory.HostBrief(tx, s.Host)
+			if trust.KindOf(err) == trust.NotFound {
+				h, err = inventory.FindHost(tx, s.Name)
+			}
+			if trust.KindOf(err) == trust.NotFound {
+				return trust.Errorf(trust.Conflict, "host %q is not known any more, and %s cannot be put back", s.Name, s.name()).
+					WithHint("keyturn host add %s ..., then try again; or keyturn rotate the key that is there now", s.Name)
+			}
+			if err != nil {
+				return err
+			}
+			now[s.Host] = h.ID
+		}
+		s.Host = now[s.Host]
+	}
+	return nil
 }
 
 // leaveRotation says what it means to go on without a place. An identity place

@@ -181,6 +181,9 @@ func (ro *Rotator) reverseRetirement(tx *store.Tx, r job.Run) (job.Plan, error) 
 		p.New, p.NewKey = p.Old, p.OldKey
 		p.Old, p.OldKey = "", trust.PublicKey{}
 	}
+	if err := findAgain(tx, places); err != nil {
+		return job.Plan{}, err
+	}
 	plan, err := planOf(RestoreProcedure, 1, 0, args, places)
 	plan.Subject = "key:" + string(args.Pairs[0].New)
 	return plan, err
