@@ -140,6 +140,9 @@ func TestIdentityReplacedInTheSoak(t *testing.T) {
 	w.ok("run", "leave", run.Run, "web1:"+w.servers[0].User()+":"+identity)
 	w.await(run.Run, func(r runJSON) bool { return r.State == "partial" })
 	w.accepts(k.PublicKey, true)
+	if out := w.ok("finding", "list"); !strings.Contains(out, "by run "+run.Run+", which went on without a place that uses it, and is accepted still") {
+		t.Errorf("that the old key is accepted still is no finding:\n%s", out)
+	}
 }
 
 // A restore puts only the old X.pub back. ssh offers the key that this names, and the

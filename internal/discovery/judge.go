@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keyturn/internal/inventory"
+	"keyturn/internal/job"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -70,6 +71,9 @@ func caseOf(tx *store.Tx, id trust.KeyID) (c keyCase, err error) {
 	if c.key.State == inventory.Rotated || c.key.State == inventory.Retired {
 		c.out, _, err = inventory.Rotations(tx, inventory.RotationFilter{Key: id, Standing: true}, inventory.Page{Limit: 1, Desc: true})
 	}
+	if err == nil && len(c.authorized) > 0 && len(c.out) > 0 && c.out[0].ArchivedAt.IsZero() {
+		c.kept, err = job.Ended(tx, c.out[0].Run)
+	}
 	return c, err
 }
 
@@ -110,6 +114,8 @@ type keyCase struct {
 	authorized []inventory.AuthorizedPlace // at most one
 	identities []inventory.IdentityPlace   // at most someIdentities+1
 	out        []inventory.Rotation        // what took it out of use, if anything
+	// kept: the run that took it out of use has ended without withdrawing it.
+	kept bool
 }
 
 // judgeKey returns what is wrong with a key. A finding names the first place
@@ -135,6 +141,9 @@ func judgeKey(c keyCase, now time.Time) []inventory.Finding {
 		// While its run is under way it is accepted by design.
 		if accepted && len(c.out) > 0 && !c.out[0].ArchivedAt.IsZero() {
 			add(inventory.Stale, inventory.Warning, "was %s on %s and lies in a file of accepted keys, still or again: keyturn retire %s takes it out", k.State, c.out[0].At.Format(time.DateOnly), k.ID)
+		}
+		if c.kept {
+			add(inventory.Stale, inventory.Warning, "was %s on %s by run %s, which went on without a place that uses it, and is accepted still: keyturn run show %s", k.State, c.out[0].At.Format(time.DateOnly), c.out[0].Run, c.out[0].Run)
 		}
 		return found
 	}

@@ -139,6 +139,12 @@ func (e *Engine) Revision(tx *store.Tx, id trust.RunID) (revision int64, state S
 	return revisionOf(tx, id)
 }
 
+// Ended reports whether a run of the transaction's tenant has ended.
+func Ended(tx *store.Tx, id trust.RunID) (bool, error) {
+	_, state, err := revisionOf(tx, id)
+	return err == nil && !state.Open(), err
+}
+
 // Get returns a run as its procedure's own functions see it, to read its
 // journal by Run.In.
 func (e *Engine) Get(tx *store.Tx, id trust.RunID) (Run, error) {
