@@ -26,9 +26,14 @@ func completeDiscoveries(env environ) cobra.CompletionFunc {
 	}
 }
 
-func completeKeys(env environ) cobra.CompletionFunc {
+// completeKeys completes user keys, in these states if any are given.
+func completeKeys(env environ, states ...string) cobra.CompletionFunc {
+	query := url.Values{"kind": {"user"}}
+	if len(states) > 0 {
+		query.Set("state", strings.Join(states, ","))
+	}
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return complete(env, cmd, paged[keyJSON]("/keys", "keys", url.Values{"kind": {"user"}}), func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
+		return complete(env, cmd, paged[keyJSON]("/keys", "keys", query), func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
 	}
 }
 

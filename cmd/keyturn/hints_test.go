@@ -25,8 +25,8 @@ func TestHints(t *testing.T) {
 	w.write(hosts, "name,address\nweb9,192.0.2.9\n")
 	for _, args := range [][]string{
 		{"key", "import", locked},
-		{"host", "add", "web9", "--address", "192.0.2.9", "--login", "root", "--identity", locked},
-		{"host", "import", hosts, "--login", "root", "--identity", locked},
+		{"host", "add", "web9", "--address", "192.0.2.9", "--login", "root", "--accept-new", "--identity", locked},
+		{"host", "import", hosts, "--login", "root", "--accept-new", "--identity", locked},
 	} {
 		code, out, errs := w.try(args...)
 		if code == 0 || !strings.Contains(out+errs, "no passphrase was given") || !strings.Contains(out+errs, "hint: give it with --passphrase-stdin") {

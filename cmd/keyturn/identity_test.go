@@ -137,7 +137,9 @@ func TestIdentityReplacedInTheSoak(t *testing.T) {
 	if w.read(identity) != w.read(foreign) {
 		t.Error("the file of somebody else was written over")
 	}
-	w.ok("run", "leave", run.Run, "web1:"+w.servers[0].User()+":"+identity)
+	if out := w.ok("run", "leave", run.Run, "web1:"+w.servers[0].User()+":"+identity); !strings.Contains(out, "it withdraws nothing any more") {
+		t.Errorf("leave says %q", out)
+	}
 	w.await(run.Run, func(r runJSON) bool { return r.State == "partial" })
 	w.accepts(k.PublicKey, true)
 	if out := w.ok("finding", "list"); !strings.Contains(out, "by run "+run.Run+", which went on without a place that uses it, and is accepted still") {

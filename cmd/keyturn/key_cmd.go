@@ -226,7 +226,7 @@ func keyDeleteCommand(env environ) *cobra.Command {
 		Long: `Delete keys. A key that is accepted somewhere, or whose private half lies somewhere,
 is refused with those places: retire or rotate it. For 30 days "keyturn key restore"
 brings a deleted key back; then what Keyturn held of it is destroyed.`,
-		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
+		Args: atLeast(1), ValidArgsFunction: completeKeys(env, "active"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var deleted []keyJSON
 			for _, id := range args {
@@ -250,9 +250,7 @@ brings a deleted key back; then what Keyturn held of it is destroyed.`,
 func keyRestoreCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "restore UUID", Short: "Bring a deleted key back", Args: exactly(1),
-		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return complete(env, cmd, paged[keyJSON]("/keys", "keys", url.Values{"state": {"deleted"}}), func(k keyJSON) string { return k.UUID + "\t" + plain(k.Comment) })
-		},
+		ValidArgsFunction: completeKeys(env, "deleted"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var k keyJSON
 			if err := c.call(cmd.Context(), http.MethodPost, "/keys/"+url.PathEscape(args[0])+"/restore", nil, &k); err != nil {
@@ -290,7 +288,7 @@ Keyturn does not know is locked out by it. It says so and asks first.`,
 		Example: `  keyturn rotate 7f1c... --dry-run
   keyturn rotate 7f1c... --wait
   keyturn rotate 7f1c... --soak 24h --canary 3`,
-		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
+		Args: atLeast(1), ValidArgsFunction: completeKeys(env, "active"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			if compromised && !dry && !yes {
 				if err := c.confirmCompromised(cmd, args); err != nil {
@@ -373,7 +371,7 @@ taken back from where it is. Keys that one run rotated come back together.
 A way back that installs old private keys soaks as long as the way there did,
 for whoever has read the new one; --soak says otherwise.`,
 		Example: "  keyturn key list --state rotated\n  keyturn rollback 7f1c... --wait\n  keyturn rollback 7f1c... --soak 0s --wait",
-		Args:    atLeast(1), ValidArgsFunction: completeKeys(env),
+		Args:    atLeast(1), ValidArgsFunction: completeKeys(env, "rotated", "retired"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out struct {
 				Runs []string `json:"runs"`
@@ -413,21 +411,26 @@ credential by which Keyturn itself opens a host. Who logs in with a key that lie
 a known place is shut out: that is said, and asked, before anything is done.`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			used := 0
+			used, closed := 0, []string{}
 			for _, id := range args {
 				k, err := c.key(cmd, id)
 				if err != nil {
 					return err
 				}
 				for _, p := range k.Authorized {
-					fmt.Fprintf(cmd.ErrOrStderr(), "key %s will no longer open %s\n", k.UUID, plain(p.String()))
+					closed = append(closed, fmt.Sprintf("key %s will no longer open %s\n", k.UUID, plain(p.String())))
 				}
 				for _, p := range k.Identities {
-					fmt.Fprintf(cmd.ErrOrStderr(), "who logs in with %s is shut out\n", plain(p.String()))
+					closed = append(closed, fmt.Sprintf("who logs in with %s is shut out\n", plain(p.String())))
 				}
 				used += len(k.Identities)
 			}
+			tell := func() {
+				fmt.Fprint(cmd.ErrOrStderr(), strings.Join(closed, ""))
+				closed = nil
+			}
 			if used > 0 && !yes {
+				tell()
 				if err := confirm(cmd, "these keys are in use, and that they are to be withdrawn was not confirmed"); err != nil {
 					return err
 				}
@@ -436,6 +439,7 @@ a known place is shut out: that is said, and asked, before anything is done.`,
 			if err := c.call(cmd.Context(), http.MethodPost, "/retirements", map[string]any{"keys": args}, &out); err != nil {
 				return err
 			}
+			tell()
 			return c.follow(cmd, out.Run, wait)
 		}),
 	}

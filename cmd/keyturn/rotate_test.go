@@ -236,6 +236,9 @@ func TestRetireAndRestore(t *testing.T) {
 	if code, _, errs := w.try("retire", ops.UUID); code != 1 || !strings.Contains(errs, `nothing else opens host "web`) {
 		t.Errorf("retiring what opens every host: exit %d, %s", code, errs)
 	}
+	if _, _, errs := w.try("retire", ops.UUID); strings.Contains(errs, "will no longer open") {
+		t.Errorf("a retirement that was refused says what it does:\n%s", errs)
+	}
 	if now := w.key(w.parse(ops.PublicKey)); now.State != "active" || now.Run != "" {
 		t.Errorf("a key that was not retired is %+v", now)
 	}

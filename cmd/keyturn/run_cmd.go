@@ -104,6 +104,7 @@ type placeReportJSON struct {
 	Preview     *struct {
 		Works string `json:"works,omitempty"`
 		Why   string `json:"why,omitempty"`
+		Needs string `json:"needs,omitempty"`
 		Diff  string `json:"diff,omitempty"`
 		Text  string `json:"text,omitempty"`
 	} `json:"preview,omitempty"`
@@ -112,8 +113,8 @@ type placeReportJSON struct {
 func runCommand(env environ) *cobra.Command {
 	return parent("run", "Follow what is being done on hosts, and steer it",
 		runListCommand(env), runShowCommand(env), runWatchCommand(env),
-		runAllCommand(env, &cobra.Command{Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed"}, "every run that has not ended", "%d runs are paused\n"),
-		runAllCommand(env, &cobra.Command{Use: "resume RUN | --all", Short: "Have a paused or held run go on, or all that are paused"}, "every run that is paused; those that are held stay so", "%d runs go on\n"),
+		runAllCommand(env, &cobra.Command{Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed"}, "every run that has not ended", "paused"),
+		runAllCommand(env, &cobra.Command{Use: "resume RUN | --all", Short: "Have a paused or held run go on, or all that are paused"}, "every run that is paused; those that are held stay so", "resumed"),
 		runBackCommand(env), runLeaveCommand(env))
 }
 
@@ -283,7 +284,7 @@ func runAllCommand(env environ, cmd *cobra.Command, every, done string) *cobra.C
 		}
 		return show(cmd, out, func(w io.Writer) error {
 			for _, n := range out {
-				fmt.Fprintf(w, done, n)
+				fmt.Fprintf(w, "runs %s: %d\n", done, n)
 			}
 			return nil
 		})
@@ -362,6 +363,8 @@ run goes back, unless that place refused the old key when the run began. It ends
 			var out struct {
 				Left int  `json:"left"`
 				Back bool `json:"back"`
+
+				Additive bool `json:"additive"`
 			}
 			if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(args[0])+"/leave", in, &out); err != nil {
 				return err
@@ -377,6 +380,9 @@ run goes back, unless that place refused the old key when the run began. It ends
 					return err
 				}
 				_, err := fmt.Fprintf(w, "run %s goes on without %d %s\n", args[0], out.Left, places)
+				if out.Additive {
+					_, err = fmt.Fprintln(w, "it withdraws nothing any more: the old key stays accepted everywhere")
+				}
 				return err
 			})
 		},
@@ -487,12 +493,15 @@ func (c *client) printPreview(cmd *cobra.Command, id string) error {
 			if p.Preview == nil {
 				continue
 			}
+			if p.Preview.Needs != "" {
+				fmt.Fprintf(w, "%s: %s\n", plain(p.Name), plain(p.Preview.Needs))
+			}
 			switch v := p.Preview; {
 			case v.Why != "":
 				fmt.Fprintf(w, "%s would stay as it is: %s\n", plain(p.Name), plain(v.Why))
 			case v.Diff != "":
 				printDiff(w, v.Diff, colour)
-			default:
+			case v.Text != "":
 				fmt.Fprintf(w, "%s %s\n", plain(p.Name), plain(v.Text))
 			}
 		}

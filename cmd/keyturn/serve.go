@@ -53,6 +53,9 @@ up, apart from the data.`,
 				return err
 			}
 			defer n.close()
+			if c.password != "" && !n.beginning.Created {
+				c.log.Info("KEYTURN_ADMIN_PASSWORD is for the first start, and is not read: keyturn user password admin gives admin another one")
+			}
 			if n.beginning.Password != "" {
 				announce(cmd, n.beginning.Password)
 			}

@@ -97,11 +97,11 @@ func TestPauseAndResumeAll(t *testing.T) {
 	if now := w.ok("run", "show", scan); now != before {
 		t.Errorf("the scan became\n%s", now)
 	}
-	if out := w.ok("run", "pause", "--all"); out != "1 runs are paused\n" {
+	if out := w.ok("run", "pause", "--all"); out != "runs paused: 1\n" {
 		t.Errorf("pause --all says %q", out)
 	}
 	w.await(started.Run, func(r runJSON) bool { return r.State == "paused" })
-	if out := w.ok("run", "resume", "--all"); out != "1 runs go on\n" {
+	if out := w.ok("run", "resume", "--all"); out != "runs resumed: 1\n" {
 		t.Errorf("resume --all says %q", out)
 	}
 	w.await(started.Run, soaks)
@@ -151,6 +151,23 @@ func TestRollbackOfRemovedHost(t *testing.T) {
 			if now := w.read(w.authorized(i)); now != was {
 				t.Errorf("after %s and its rollback web%d holds\n%s\nwant\n%s", way, i+1, now, was)
 			}
+		}
+	}
+}
+
+// A dry run does not wait for a host that is down, and says what else is in the way of
+// what it shows.
+func TestDryRunSaysWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
+	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), "", "")
+	w.ok("host", "inventory", "web1")
+	w.servers[1].Kill()
+	out := w.ok("rotate", k.UUID, "--dry-run")
+	for _, says := range []string{"web1:root:" + w.authorized(0) + ": a rotation would be refused", "keyturn host enforce web1", "+ssh-ed25519 (new key)", "web2:root:" + w.authorized(1) + ": a rotation would wait for it"} {
+		if !strings.Contains(out, says) {
+			t.Errorf("the dry run does not say %q:\n%s", says, out)
 		}
 	}
 }

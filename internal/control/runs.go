@@ -165,14 +165,22 @@ type Leave struct {
 	Unreachable bool
 }
 
-// LeaveRun has a run go on without some places, and returns how many, and whether
-// the run now goes back: it cannot go on without every place.
-func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.RunID, l Leave) (n int, back bool, err error) {
+// Left is what became of a run that was to go on without some places.
+type Left struct {
+	Places int // how many these are
+	// Back: the run cannot go on without them, and goes back.
+	Back bool
+	// Additive: the run goes on, and withdraws nothing any more.
+	Additive bool
+}
+
+// LeaveRun has a run go on without some places, as far as it can.
+func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.RunID, l Leave) (left Left, err error) {
 	if err := require(actor, identity.RunsWrite); err != nil {
-		return 0, false, err
+		return left, err
 	}
 	if l == (Leave{}) {
-		return 0, false, trust.Errorf(trust.Invalid, "no place is named").WithField("place").WithHint("keyturn run show %s", id)
+		return left, trust.Errorf(trust.Invalid, "no place is named").WithField("place").WithHint("keyturn run show %s", id)
 	}
 	err = p.ask(ctx, actor, "run.leave", id, func(tx *store.Tx) error {
 		w := job.Which{Name: l.Place, Unreachable: l.Unreachable}
@@ -183,14 +191,14 @@ func (p *Plane) LeaveRun(ctx context.Context, actor identity.Actor, id trust.Run
 			}
 			w.Host = h.ID
 		}
-		if n, err = p.engine.Leave(tx, actor.Audit(), id, w); err != nil {
+		if left.Places, err = p.engine.Leave(tx, actor.Audit(), id, w); err != nil {
 			return err
 		}
 		r, err := p.engine.Get(tx, id)
-		back = r.Direction == job.Backward
+		left.Back, left.Additive = r.Direction == job.Backward, len(r.Skipped) > 0
 		return err
 	})
-	return n, back, err
+	return left, err
 }
 
 func (p *Plane) ask(ctx context.Context, actor identity.Actor, action string, id trust.RunID, fn func(*store.Tx) error) error {

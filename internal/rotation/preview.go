@@ -21,6 +21,9 @@ type Preview struct {
 	// then Why says why the run would leave the place as it is.
 	Works Level  `json:"works"`
 	Why   string `json:"why,omitempty"`
+	// Needs is what has to be so before a rotation would do this: that the host
+	// answers, or may be changed.
+	Needs string `json:"needs,omitempty"`
 	// Diff is a unified diff of an authorized_keys file, from what it holds to
 	// what it would hold in the end. The new key is not made yet: its base64
 	// reads "(new key)".
@@ -38,7 +41,20 @@ func (ro *Rotator) preview() job.Procedure {
 	}
 }
 
+// previewTries is how often a dry run tries to reach a host: it is no use to wait for
+// one, as a rotation does.
+const previewTries = 2
+
 func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
+	record, err := ro.foresee(ctx, r, t)
+	if trust.KindOf(err) == trust.Unavailable && ctx.Err() == nil && r.Attempt >= previewTries {
+		return nil, r.Save(Preview{Needs: fmt.Sprintf("a rotation would wait for it: %v", err)})
+	}
+	return record, err
+}
+
+// foresee finds out what would become of a place.
+func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
 	c, err := decode(r, t)
 	if err != nil {
 		return nil, err
@@ -48,6 +64,10 @@ func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (j
 		return nil, err
 	}
 	defer h.Close()
+	needs := ""
+	if err := enforced(h); err != nil {
+		needs = fmt.Sprintf("a rotation would be refused: %v (keyturn host enforce %s)", err, c.spec.Name)
+	}
 	if c.spec.Half == identityHalf {
 		files, err := h.IdentityFiles(ctx, c.spec.User, c.spec.Path)
 		if err != nil {
@@ -67,7 +87,7 @@ func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (j
 		if len(c.spec.Links) > 0 {
 			text += "; it is what these links lead to, which stay: " + strings.Join(c.spec.Links, ", ")
 		}
-		return nil, r.Save(Preview{Works: Written, Text: text})
+		return nil, r.Save(Preview{Works: Written, Text: text, Needs: needs})
 	}
 	files, why, err := ro.authorizedFiles(ctx, c, h)
 	if err != nil {
@@ -80,7 +100,7 @@ func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (j
 	if err != nil {
 		return nil, err
 	}
-	p := Preview{Works: now.Level, Why: now.Why}
+	p := Preview{Works: now.Level, Why: now.Why, Needs: needs}
 	if now.Unexplained {
 		p.Why += "; a rotation would be held until that is mended, or the place is left out"
 	}

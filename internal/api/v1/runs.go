@@ -109,6 +109,7 @@ type runPlace struct {
 type preview struct {
 	Works string `json:"works,omitempty" doc:"How well the old key opens the place now"`
 	Why   string `json:"why,omitempty" doc:"Why the run would leave it as it is"`
+	Needs string `json:"needs,omitempty" doc:"What has to be so before a rotation would do this"`
 	Diff  string `json:"diff,omitempty" doc:"From what the file holds to what it would hold"`
 	Text  string `json:"text,omitempty"`
 }
@@ -137,6 +138,8 @@ type backRun struct {
 type leftPlaces struct {
 	Left int  `json:"left"`
 	Back bool `json:"back" doc:"The run goes back: it cannot go on without them"`
+
+	Additive bool `json:"additive" doc:"The run goes on, and withdraws nothing any more"`
 }
 
 type resumed struct {
@@ -205,8 +208,8 @@ func (d door) runRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPost, "/runs/{run}/leave", "leave-run", "Have a run go on without places",
 		func(ctx context.Context, who control.Actor, in *leaveRun) (leftPlaces, error) {
-			n, back, err := d.plane.LeaveRun(ctx, who, trust.RunID(in.Run), control.Leave{Place: in.Body.Place, Host: in.Body.Host, Unreachable: in.Body.Unreachable})
-			return leftPlaces{n, back}, err
+			left, err := d.plane.LeaveRun(ctx, who, trust.RunID(in.Run), control.Leave{Place: in.Body.Place, Host: in.Body.Host, Unreachable: in.Body.Unreachable})
+			return leftPlaces{left.Places, left.Back, left.Additive}, err
 		})
 	operation(d, a, http.MethodPost, "/runs/pause", "pause-runs", "Pause every open run",
 		func(ctx context.Context, who control.Actor, _ *none) (paused, error) {
@@ -253,7 +256,7 @@ func showPlace(p control.PlaceReport) runPlace {
 		Untouched: p.Untouched, Before: string(p.Before), After: string(p.After), Gone: p.Gone, Certificate: p.Certificate,
 	}
 	if v := p.Preview; v != nil {
-		out.Preview = &preview{Works: string(v.Works), Why: v.Why, Diff: v.Diff, Text: v.Text}
+		out.Preview = &preview{Works: string(v.Works), Why: v.Why, Needs: v.Needs, Diff: v.Diff, Text: v.Text}
 	}
 	return out
 }
