@@ -168,6 +168,7 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/hosts", `{"name":"web1","address":"127.0.0.1:1","login":"root","password":"secret","key":"` + someKey + `","accept_new":true}`, "there is no key"},
 		{"POST", "/scans", `{"hosts":["nowhere"]}`, "there is no host"},
 		{"POST", "/scans", `{}`, "no host to scan"},
+		{"POST", "/scans", `{"hosts":[]}`, "no host is named"},
 		{"POST", "/discoveries", `{"name":"a b"}`, "discovery name"},
 		{"POST", "/discoveries", `{"name":"x"}`, "no host to scan"},
 		{"POST", "/discoveries", `{"name":"x","hosts":["nowhere"]}`, "there is no host"},

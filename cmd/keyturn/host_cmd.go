@@ -378,7 +378,11 @@ failure of the others.`,
 		ValidArgsFunction: completeHosts(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out startedJSON
-			if err := c.call(cmd.Context(), http.MethodPost, "/scans", map[string]any{"hosts": args}, &out); err != nil {
+			in := map[string]any{}
+			if len(args) > 0 {
+				in["hosts"] = args
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, "/scans", in, &out); err != nil {
 				return err
 			}
 			return c.follow(cmd, out.Run, wait)

@@ -230,6 +230,9 @@ func (d door) hostRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPost, "/scans", "scan-hosts", "Start a scan of hosts",
 		func(ctx context.Context, who control.Actor, in *scanHosts) (started, error) {
+			if in.Body.Hosts != nil && len(in.Body.Hosts) == 0 {
+				return started{}, trust.Errorf(trust.Invalid, "no host is named; leave hosts out to scan all").WithField("hosts")
+			}
 			run, err := d.plane.Scan(ctx, who, in.Body.Hosts)
 			return started{string(run)}, err
 		})
