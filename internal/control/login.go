@@ -39,3 +39,19 @@ func (p *Plane) IssueServiceToken(ctx context.Context, clientID, clientSecret, s
 func (p *Plane) ServiceToken(ctx context.Context, jwt, source string) (Actor, error) {
 	return p.directory.ServiceToken(ctx, jwt, source)
 }
+
+// PasswordGrant checks what Password checks and begins a grant of OAuth 2.0, whose
+// tokens are returned.
+func (p *Plane) PasswordGrant(ctx context.Context, user, password, code, source string) (OAuthTokens, error) {
+	return p.directory.PasswordGrant(ctx, user, password, code, source)
+}
+
+// RefreshGrant exchanges the refresh token of a grant, once, for other tokens.
+func (p *Plane) RefreshGrant(ctx context.Context, refresh, source string) (OAuthTokens, error) {
+	return p.directory.RefreshGrant(ctx, refresh, source)
+}
+
+// AccessToken checks the access token of a grant.
+func (p *Plane) AccessToken(ctx context.Context, access, source string) (Actor, error) {
+	return p.directory.AccessToken(ctx, access, source)
+}

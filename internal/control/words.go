@@ -41,6 +41,8 @@ type (
 
 	KeySpec = keyring.Spec
 
+	OAuthTokens = identity.OAuthTokens
+
 	RunSummary  = job.Summary
 	RunFilter   = job.Filter
 	RunState    = job.State

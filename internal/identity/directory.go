@@ -1,9 +1,9 @@
 // Package identity turns a credential into an Actor: it knows tenants, users and
 // their passwords, API tokens, the short-lived service tokens that are had for
-// one, and web logins.
+// one, web logins, and grants of OAuth 2.0.
 //
 // Checking a credential is one call (Password, Login, Token, WebLogin,
-// ServiceToken) that returns a value, or an error of kind Unauthenticated that
+// ServiceToken, AccessToken) that returns a value, or an error of kind Unauthenticated that
 // says the same whatever the reason, or Exhausted for someone who has to wait.
 // Calls that check passwords make their own commits, since a login and a burst of
 // failures are events. Everything else (AddUser, CreateToken, ...) runs

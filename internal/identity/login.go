@@ -50,7 +50,7 @@ func codeMissing(name string) error {
 // those within verifiedFor of one that was, with the same password from the same
 // address: they cost neither a hashing nor a commit.
 func (d *Directory) Password(ctx context.Context, user, password, code, source string) (Actor, error) {
-	return d.password(ctx, user, password, code, source, "")
+	return d.password(ctx, user, password, code, source, nil)
 }
 
 // Login checks a password as Password does and begins a web login, whose id it
@@ -58,14 +58,21 @@ func (d *Directory) Password(ctx context.Context, user, password, code, source s
 // as good as the password until it ends, and not kept. Each is an event.
 func (d *Directory) Login(ctx context.Context, user, password, code, source string) (Actor, string, error) {
 	id := newWebLoginID()
-	actor, err := d.password(ctx, user, password, code, source, id)
+	actor, err := d.password(ctx, user, password, code, source, func(tx *store.Tx, owner string) error {
+		if err := deleteEndedWebLogins(tx, tx.Now().Add(-webLoginIdle-webLoginExtend), tx.Now().Add(-webLoginLife)); err != nil {
+			return err
+		}
+		return insertWebLogin(tx, webLoginHash(id), owner)
+	})
 	if err != nil {
 		return Actor{}, "", err
 	}
 	return actor, id, nil
 }
 
-func (d *Directory) password(ctx context.Context, user, password, code, from, webLogin string) (Actor, error) {
+// password checks a password. What the login begins that goes on after it, if there
+// is begin, is part of its commit.
+func (d *Directory) password(ctx context.Context, user, password, code, from string, begin func(tx *store.Tx, owner string) error) (Actor, error) {
 	shown, counted := source(from)
 	tenant, name, qualified := strings.Cut(user, "/")
 	if !qualified {
@@ -93,7 +100,7 @@ func (d *Directory) password(ctx context.Context, user, password, code, from, we
 		d.throttle.undecided(counting, counted)
 		return Actor{}, err
 	}
-	if webLogin == "" && d.verified.lately(d.verified.mac(row, row.hash, password, code, shown)) {
+	if begin == nil && d.verified.lately(d.verified.mac(row, row.hash, password, code, shown)) {
 		d.throttle.undecided(counting, counted)
 		return row.actor(shown), nil
 	}
@@ -133,7 +140,7 @@ func (d *Directory) password(ctx context.Context, user, password, code, from, we
 	}
 	untold := d.throttle.succeeded(counting, counted)
 	actor := row.actor(shown)
-	if err := d.recordLogin(ctx, actor, row.hash, fresh, step, untold, webLogin); err != nil {
+	if err := d.recordLogin(ctx, actor, row, fresh, step, untold, begin); err != nil {
 		return actor, err
 	}
 	d.verified.remember(d.verified.mac(row, cmp.Or(fresh, row.hash), password, code, shown))
@@ -201,18 +208,19 @@ func (d *Directory) recordFailures(ctx context.Context, row loginRow, source str
 	}, func(*store.Tx) error { return nil })
 }
 
-// recordLogin tells the log of a login, and in the same commit begins the web
-// login if there is to be one and stores the password under today's params if it
-// was not. The password must not have changed since it was checked: whoever has
-// changed it wants what logs in by the old one to end.
-func (d *Directory) recordLogin(ctx context.Context, a Actor, checked, fresh string, step int64, untold int, webLogin string) error {
+// recordLogin tells the log of a login, and in the same commit begins what goes on
+// after it, if anything does, and stores the password under today's params if it
+// was not. Neither the password nor whether there is a second factor must have
+// changed since row was read: whoever has changed it wants what logs in by the old
+// one to end.
+func (d *Directory) recordLogin(ctx context.Context, a Actor, row loginRow, fresh string, step int64, untold int, begin func(*store.Tx, string) error) error {
 	ev := audit.Event{Tenant: a.Tenant, Actor: a.Audit(), Action: "user.login", Subject: "user:" + a.ID}
 	if untold > 0 {
 		ev.Fields = append(ev.Fields, audit.Field{Name: "failures", Value: strconv.Itoa(untold)})
 	}
 	return d.store.Update(ctx, ev, func(tx *store.Tx) error {
-		now, err := selectPassword(tx, a.ID)
-		if errors.Is(err, sql.ErrNoRows) || (err == nil && now != checked) {
+		now, err := selectUser(tx, a.ID)
+		if errors.Is(err, sql.ErrNoRows) || (err == nil && (now.hash != row.hash || now.TOTP != row.TOTP)) {
 			return unauthenticated()
 		}
 		if err != nil {
@@ -228,13 +236,10 @@ func (d *Directory) recordLogin(ctx context.Context, a Actor, checked, fresh str
 				return err
 			}
 		}
-		if webLogin == "" {
+		if begin == nil {
 			return nil
 		}
-		if err := deleteEndedWebLogins(tx, tx.Now().Add(-webLoginIdle-webLoginExtend), tx.Now().Add(-webLoginLife)); err != nil {
-			return err
-		}
-		return insertWebLogin(tx, webLoginHash(webLogin), a.ID)
+		return begin(tx, a.ID)
 	})
 }
 

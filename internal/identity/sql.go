@@ -10,7 +10,8 @@ import (
 
 // Queries that name no tenant of a transaction are those by which a credential is
 // found before anybody knows whose it is: selectTenantByName, selectLogin,
-// selectTokenByHash, selectTokenByID, selectWebLogin.
+// selectTokenByHash, selectTokenByID, selectWebLogin, selectGrantByAccess,
+// selectGrantByRefresh.
 
 // Tenants.
 
@@ -99,11 +100,6 @@ func selectUsers(tx *store.Tx) ([]User, error) {
 		}
 	}
 	return list, nil
-}
-
-func selectPassword(tx *store.Tx, id string) (hash string, err error) {
-	err = tx.QueryRow(`SELECT password FROM users WHERE tenant = $1 AND id = $2`, tx.Tenant(), id).Scan(&hash)
-	return hash, err
 }
 
 func updatePassword(tx *store.Tx, id, hash string) error {
@@ -332,5 +328,65 @@ func deleteWebLoginsOf(tx *store.Tx, owner string) error {
 // before idle or began before old.
 func deleteEndedWebLogins(tx *store.Tx, idle, old time.Time) error {
 	_, err := tx.Exec(`DELETE FROM web_logins WHERE tenant = $1 AND (seen < $2 OR created < $3)`, tx.Tenant(), store.Micros(idle), store.Micros(old))
+	return err
+}
+
+// Grants.
+
+func insertGrant(tx *store.Tx, id, owner string, t OAuthTokens) error {
+	_, err := tx.Exec(`INSERT INTO oauth_grants (tenant, id, owner, access, access_until, refresh, refresh_until, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		tx.Tenant(), id, owner, oauthHash(t.Access), store.Micros(tx.Now().Add(accessTokenLife)),
+		oauthHash(t.Refresh), store.Micros(tx.Now().Add(refreshTokenLife)), store.Micros(tx.Now()))
+	return err
+}
+
+// refreshGrant gives a grant other tokens for its refresh token, and reports whether
+// that still was good for them.
+func refreshGrant(tx *store.Tx, id string, refresh []byte, t OAuthTokens) (bool, error) {
+	n, err := tx.Exec(`UPDATE oauth_grants SET access = $4, access_until = $5, refresh = $6, refresh_until = $7
+		WHERE tenant = $1 AND id = $2 AND refresh = $3 AND refresh_until > $8`,
+		tx.Tenant(), id, refresh, oauthHash(t.Access), store.Micros(tx.Now().Add(accessTokenLife)),
+		oauthHash(t.Refresh), store.Micros(tx.Now().Add(refreshTokenLife)), store.Micros(tx.Now()))
+	return n == 1, err
+}
+
+// readGrant returns the grant of a condition, or sql.ErrNoRows.
+func readGrant(tx *store.Tx, where string, args ...any) (g grantRow, err error) {
+	var until int64
+	var owner string
+	err = tx.QueryRow(`SELECT tenant, id, owner, access_until FROM oauth_grants WHERE `+where, args...).Scan(&g.tenant, &g.id, &owner, &until)
+	if err != nil {
+		return grantRow{}, err
+	}
+	g.accessUntil = store.Time(until)
+	u, err := readUser(tx, `u.tenant = $1 AND u.id = $2`, g.tenant, owner)
+	g.user = u.User
+	return g, err
+}
+
+func selectGrantByAccess(tx *store.Tx, hash []byte) (grantRow, error) {
+	return readGrant(tx, `access = $1`, hash)
+}
+
+func selectGrantByRefresh(tx *store.Tx, hash []byte) (grantRow, error) {
+	return readGrant(tx, `refresh = $1`, hash)
+}
+
+func deleteGrantsOf(tx *store.Tx, owner string) error {
+	_, err := tx.Exec(`DELETE FROM oauth_grants WHERE tenant = $1 AND owner = $2`, tx.Tenant(), owner)
+	return err
+}
+
+// deleteEndedGrants deletes those of the tenant of tx of which no token holds.
+func deleteEndedGrants(tx *store.Tx) error {
+	_, err := tx.Exec(`DELETE FROM oauth_grants WHERE tenant = $1 AND refresh_until <= $2`, tx.Tenant(), store.Micros(tx.Now()))
+	return err
+}
+
+// deleteOldestGrants deletes those of a user but for the youngest, as many as are to
+// be kept.
+func deleteOldestGrants(tx *store.Tx, owner string, kept int) error {
+	_, err := tx.Exec(`DELETE FROM oauth_grants WHERE tenant = $1 AND id IN (
+		SELECT id FROM oauth_grants WHERE tenant = $1 AND owner = $2 ORDER BY created DESC, id LIMIT 1000 OFFSET $3)`, tx.Tenant(), owner, kept)
 	return err
 }

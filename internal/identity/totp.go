@@ -62,7 +62,7 @@ func (d *Directory) OfferTOTP(tx *store.Tx, by Actor) (TOTP, error) {
 }
 
 // ConfirmTOTP has the second factor that was offered to by count, if code is one of
-// it. It ends the user's web logins.
+// it. It ends the user's web logins and grants.
 func (d *Directory) ConfirmTOTP(tx *store.Tx, by Actor, code string) error {
 	u, err := d.inPerson(tx, by)
 	if err != nil {
@@ -87,14 +87,14 @@ func (d *Directory) ConfirmTOTP(tx *store.Tx, by Actor, code string) error {
 	if err := d.keyring.Forget(tx, totpOffered, u.ID); err != nil {
 		return err
 	}
-	if err := deleteWebLoginsOf(tx, u.ID); err != nil {
+	if err := endLogins(tx, u.ID); err != nil {
 		return err
 	}
 	return updateTOTP(tx, u.ID, tx.Now(), step)
 }
 
-// RemoveTOTP takes a user's second factor away. Only who may do whatever that user
-// may do, and the user, may.
+// RemoveTOTP takes a user's second factor away, and ends the user's web logins and
+// grants. Only who may do whatever that user may do, and the user, may.
 func (d *Directory) RemoveTOTP(tx *store.Tx, by Actor, id string) error {
 	u, err := d.overUser(tx, by, id)
 	if err != nil {
@@ -104,6 +104,9 @@ func (d *Directory) RemoveTOTP(tx *store.Tx, by Actor, id string) error {
 		if err := d.keyring.Forget(tx, kind, u.ID); err != nil {
 			return err
 		}
+	}
+	if err := endLogins(tx, u.ID); err != nil {
+		return err
 	}
 	return updateTOTP(tx, u.ID, time.Time{}, 0)
 }

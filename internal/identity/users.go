@@ -80,12 +80,12 @@ func (d *Directory) User(tx *store.Tx, idOrName string) (User, error) {
 }
 
 // SetPassword gives a user another password, or none, and ends the user's web
-// logins. Only who may do whatever that user may do, and the user, may.
+// logins and grants. Only who may do whatever that user may do, and the user, may.
 func (d *Directory) SetPassword(tx *store.Tx, by Actor, id string, hash PasswordHash) error {
 	if _, err := d.overUser(tx, by, id); err != nil {
 		return err
 	}
-	if err := deleteWebLoginsOf(tx, id); err != nil {
+	if err := endLogins(tx, id); err != nil {
 		return err
 	}
 	return updatePassword(tx, id, hash.encoded)
@@ -107,14 +107,14 @@ func (d *Directory) SetRights(tx *store.Tx, by Actor, id string, r Rights) error
 	return d.checkAdministered(tx)
 }
 
-// RemoveUser removes a user together with the user's tokens and web logins. Only
-// who may do whatever that user may do, and the user, may. The last one who may
+// RemoveUser removes a user together with the user's tokens, web logins and grants.
+// Only who may do whatever that user may do, and the user, may. The last one who may
 // do everything stays.
 func (d *Directory) RemoveUser(tx *store.Tx, by Actor, id string) error {
 	if _, err := d.overUser(tx, by, id); err != nil {
 		return err
 	}
-	if err := deleteWebLoginsOf(tx, id); err != nil {
+	if err := endLogins(tx, id); err != nil {
 		return err
 	}
 	if err := deleteTokensOf(tx, id); err != nil {

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -162,6 +163,13 @@ func TestLoginsAreEvents(t *testing.T) {
 	})
 }
 
+func fromHex(t *testing.T, text string) string {
+	t.Helper()
+	b, err := hex.DecodeString(text)
+	must(t, err)
+	return string(b)
+}
+
 // A thief of the database finds nothing to log in with.
 func TestStolenDatabase(t *testing.T) {
 	secrets := func(t *testing.T, w *world) map[string]string {
@@ -170,6 +178,8 @@ func TestStolenDatabase(t *testing.T) {
 		token, text, err := w.createToken(admin, NewToken{Name: "t", Permissions: []Permission{KeysRead}})
 		must(t, err)
 		_, id, err := w.Login(t.Context(), "admin", adminPassword, "", "192.0.2.1")
+		must(t, err)
+		oauth, err := w.PasswordGrant(t.Context(), "admin", adminPassword, "", "192.0.2.1")
 		must(t, err)
 		jwt, _, err := w.IssueServiceToken(t.Context(), token.ID, text, "192.0.2.1")
 		must(t, err)
@@ -182,7 +192,8 @@ func TestStolenDatabase(t *testing.T) {
 		wantKind(t, "an unknown name", err, trust.Unauthenticated)
 		return map[string]string{
 			"password": adminPassword, "token": text[3:40], "web login": id, "web login without dashes": strings.ReplaceAll(id, "-", ""),
-			"service token": jwt[strings.LastIndex(jwt, ".")+1:], "signing key": string(key), "signing key in hex": fmt.Sprintf("%x", key),
+			"service token": jwt[strings.LastIndex(jwt, ".")+1:], "signing key": string(key), "access token": oauth.Access, "refresh token": oauth.Refresh,
+			"refresh token in bytes": fromHex(t, oauth.Refresh), "signing key in hex": fmt.Sprintf("%x", key),
 			"unknown name": "typed-into-the-wrong-field",
 		}
 	}

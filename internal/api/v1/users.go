@@ -134,12 +134,12 @@ func (d door) userRoutes(a huma.API) {
 			u, err := d.plane.SetUserRights(ctx, who, in.User, rights)
 			return showUser(u), err
 		})
-	operation(d, a, http.MethodPut, "/users/{user}/password", "set-user-password", "Give a user another password; it ends the user's web logins",
+	operation(d, a, http.MethodPut, "/users/{user}/password", "set-user-password", "Give a user another password; it ends the user's web logins and grants",
 		func(ctx context.Context, who control.Actor, in *setPassword) (user, error) {
 			u, err := d.plane.SetUserPassword(ctx, who, in.User, in.Body.Password)
 			return showUser(u), err
 		})
-	operation(d, a, http.MethodDelete, "/users/{user}", "remove-user", "Remove a user with all tokens and web logins",
+	operation(d, a, http.MethodDelete, "/users/{user}", "remove-user", "Remove a user with all tokens, web logins and grants",
 		func(ctx context.Context, who control.Actor, in *byUser) (removed, error) {
 			return removed{in.User}, d.plane.RemoveUser(ctx, who, in.User)
 		})
