@@ -49,6 +49,7 @@ var mayImport = map[string]string{
 	"api":          "control",
 	"api/v1":       "api control",
 	"api/appviewx": "api control",
+	"api/cfengine": "api control",
 	"api/metrics":  "api control",
 	"cmd/keyturn":  "*",
 

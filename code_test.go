@@ -89,7 +89,7 @@ func receiver(fn *ast.FuncDecl) string {
 
 // wire are packages that encode and decode other people's values: job those that
 // steps keep in the journal.
-var wire = []string{"job", "api", "api/v1", "api/appviewx", "cmd/keyturn"}
+var wire = []string{"job", "api", "api/v1", "api/appviewx", "api/cfengine", "cmd/keyturn"}
 
 // noAny: what goes in and out of an exported function has a type. Variadic
 // ...any is for formats and the arguments of SQL.

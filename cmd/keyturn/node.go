@@ -17,6 +17,7 @@ import (
 
 	"keyturn/internal/api"
 	"keyturn/internal/api/appviewx"
+	"keyturn/internal/api/cfengine"
 	"keyturn/internal/api/metrics"
 	v1 "keyturn/internal/api/v1"
 	"keyturn/internal/control"
@@ -133,9 +134,11 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 		return nil, err
 	}
 
+	cf := cfengine.New(plane, n.logError)
 	n.server = api.NewServer(c.log, plane.Ready,
 		api.Door{Prefix: "/api/v1/", Handler: v1.New(plane, n.logError)},
 		api.Door{Prefix: "/avxapi/", Handler: appviewx.New(plane)},
+		api.Door{Prefix: "/api/ssh-key", Handler: cf}, api.Door{Prefix: "/api/ssh-key/", Handler: cf}, api.Door{Prefix: "/api/oauth2/", Handler: cf},
 		api.Door{Prefix: "/metrics", Handler: counted.Handler(plane, n.logError)})
 	if n.listener, err = net.Listen("tcp", c.http); err != nil {
 		hint := "--http takes a loopback address and a port, such as 127.0.0.1:7780"

@@ -138,7 +138,7 @@ func userPasswordCommand(env environ) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "password NAME", Short: "Give a user, or yourself, another password",
 		Long: `Give a user another password, read from standard input. Whoever is logged in as the
-user on the web or by AppViewX is logged out; API tokens stay as they are.`,
+user on the web, by AppViewX or by CFEngine is logged out; API tokens stay as they are.`,
 		Example: "  keyturn user password alice < password-file", Args: exactly(1), ValidArgsFunction: completeUsers(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			secret := ""

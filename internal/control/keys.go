@@ -187,30 +187,35 @@ func (p *Plane) DeleteKey(ctx context.Context, actor identity.Actor, idOrFingerp
 		if err != nil {
 			return err
 		}
-		if err := p.refuseBusy(tx, []trust.KeyID{found.ID}); err != nil {
-			return err
-		}
-		if found.State == inventory.Rotated || found.State == inventory.Retired {
-			return trust.Errorf(trust.Conflict, "key %s is %s, and is kept for going back until the setting archive.retention has it destroyed", found.ID, found.State)
-		}
-		if k, err = relate(tx, found); err != nil {
-			return err
-		}
-		if err := refuseInUse(k); err != nil {
-			return err
-		}
-		if found, err = inventory.DeleteKey(tx, found.ID, found.Revision); err != nil {
-			return err
-		}
-		tx.Note("fingerprint", string(found.Public.Fingerprint()))
-		until = found.DeletedAt.Add(inventory.DeletedFor)
-		if err := discovery.Judge(tx, []trust.KeyID{found.ID}); err != nil {
-			return err
-		}
-		k, err = relate(tx, found)
+		k, until, err = p.delete(tx, found)
 		return err
 	})
 	return k, until, err
+}
+
+// delete takes a key out of the inventory, as the commit of a verb.
+func (p *Plane) delete(tx *store.Tx, found inventory.Key) (k inventory.Relationship, until time.Time, err error) {
+	if err := p.refuseBusy(tx, []trust.KeyID{found.ID}); err != nil {
+		return k, until, err
+	}
+	if found.State == inventory.Rotated || found.State == inventory.Retired {
+		return k, until, trust.Errorf(trust.Conflict, "key %s is %s, and is kept for going back until the setting archive.retention has it destroyed", found.ID, found.State)
+	}
+	if k, err = relate(tx, found); err != nil {
+		return k, until, err
+	}
+	if err := refuseInUse(k); err != nil {
+		return k, until, err
+	}
+	if found, err = inventory.DeleteKey(tx, found.ID, found.Revision); err != nil {
+		return k, until, err
+	}
+	tx.Note("fingerprint", string(found.Public.Fingerprint()))
+	if err := discovery.Judge(tx, []trust.KeyID{found.ID}); err != nil {
+		return k, until, err
+	}
+	k, err = relate(tx, found)
+	return k, found.DeletedAt.Add(inventory.DeletedFor), err
 }
 
 // An InUseError says where halves of a key lie. It is the cause of a Conflict.

@@ -63,6 +63,11 @@ var verbs = map[string][]identity.Permission{
 	"Rollback":    {identity.KeysWrite, identity.RunsWrite},
 	"Retire":      {identity.KeysWrite, identity.RunsWrite},
 
+	"GenerateNumberedKey": {identity.KeysWrite},
+	"ListNumberedKeys":    {identity.KeysRead},
+	"ShowNumberedKey":     {identity.KeysRead},
+	"DeleteNumberedKey":   {identity.KeysWrite},
+
 	"ListRuns":      {identity.RunsRead},
 	"ShowRun":       {identity.RunsRead},
 	"ListRunPlaces": {identity.RunsRead},

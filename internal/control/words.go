@@ -30,6 +30,7 @@ type (
 	Mode          = inventory.Mode
 	Become        = inventory.Become
 	Key           = inventory.Key
+	NumberedKey   = inventory.NumberedKey
 	KeyFilter     = inventory.KeyFilter
 	KeyState      = inventory.KeyState
 	KeyKind       = inventory.KeyKind
@@ -42,6 +43,7 @@ type (
 	KeySpec = keyring.Spec
 
 	OAuthTokens = identity.OAuthTokens
+	Throttled   = identity.Throttled
 
 	RunSummary  = job.Summary
 	RunFilter   = job.Filter

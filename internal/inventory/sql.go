@@ -126,6 +126,19 @@ const (
 	sqlForgetArchive = `DELETE FROM archived_places WHERE tenant = $1 AND key_id = $2 AND run_id = $3`
 )
 
+// Numbers of keys.
+const (
+	sqlNextNumber = `INSERT INTO last_key_numbers (tenant, number) VALUES ($1, 1)
+		ON CONFLICT (tenant) DO UPDATE SET number = last_key_numbers.number + 1`
+	sqlLastNumber = `SELECT number FROM last_key_numbers WHERE tenant = $1`
+	sqlAddNumber  = `INSERT INTO key_numbers (tenant, number, key_id, by_whom) VALUES ($1, $2, $3, $4)`
+	sqlNumbered   = `SELECT n.number, n.by_whom, n.key_id` + sqlNumberedKeys
+	// sqlCountNumbered counts what sqlNumbered lists.
+	sqlCountNumbered = `SELECT count(*)` + sqlNumberedKeys
+	sqlNumberedKeys  = ` FROM key_numbers n JOIN keys k ON k.tenant = n.tenant AND k.id = n.key_id
+		WHERE n.tenant = $1 AND (k.state = 'active' OR k.state <> 'deleted' AND k.custody = 'held')`
+)
+
 // Places.
 const (
 	sqlFiles = `SELECT host_id, login_user, path, kind, sha256, size, mode, owner, inode, filesystem, fault, fixed, ord,
