@@ -140,7 +140,7 @@ func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyr
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return k, err // before seconds of work
 	}
-	private, err := keyring.Generate(spec)
+	private, err := p.keyring.Make(ctx, spec)
 	if err != nil {
 		return k, err
 	}

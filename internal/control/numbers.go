@@ -16,7 +16,7 @@ func (p *Plane) GenerateNumberedKey(ctx context.Context, actor identity.Actor, s
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return n, err // before seconds of work
 	}
-	private, err := keyring.Generate(spec)
+	private, err := p.keyring.Make(ctx, spec)
 	if err != nil {
 		return n, err
 	}

@@ -57,8 +57,8 @@ type Keyring struct {
 	cache map[trust.TenantID]*cached // guarded by mu
 	lent  map[loan]lent              // guarded by mu; see Lend
 
-	reading chan struct{} // one for each Read at work
-	queue   chan struct{} // one for each Read, at work or not
+	working chan struct{} // one for each Read and Make at work
+	queue   chan struct{} // one for each, at work or not
 }
 
 // A cached data keyset saves the unwrapping, never the reading: it counts only
@@ -102,31 +102,51 @@ func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{store: s, root: root, handle: handle, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, reading: make(chan struct{}, maxReading), queue: make(chan struct{}, maxQueue)}, nil
+	return &Keyring{store: s, root: root, handle: handle, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
 }
 
 // To open a private key file may take ten seconds of a CPU and 256 MiB, as its writer
-// chose. So much is done at a time, and so much more waits for it.
+// chose, and to make an RSA key some seconds. So much is done at a time for those who
+// ask from outside, and so much more waits for it.
 const (
-	maxReading = 2
+	maxWorking = 2
 	maxQueue   = 16
 )
 
-// Read is Parse, in turn with others: for files that come from outside.
+// Read is Parse, in turn with others.
 func (k *Keyring) Read(ctx context.Context, file, passphrase []byte) (Private, error) {
+	done, err := k.turn(ctx)
+	if err != nil {
+		return Private{}, err
+	}
+	defer done()
+	return Parse(file, passphrase)
+}
+
+// Make is Generate, in turn with others.
+func (k *Keyring) Make(ctx context.Context, spec Spec) (Private, error) {
+	done, err := k.turn(ctx)
+	if err != nil {
+		return Private{}, err
+	}
+	defer done()
+	return Generate(spec)
+}
+
+// turn waits until fewer than maxWorking others work. done ends the work.
+func (k *Keyring) turn(ctx context.Context) (done func(), err error) {
 	select {
 	case k.queue <- struct{}{}:
-		defer func() { <-k.queue }()
 	default:
-		return Private{}, trust.Errorf(trust.Exhausted, "%d private keys are being opened already", maxQueue).WithHint("try again in a while")
+		return nil, trust.Errorf(trust.Exhausted, "%d private keys are being opened or made already", maxQueue).WithHint("try again in a while")
 	}
 	select {
-	case k.reading <- struct{}{}:
-		defer func() { <-k.reading }()
+	case k.working <- struct{}{}:
+		return func() { <-k.working; <-k.queue }, nil
 	case <-ctx.Done():
-		return Private{}, trust.Errorf(trust.Unavailable, "private key: %w", context.Cause(ctx))
+		<-k.queue
+		return nil, trust.Errorf(trust.Unavailable, "private key: %w", context.Cause(ctx))
 	}
-	return Parse(file, passphrase)
 }
 
 // Expected returns the name of the KEK that the database in s is sealed under,

@@ -7,13 +7,13 @@ import (
 	"keyturn/internal/trust"
 )
 
-// No more private key files are opened at a time than the machine can bear; who comes
+// No more private key files are opened and keys made at a time than the machine can bear; who comes
 // then waits, and who comes after many is sent away.
 func TestReadTakesTurns(t *testing.T) {
-	k := &Keyring{reading: make(chan struct{}, maxReading), queue: make(chan struct{}, maxQueue)}
-	for range maxReading {
+	k := &Keyring{working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}
+	for range maxWorking {
 		k.queue <- struct{}{}
-		k.reading <- struct{}{}
+		k.working <- struct{}{}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -26,11 +26,14 @@ func TestReadTakesTurns(t *testing.T) {
 	if _, err := k.Read(t.Context(), nil, nil); trust.KindOf(err) != trust.Exhausted {
 		t.Errorf("read behind %d others: %v", maxQueue, err)
 	}
+	if _, err := k.Make(t.Context(), Spec{Type: "ed25519"}); trust.KindOf(err) != trust.Exhausted {
+		t.Errorf("made behind %d others: %v", maxQueue, err)
+	}
 	for len(k.queue) > 0 {
 		<-k.queue
 	}
-	<-k.reading
-	if _, err := k.Read(t.Context(), nil, nil); trust.KindOf(err) != trust.Invalid || len(k.reading) != maxReading-1 || len(k.queue) != 0 {
-		t.Errorf("read when there is room: %v, %d at work, %d queued", err, len(k.reading), len(k.queue))
+	<-k.working
+	if _, err := k.Read(t.Context(), nil, nil); trust.KindOf(err) != trust.Invalid || len(k.working) != maxWorking-1 || len(k.queue) != 0 {
+		t.Errorf("read when there is room: %v, %d at work, %d queued", err, len(k.working), len(k.queue))
 	}
 }
