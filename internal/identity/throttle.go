@@ -46,7 +46,9 @@ const (
 )
 
 // The table has a fixed size. What is counted longest ago gives way; since each
-// attempt touches its address, whoever tries many users still counts.
+// attempt touches its address, whoever tries many users still counts. Where a user has
+// logged in stays longer, within half of the table, lest guesses from very many
+// addresses push that out.
 const (
 	tableSets = 1024
 	tableWays = 8
@@ -89,7 +91,8 @@ func (t *throttle) counter(now time.Time, parts ...string) *counter {
 	}
 	key := h.Sum64() | 1
 	set := &t.table[key>>1%tableSets]
-	oldest := &set[0]
+	var oldest, stranger *counter // the longest ago, and of those where nobody has logged in
+	known := 0
 	for i := range set {
 		c := &set[i]
 		if c.key == key {
@@ -99,9 +102,17 @@ func (t *throttle) counter(now time.Time, parts ...string) *counter {
 			c.last = now
 			return c
 		}
-		if c.last.Before(oldest.last) {
+		if oldest == nil || c.last.Before(oldest.last) {
 			oldest = c
 		}
+		if c.known {
+			known++
+		} else if stranger == nil || c.last.Before(stranger.last) {
+			stranger = c
+		}
+	}
+	if stranger != nil && known <= tableWays/2 {
+		oldest = stranger
 	}
 	*oldest = counter{key: key, last: now}
 	return oldest
