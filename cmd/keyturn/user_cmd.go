@@ -55,7 +55,7 @@ func userAddCommand(env environ) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "add NAME --role R ...", Short: "Add a user",
 		Long: `Add a user, who may do no more than you may. Without --password-stdin the user has
-no password: what logs in is then what an identity provider vouches for.`,
+no password, and cannot log in until "keyturn user password" gives one.`,
 		Example: `  keyturn user add alice --role Operator --password-stdin < password-file
   keyturn user add backup --permission "Audit Read"`,
 		Args: exactly(1),
@@ -137,8 +137,8 @@ func userPasswordCommand(env environ) *cobra.Command {
 	var none bool
 	cmd := &cobra.Command{
 		Use: "password NAME", Short: "Give a user, or yourself, another password",
-		Long: `Give a user another password, read from standard input. Whoever is logged in as the
-user on the web, by AppViewX or by CFEngine is logged out; API tokens stay as they are.`,
+		Long: `Give a user another password, read from standard input. The user's sessions of
+AppViewX and OAuth tokens of CFEngine end; API tokens stay as they are.`,
 		Example: "  keyturn user password alice < password-file", Args: exactly(1), ValidArgsFunction: completeUsers(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			secret := ""
