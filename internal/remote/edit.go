@@ -129,7 +129,7 @@ func (h *Host) swap(ctx context.Context, l Lock, user string, got held, after []
 	next := fmt.Sprintf("%s.%d", hexSum(after), len(after))
 	c := call{op: opSwap, as: got.as, nonce: newNonce(), stdin: after}
 	c.args = append([]string{got.dir, got.name}, l.args()...)
-	c.args = append(c.args, got.token, old, next, mode, strconv.Itoa(uid), strconv.Itoa(gid), strconv.Itoa(maxFile), c.nonce)
+	c.args = append(c.args, got.token, old, next, mode, strconv.Itoa(uid), strconv.Itoa(gid), strconv.Itoa(maxFile), c.nonce, h.renameat2())
 	for _, p := range got.pending {
 		c.args = append(c.args, p.name, p.becomes(got.token))
 	}
@@ -147,6 +147,22 @@ func (h *Host) swap(ctx context.Context, l Lock, user string, got held, after []
 		}
 	}
 	return changed, nil
+}
+
+// renameat2 returns the number of the system call by which perl on the host exchanges two
+// names (renameat2(2)), or "-". Without that, or an mv(1) that does it, a file that another
+// program renames into place between the last look of swap and its own rename is lost.
+func (h *Host) renameat2() string {
+	if !h.Has("perl") || !strings.HasPrefix(h.kernel, "Linux ") {
+		return "-"
+	}
+	switch h.kernel[strings.LastIndexByte(h.kernel, ' ')+1:] {
+	case "x86_64":
+		return "316"
+	case "aarch64", "riscv64":
+		return "276"
+	}
+	return "-"
 }
 
 // Release gives back the lock of a file. What others appended to inodes that were

@@ -155,8 +155,9 @@ import (
 // is refused; with UMASK it may be absent and missing directories are made. Takes or
 // confirms the lock.
 //
-// swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE
-// [MERGED BECOMES]... <BYTES -> now SHA256, [prev NAME + block]... OLD and NEW are
+// swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE EXCHANGE
+// [MERGED BECOMES]... <BYTES -> now SHA256, [prev NAME + block]... EXCHANGE is the number of
+// renameat2(2) there, or "-" where it is not known or no perl is there. OLD and NEW are
 // SHA256.SIZE; OLD is "-" if the file must not exist yet, and then has MODE, UID and
 // GID; else those are what the file has already. OLD equal to NEW writes nothing and makes
 // what is there durable. Changes the file.
@@ -229,7 +230,7 @@ var (
 	opHello      = op{"hello", false, usual, "common who hello"}
 	opRead       = op{"read", false, usual, "common give resolve facts read"}
 	opHold       = op{"hold", true, usual, "common give resolve facts who lock sum prevs hold"}
-	opSwap       = op{"swap", true, usual, "common give who lock sum prevs keep swap"}
+	opSwap       = op{"swap", true, usual, "common give who lock sum prevs keep exchange swap"}
 	opRelease    = op{"release", true, usual, "common give resolve who lock sum prevs keep release"}
 	opInstall    = op{"install", true, usual, "common who lock sum keep install"}
 	opGenerate   = op{"generate", true, long, "common who lock sum keep generate"}

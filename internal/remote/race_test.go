@@ -260,7 +260,7 @@ func TestSleeperCannotAct(t *testing.T) {
 		}
 		gate := filepath.Join(publicDir(t), "gate")
 		must(t, os.Chmod(filepath.Dir(gate), 0o777))
-		slow := shims(t, v, fmt.Sprintf(`case $* in *new.*) echo >%[1]s.reached; n=0; while [ ! -e %[1]s ] && [ $n -lt 600 ]; do n=$((n+1)); sleep 0.1; done;; esac; exec "$real" "$@"`, gate), "mv")
+		slow := shims(t, v, fmt.Sprintf(`case $* in *new.*) echo >%[1]s.reached; n=0; while [ ! -e %[1]s ] && [ $n -lt 600 ]; do n=$((n+1)); sleep 0.1; done;; esac; exec "$real" "$@"`, gate), "mv", "perl")
 		sleeper := slow.host(t, nil)
 		done := make(chan error, 1)
 		go func() {
@@ -303,6 +303,39 @@ func TestRenamingWriterAtTheLastMoment(t *testing.T) {
 		must(t, err)
 		if got := content(t, path); got != "uno\ntwo\n" {
 			t.Errorf("%q", got)
+		}
+	})
+}
+
+// A writer that renames between our last look and our own rename, where the host can
+// exchange names: what it renamed is there in the end. So is what comes while its file is
+// given its place back: a line that is appended to ours, or a file that is renamed over it.
+func TestRenamingWriterAfterTheLastLook(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		if h.renameat2() == "-" {
+			need.Program(t, "perl", "perl-base")
+			return // not a kernel of which the number is known
+		}
+		for then, want := range map[string]string{
+			"echo ours >>":  "uno\nours\ntwo\n",
+			"mv -f %[1]s.2": "eins\ntwo\n",
+			"true":          "uno\ntwo\n",
+		} {
+			_, path := home(t, "nobody", "one\n")
+			for name, text := range map[string]string{path + ".1": "uno\n", path + ".2": "eins\n"} {
+				must(t, os.WriteFile(name, []byte(text), 0o600))
+				chown(t, name, "nobody")
+			}
+			late := shims(t, v, fmt.Sprintf(`if [ -e %[1]s.1 ]; then mv -f %[1]s.1 %[1]s; elif [ -e %[1]s.2 ]; then `+then+` %[1]s; rm -f %[1]s.2; fi; exec "$real" "$@"`, path), "perl")
+			_, err := late.host(t, nil).Edit(t.Context(), mine, "nobody", path, add("two"))
+			must(t, err)
+			if got := content(t, path); got != want {
+				t.Errorf("%s: %q", then, got)
+			}
+			must(t, h.Release(t.Context(), mine, "nobody", path))
+			if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 1 {
+				t.Errorf("%s: left behind: %v", then, left)
+			}
 		}
 	})
 }

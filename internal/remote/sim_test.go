@@ -274,7 +274,7 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			})
 			w.look()
 			old("too late\n")
-			w.raw("swap over a pending one", opSwap, "x", filepath.Dir(w.at("x")), "keys", "home", "3", "run-1", "t", "a.1", "b.1", "600", "0", "0", "100", strings.Repeat("f", 32))
+			w.raw("swap over a pending one", opSwap, "x", filepath.Dir(w.at("x")), "keys", "home", "3", "run-1", "t", "a.1", "b.1", "600", "0", "0", "100", strings.Repeat("f", 32), "-")
 		},
 		"ops": func(w *twin) {
 			dir, nonce := filepath.Dir(w.at("x")), strings.Repeat("f", 32)
@@ -283,7 +283,7 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 				w.raw(what, opHold, "", path, create, "home", epoch, "run-1", token, nonce, "100", want)
 			}
 			swap := func(what, token, old, next, bytes string, merged ...string) {
-				args := append([]string{dir, "keys", "home", "3", "run-1", token, old, next, "600", strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getgid()), "100", nonce}, merged...)
+				args := append([]string{dir, "keys", "home", "3", "run-1", token, old, next, "600", strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getgid()), "100", nonce, "-"}, merged...)
 				w.raw(what, opSwap, bytes, args...)
 			}
 			one, two := hexSum([]byte("one\n"))+".4", hexSum([]byte("two\n"))+".4"
@@ -308,7 +308,7 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			swap("superseded", "b", two, one, "one\n", prev, "prev.x.1.b")
 			w.raw("release by the earlier", opRelease, "", w.at("keys"), "home", "3", "run-1", "100", nonce)
 			w.raw("release", opRelease, "", w.at("none"), "home", "3", "run-1", "100", nonce)
-			w.raw("swap, merged", opSwap, "one\n", dir, "keys", "home", "4", "run-1", "c", two, one, "600", "0", "0", "100", nonce, prev, "prev."+hexSum([]byte("one\nmore\n"))+".9.c")
+			w.raw("swap, merged", opSwap, "one\n", dir, "keys", "home", "4", "run-1", "c", two, one, "600", "0", "0", "100", nonce, "-", prev, "prev."+hexSum([]byte("one\nmore\n"))+".9.c")
 			w.look()
 			w.raw("release", opRelease, "", w.at("keys"), "home", "4", "run-1", "100", nonce)
 			w.raw("read", opRead, "", nonce, "100", "", "content", w.at("keys"), "content", w.at("none"), "content", w.at("no/file"), "content", w.at(""), "content", dir)
@@ -323,7 +323,7 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			facts("facts of a directory", w.at(""), "5", "d")
 			facts("facts in no directory", w.at("no/keys"), "5", "d")
 			w.raw("release", opRelease, "", w.at("keys"), "home", "5", "run-1", "100", nonce)
-			w.raw("swap in no directory", opSwap, "", filepath.Join(dir, "no"), "keys", "home", "4", "run-1", "c", two, one, "600", "0", "0", "100", nonce)
+			w.raw("swap in no directory", opSwap, "", filepath.Join(dir, "no"), "keys", "home", "4", "run-1", "c", two, one, "600", "0", "0", "100", nonce, "-")
 			w.look()
 		},
 		"identity": func(w *twin) {

@@ -140,10 +140,10 @@ func (p *process) takeLock(f place, c claim) (*inode, *refusal) {
 	return lock, nil
 }
 
-// swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE
+// swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE EXCHANGE
 // [MERGED BECOMES]... <BYTES
 func (p *process) swap(arg []string) *refusal {
-	c, old, next, nonce, merged := claim{arg[2], arg[3], arg[4], arg[5]}, arg[6], arg[7], arg[12], arg[13:]
+	c, old, next, nonce, merged := claim{arg[2], arg[3], arg[4], arg[5]}, arg[6], arg[7], arg[12], arg[14:]
 	limit, _ := strconv.Atoi(arg[11])
 	fs := p.host.fs
 	f, lock, r := p.enter(arg[0], arg[1])

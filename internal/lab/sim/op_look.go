@@ -28,7 +28,7 @@ func (p *process) ops() map[string]op {
 		"hello":      {args: 2, do: p.hello},
 		"read":       {args: 4, do: p.read},
 		"hold":       {args: 9, do: p.hold},
-		"swap":       {args: 13, do: p.swap},
+		"swap":       {args: 14, do: p.swap},
 		"release":    {args: 6, do: p.release},
 		"install":    {args: 15, do: p.install},
 		"identities": {args: 1, do: p.identities},

@@ -10,7 +10,7 @@ if [ "$me" = 0 ]; then
   elif command -v su >/dev/null; then echo drop su; fi;
 fi;
 echo "time ${t:-$(date +%s)}"; t=;
-for c in sudo doas setpriv runuser su ssh ssh-keygen dbclient getent stat df lsattr getfacl setfacl chcon timeout sync systemctl sha256sum shasum openssl; do
+for c in sudo doas setpriv runuser su ssh ssh-keygen dbclient getent stat df lsattr getfacl setfacl chcon timeout sync perl systemctl sha256sum shasum openssl; do
   command -v $c >/dev/null && t="$t $c";
 done;
 echo "tools$t";

@@ -1,5 +1,5 @@
 # swap DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID LIMIT NONCE
-# [MERGED BECOMES]... <BYTES: the file holds OLD now and holds BYTES afterwards.
+# EXCHANGE [MERGED BECOMES]... <BYTES: the file holds OLD now and holds BYTES afterwards.
 # Where nothing was merged, nothing may be there to merge.
 # verify: all is as it was said to be, the new bytes and those of every inode that we
 # replace or replaced, by one process that reads them.
@@ -18,6 +18,14 @@ verify() {
   [ -n "$fresh" ] || no lost;
   [ "$q" = - ] || [ -n "$stale" ] || no lost;
 };
+# back: somebody renamed a file of theirs into place since we looked, and it is in our
+# hands now. It gets its place back, or one that came later still keeps it. What was ours is
+# kept as what we replaced is: somebody may have appended to it meanwhile.
+back() {
+  exchange "$f" "../$N";
+  if [ "$f" -ef /dev/fd/3 ]; then mv -f -- "$f" "prev.$new.c$T"; else exchange "$f" "../$N"; fi;
+  no changed;
+};
 # current: what the file holds now, and the inodes that others have written to.
 current() {
   set -- $($hash prev.* "../$N" 2>/dev/null); s=;
@@ -26,7 +34,7 @@ current() {
   echo "now $s";
 };
 I=$3; E=$4; R=$5; T=$6; old=$7; new=$8; mode=$9; enter "$1" "$2";
-shift 9; uid=$1; gid=$2; limit=$3; nonce=$4; shift 4;
+shift 9; uid=$1; gid=$2; limit=$3; nonce=$4; number=$5; shift 5;
 held; [ "$own" = "$T" ] || no lost;
 f=new.$T; q=-; merging=$1;
 if [ "$old" = "$new" ]; then
@@ -50,14 +58,18 @@ keep "$f" "$q" "$mode" "$uid" "$gid";
 # not write has read what the next one lacks: then what it said is the reason.
 failed=;
 e=$(dd bs=65536 conv=fsync 2>&1 >&3) || { failed=$e; e=$(dd bs=65536 2>&1 >&3 && sync "$f" 2>&1) || no write "$failed"; };
-exec 3>&-;
 held; [ "$own" = "$T" ] || no lost;
 verify;
 if [ "$old" = - ]; then
   again ln -- "$f" "../$N" || { [ -e "../$N" ] && no changed; [ -e "$f" ] || no lost; no write "$e"; };
 else
   [ "$q" -ef "../$N" ] || no changed;
-  again mv -f -- "$f" "../$N" || { [ -e "$f" ] || no lost; no write "$e"; };
+  if exchange "$f" "../$N"; then
+    [ "$f" -ef "$q" ] || back;
+    rm -f "$f";
+  else
+    again mv -f -- "$f" "../$N" || { [ -e "$f" ] || no lost; no write "$e"; };
+  fi;
   trap - 0;
 fi;
 while [ $# -ge 2 ]; do mv -f -- "$1" "$2"; shift 2; done;
