@@ -25,6 +25,11 @@ type keyJSON struct {
 	Bits        int    `json:"bits"`
 	Comment     string `json:"comment"`
 	Owner       string `json:"owner,omitempty"`
+	Purpose     string `json:"purpose,omitempty"`
+
+	Labels    []string   `json:"labels"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+
 	State       string `json:"state"`
 	Custody     string `json:"custody"`
 	Compromised bool   `json:"compromised,omitempty"`
@@ -52,12 +57,13 @@ type placeJSON struct {
 func (p placeJSON) String() string { return p.Host + ":" + p.User + ":" + p.Path }
 
 func keyCommand(env environ) *cobra.Command {
-	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keyDeleteCommand(env), keyRestoreCommand(env))
+	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keySetCommand(env), keyDeleteCommand(env), keyRestoreCommand(env))
 }
 
 func keyListCommand(env environ) *cobra.Command {
-	var states, kinds []string
-	var search string
+	var states, kinds, labels []string
+	var search, owner string
+	var expired bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List keys, and where their halves lie", Args: noArgs,
 		Example: "  keyturn key list --state rotated\n  keyturn key list --search alice --json",
@@ -71,6 +77,15 @@ func keyListCommand(env environ) *cobra.Command {
 			}
 			if search != "" {
 				q.Set("q", search)
+			}
+			if len(labels) > 0 {
+				q.Set("label", strings.Join(labels, ","))
+			}
+			if owner != "" {
+				q.Set("owner", owner)
+			}
+			if expired {
+				q.Set("expired", "true")
 			}
 			keys, err := list[keyJSON](cmd.Context(), c, "/keys", "keys", q)
 			if err != nil {
@@ -88,6 +103,9 @@ func keyListCommand(env environ) *cobra.Command {
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only keys in this state: active, rotated, retired, deleted")
 	cmd.Flags().StringSliceVar(&kinds, "kind", nil, "only keys of this kind: user, host")
 	cmd.Flags().StringVar(&search, "search", "", "only keys with this text in comment, fingerprint, owner or a host's name")
+	cmd.Flags().StringSliceVar(&labels, "label", nil, "only keys with this label, name=value; several: with all of them")
+	cmd.Flags().StringVar(&owner, "owner", "", "only keys of exactly this owner")
+	cmd.Flags().BoolVar(&expired, "expired", false, "only keys whose time is over")
 	return cmd
 }
 
@@ -112,6 +130,7 @@ func (c *client) key(cmd *cobra.Command, id string) (k keyJSON, err error) {
 func printKey(w io.Writer, k keyJSON) error {
 	pairs := []string{
 		"uuid", k.UUID, "kind", k.Kind, "fingerprint", k.Fingerprint, "type", fmt.Sprintf("%s (%d bits)", k.Type, k.Bits), "comment", k.Comment, "owner", k.Owner,
+		"purpose", k.Purpose, "labels", strings.Join(k.Labels, ", "), "expires", when(k.ExpiresAt),
 		"state", k.State, "custody", k.Custody, "created", when(k.CreatedAt), "last rotated", when(k.LastRotatedAt),
 		"replaces", strings.Join(k.Replaces, ", "), "replaced by", strings.Join(k.ReplacedBy, ", "), "in run", k.Run,
 	}
@@ -137,21 +156,26 @@ func printKey(w io.Writer, k keyJSON) error {
 func keyGenerateCommand(env environ) *cobra.Command {
 	var kind, comment string
 	var bits int
+	var facts keyFacts
 	cmd := &cobra.Command{
 		Use: "generate", Short: "Make a key pair that Keyturn holds, and print its public half", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return addKey(env, cmd, map[string]any{"type": kind, "bits": bits, "comment": comment})
+			in := map[string]any{"type": kind, "bits": bits, "comment": comment}
+			facts.add(cmd, in)
+			return addKey(env, cmd, in)
 		},
 	}
 	cmd.Flags().StringVar(&kind, "type", "ed25519", "ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521 or rsa")
 	cmd.Flags().IntVar(&bits, "bits", 0, "size of an RSA key (default 3072)")
 	cmd.Flags().StringVar(&comment, "comment", "", "what to call it")
+	facts.flags(cmd)
 	return cmd
 }
 
 func keyImportCommand(env environ) *cobra.Command {
 	var comment string
 	var passphrase bool
+	var facts keyFacts
 	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Have Keyturn hold a private key: OpenSSH, PKCS#1, SEC 1, PKCS#8 or PuTTY's PPK", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -163,6 +187,7 @@ func keyImportCommand(env environ) *cobra.Command {
 			if comment != "" {
 				in["comment"] = comment
 			}
+			facts.add(cmd, in)
 			if passphrase {
 				if in["passphrase"], err = readSecret(cmd, "Passphrase"); err != nil {
 					return err
@@ -173,6 +198,7 @@ func keyImportCommand(env environ) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&comment, "comment", "", "what to call it, instead of what the file says")
 	cmd.Flags().BoolVar(&passphrase, "passphrase-stdin", false, "read the file's passphrase from standard input")
+	facts.flags(cmd)
 	return cmd
 }
 

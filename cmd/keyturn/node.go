@@ -124,6 +124,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 			control.ScanSchedule:      discovery.PlanScheduled,
 			control.DiscoverySchedule: discovery.PlanDiscovery,
 			control.PurgeSchedule:     rotation.PlanPurge,
+			control.ReviewSchedule:    discovery.PlanReview,
 		},
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,6 +22,8 @@ const (
 	ScanSchedule = "scan"
 	// PurgeSchedule destroys, once a day, what was kept for long enough.
 	PurgeSchedule = "purge"
+	// ReviewSchedule judges, once an hour, keys that time alone made something of.
+	ReviewSchedule = "review"
 )
 
 // installationSetting is where the id of the installation is kept: a setting of
@@ -62,21 +65,30 @@ func installation(tx *store.Tx) (id string, err error) {
 // Schedule makes sure, when a node starts, that what has to happen by the clock
 // is scheduled.
 func (p *Plane) Schedule(ctx context.Context, tenant trust.TenantID) error {
-	there := false
-	err := p.store.View(ctx, tenant, func(tx *store.Tx) error {
-		list, err := p.engine.Schedules(tx)
-		for _, s := range list {
-			there = there || s.Name == PurgeSchedule
-		}
+	var there []job.Schedule
+	err := p.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
+		there, err = p.engine.Schedules(tx)
 		return err
 	})
-	if err != nil || there {
+	if err != nil {
 		return err
 	}
 	actor := identity.System(tenant).Audit()
-	return p.store.Update(ctx, audit.Event{Tenant: tenant, Actor: actor, Action: "schedule.set", Subject: "schedule:" + PurgeSchedule}, func(tx *store.Tx) error {
-		return p.engine.SetSchedule(tx, actor, job.Schedule{Name: PurgeSchedule, Kind: PurgeSchedule, Daily: 3 * time.Hour})
-	})
+	for _, s := range []job.Schedule{
+		{Name: PurgeSchedule, Kind: PurgeSchedule, Daily: 3 * time.Hour},
+		{Name: ReviewSchedule, Kind: ReviewSchedule, Every: time.Hour},
+	} {
+		if slices.ContainsFunc(there, func(t job.Schedule) bool { return t.Name == s.Name }) {
+			continue
+		}
+		err := p.store.Update(ctx, audit.Event{Tenant: tenant, Actor: actor, Action: "schedule.set", Subject: "schedule:" + s.Name}, func(tx *store.Tx) error {
+			return p.engine.SetSchedule(tx, actor, s)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Ready reports whether requests can be served: whether the database answers.

@@ -109,6 +109,7 @@ func relate(tx *store.Tx, k inventory.Key) (inventory.Relationship, error) {
 type KeyFile struct {
 	Text, Passphrase []byte
 	Comment          string // in place of its own, unless empty
+	Facts            KeyFacts
 }
 
 // read opens a key file. It takes its time, and its caller has been asked before
@@ -132,11 +133,11 @@ func (p *Plane) ImportKey(ctx context.Context, actor identity.Actor, f KeyFile) 
 		return k, err
 	}
 	defer private.Wipe()
-	return p.hold(ctx, actor, "key.import", private)
+	return p.hold(ctx, actor, "key.import", private, f.Facts)
 }
 
 // GenerateKey makes a key pair that the keyring holds.
-func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyring.Spec, comment string) (k inventory.Relationship, err error) {
+func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyring.Spec, comment string, facts KeyFacts) (k inventory.Relationship, err error) {
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return k, err // before seconds of work
 	}
@@ -146,16 +147,19 @@ func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyr
 	}
 	defer private.Wipe()
 	private.Comment = comment
-	return p.hold(ctx, actor, "key.generate", private)
+	return p.hold(ctx, actor, "key.generate", private, facts)
 }
 
-func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private) (k inventory.Relationship, err error) {
+func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private, facts KeyFacts) (k inventory.Relationship, err error) {
 	id := inventory.KeyIDOf(actor.Tenant, inventory.UserKey, private.Public())
 	err = p.update(ctx, actor, needs(identity.KeysWrite), action, "key:"+string(id), func(tx *store.Tx) error {
 		if k.Key, err = p.put(tx, private); err != nil {
 			return err
 		}
 		tx.Note("fingerprint", string(k.Key.Public.Fingerprint()))
+		if k.Key, err = facts.write(tx, k.Key); err != nil {
+			return err
+		}
 		k, err = relate(tx, k.Key)
 		return err
 	})

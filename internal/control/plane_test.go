@@ -57,6 +57,7 @@ var verbs = map[string][]identity.Permission{
 	"ExportKey":   {identity.KeysRead},
 	"ImportKey":   {identity.KeysWrite},
 	"GenerateKey": {identity.KeysWrite},
+	"SetKeyFacts": {identity.KeysWrite},
 	"DeleteKey":   {identity.KeysWrite},
 	"RestoreKey":  {identity.KeysWrite},
 	"Rotate":      {identity.KeysWrite, identity.RunsWrite},

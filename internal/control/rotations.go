@@ -74,14 +74,7 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 			return err
 		}
 		for i, private := range made {
-			k, err := inventory.PutKey(tx, inventory.Key{
-				Kind: inventory.UserKey, Public: news[i], Comment: candidates[i].Key.Comment, Owner: candidates[i].Key.Owner,
-				Custody: inventory.Held, Container: candidates[i].Key.Container,
-			})
-			if err != nil {
-				return err
-			}
-			if err := p.keyring.Put(tx, k.ID, private); err != nil {
+			if err := p.succeed(tx, candidates[i].Key, private); err != nil {
 				return err
 			}
 		}
@@ -93,6 +86,22 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 		return err
 	})
 	return run, p.wake(err)
+}
+
+// succeed has the keyring hold the key that comes in the place of another, of which
+// the same is known: but not its expiry, which was its own.
+func (p *Plane) succeed(tx *store.Tx, old inventory.Key, private keyring.Private) error {
+	k, err := inventory.PutKey(tx, inventory.Key{
+		Kind: inventory.UserKey, Public: private.Public(), Comment: old.Comment, Owner: old.Owner, Purpose: old.Purpose,
+		Custody: inventory.Held, Container: old.Container,
+	})
+	if err != nil {
+		return err
+	}
+	if err := inventory.CopyLabels(tx, old.ID, k.ID); err != nil {
+		return err
+	}
+	return p.keyring.Put(tx, k.ID, private)
 }
 
 // preview starts a dry run. It needs no more than a scan does, because it

@@ -26,9 +26,10 @@ const (
 	EnrolProcedure    = "enrol"
 	PasswordProcedure = "enrol-by-password"
 	ScanProcedure     = "scan"
+	ReviewProcedure   = "review"
 )
 
-// hosts is the list of targets of all of them.
+// hosts is the list of targets of those that look at hosts.
 const hosts job.List = "hosts"
 
 // A Discoverer runs the steps of this package's procedures.
@@ -69,6 +70,10 @@ func (d *Discoverer) Procedures() []job.Procedure {
 				{Name: "Judge", On: job.Once, Do: d.judge},
 			},
 			Leave: leave,
+		},
+		{
+			Name:  ReviewProcedure,
+			Steps: []job.Step{{Name: "Judge", On: job.Once, Do: d.judge}},
 		},
 	}
 }
@@ -240,16 +245,6 @@ func (d *Discoverer) scan(ctx context.Context, r job.Run, t job.Target) (job.Rec
 		scan = inventory.Scan{Host: h.ID, Outcome: inventory.Unreachable, Why: sentence(err)}
 	}
 	return func(tx *store.Tx) error { return record(tx, scan) }, nil
-}
-
-// judge is row Judge: keys grow stale without any host having changed. What is
-// more than one commit should hold waits for the next scan.
-func (d *Discoverer) judge(ctx context.Context, r job.Run, _ job.Target) (job.Record, error) {
-	stale, err := d.stale(ctx, r.Tenant, time.Now())
-	if err != nil || len(stale) == 0 {
-		return nil, err
-	}
-	return func(tx *store.Tx) error { return Judge(tx, stale) }, nil
 }
 
 // record writes a scan, and judges again what it changed.

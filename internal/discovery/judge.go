@@ -158,6 +158,9 @@ func judgeKey(c keyCase, now time.Time) []inventory.Finding {
 	} else if last := lastChange(k); now.Sub(last) > staleAge {
 		add(inventory.Stale, inventory.Warning, "has not been rotated since %s", last.Format(time.DateOnly))
 	}
+	if accepted && !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt) {
+		add(inventory.Expired, inventory.Warning, "was to be used until %s UTC, and is accepted still", k.ExpiresAt.Format(time.DateTime))
+	}
 	files := distinctFiles(c.identities)
 	if len(files) > 1 {
 		add(inventory.Shared, inventory.Warning, "its private half lies in several places: %s", listed(files))

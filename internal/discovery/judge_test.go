@@ -74,6 +74,12 @@ func TestJudgeKey(t *testing.T) {
 		{"old, and rotated since", keyCase{key(func(k *inventory.Key) {
 			k.CreatedAt, k.LastRotatedAt = now.AddDate(-3, 0, 0), now.AddDate(0, -1, 0)
 		}), authorized, one, nil, false}, ""},
+		{"expires later", keyCase{key(func(k *inventory.Key) { k.ExpiresAt = now.Add(time.Second) }), authorized, one, nil, false}, ""},
+		{"has expired", keyCase{key(func(k *inventory.Key) { k.ExpiresAt = now }), authorized, one, nil, false}, "expired/warning"},
+		{"has expired, and is accepted nowhere", keyCase{key(func(k *inventory.Key) { k.ExpiresAt = now }), nil, one, nil, false}, "orphaned/note"},
+		{"has expired, and is rotated", keyCase{key(func(k *inventory.Key) {
+			k.ExpiresAt, k.State = now, inventory.Rotated
+		}), authorized, one, []inventory.Rotation{{At: now}}, false}, ""},
 		{"compromised", keyCase{key(func(k *inventory.Key) { k.Compromised = true }), authorized, one, nil, false}, "stale/warning"},
 		{"compromised, and accepted nowhere", keyCase{key(func(k *inventory.Key) { k.Compromised = true }), nil, one, nil, false}, "orphaned/note"},
 		{"compromised, and old", keyCase{key(func(k *inventory.Key) {

@@ -57,7 +57,9 @@ type Key struct {
 	Comment string
 	// Owner answers for the key, in whatever words the tenant uses, or is
 	// empty where nobody does.
-	Owner   string
+	Owner string
+	// Purpose is what it is for, in such words.
+	Purpose string
 	State   KeyState
 	Custody Custody
 	// Container is the file format in which its private half was last met or
@@ -67,6 +69,9 @@ type Key struct {
 	// CreatedAt is when Keyturn made or first met it. LastRotatedAt is when a
 	// run last put it in another's place, or another in its; or zero.
 	CreatedAt, LastRotatedAt time.Time
+	// ExpiresAt is until when it is meant to be used, or zero. Keyturn takes
+	// nothing away by it: it says so when a key is accepted for longer.
+	ExpiresAt time.Time
 	// DeletedAt is when it was deleted, where it is.
 	DeletedAt time.Time
 	Revision  int64
@@ -110,7 +115,8 @@ func (k *Key) check() error {
 		return trust.Errorf(trust.Invalid, "public key has %d bytes; it may have 1 to %d", n, MaxKeyBlob).WithField("public_key")
 	}
 	k.Comment = plainText(k.Comment, maxComment)
-	k.Owner = plainText(k.Owner, maxComment)
+	k.Owner = plainText(k.Owner, MaxFact)
+	k.Purpose = plainText(k.Purpose, MaxFact)
 	k.Container = plainText(k.Container, 64)
 	return nil
 }
@@ -118,6 +124,12 @@ func (k *Key) check() error {
 // MaxKeyBlob is how many bytes the blob of a key may have. The largest that
 // OpenSSH makes, RSA of 16384 bits, has 2071.
 const MaxKeyBlob = 16 << 10
+
+// MaxFact is how many bytes a key's owner can have, and its purpose.
+const MaxFact = 256
+
+// IsFact reports whether text can be an owner or a purpose, as it is.
+func IsFact(text string) bool { return len(text) <= MaxFact && isPlainText(text) }
 
 // maxComment bounds text that people and hosts choose, in bytes.
 const maxComment = 1 << 10

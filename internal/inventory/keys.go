@@ -17,7 +17,8 @@ import (
 // everything stays, except that
 //   - what was deleted is Active again,
 //   - k.Custody counts where it is nearer to us (Held, then InPlace, then
-//     External), and k.Comment, k.Owner and k.Container where there were none,
+//     External), and k.Comment, k.Owner, k.Purpose, k.ExpiresAt and k.Container where there were
+//     none,
 //   - k.Compromised is never taken back.
 func PutKey(tx *store.Tx, k Key) (Key, error) {
 	keys, err := putKeys(tx, []Key{k})
@@ -83,6 +84,12 @@ func merged(old, k Key) Key {
 	if now.Owner == "" {
 		now.Owner = k.Owner
 	}
+	if now.Purpose == "" {
+		now.Purpose = k.Purpose
+	}
+	if now.ExpiresAt.IsZero() {
+		now.ExpiresAt = k.ExpiresAt
+	}
 	if now.Container == "" {
 		now.Container = k.Container
 	}
@@ -100,8 +107,8 @@ func custodyRank(c Custody) int {
 	return 0
 }
 
-// UpdateKey writes k's Comment, Owner, Custody, Container and Compromised and
-// returns it as it is now. Its state changes by TakeOut, BringBack, DeleteKey
+// UpdateKey writes k's Comment, Owner, Purpose, ExpiresAt, Custody, Container and
+// Compromised and returns it as it is now. Its state changes by TakeOut, BringBack, DeleteKey
 // and UndeleteKey. Errors: NotFound; Invalid; Conflict where k.Revision is not
 // the newest.
 func UpdateKey(tx *store.Tx, k Key) (Key, error) {
@@ -115,7 +122,8 @@ func UpdateKey(tx *store.Tx, k Key) (Key, error) {
 	if now.Revision != k.Revision {
 		return Key{}, errKeyChanged(now)
 	}
-	now.Comment, now.Owner, now.Custody, now.Container, now.Compromised = k.Comment, k.Owner, k.Custody, k.Container, k.Compromised
+	now.Comment, now.Owner, now.Purpose, now.ExpiresAt = k.Comment, k.Owner, k.Purpose, k.ExpiresAt
+	now.Custody, now.Container, now.Compromised = k.Custody, k.Container, k.Compromised
 	return now, writeKey(tx, &now)
 }
 
@@ -183,14 +191,14 @@ func errKeyChanged(k Key) error {
 func insertKey(tx *store.Tx, k Key) error {
 	_, err := tx.Exec(sqlAddKey, tx.Tenant(), k.ID, k.Kind, k.Public.Fingerprint(), k.Public.Blob(),
 		k.Comment, k.Owner, k.State, k.Custody, k.Container, k.Compromised,
-		store.Micros(k.CreatedAt), store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(k))
+		store.Micros(k.CreatedAt), store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(k), k.Purpose, store.Micros(k.ExpiresAt))
 	return err
 }
 
 // writeKey writes what can change of a key, over the revision that was read.
 func writeKey(tx *store.Tx, k *Key) error {
 	found, err := one(tx, sqlUpdateKey, tx.Tenant(), k.ID, k.Revision, k.Comment, k.Owner, k.State,
-		k.Custody, k.Container, k.Compromised, store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(*k))
+		k.Custody, k.Container, k.Compromised, store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(*k), k.Purpose, store.Micros(k.ExpiresAt))
 	if err != nil {
 		return err
 	}
@@ -277,6 +285,13 @@ type KeyFilter struct {
 	Findings []FindingKind
 	// Compromised narrows to the keys that are.
 	Compromised bool
+	// Owner must be equal where it is given, and each of Labels be among a key's.
+	Owner  string
+	Labels []Label
+	// Expired narrows to the keys whose time was over by this time.
+	Expired time.Time
+	// Accepted narrows to the keys that are accepted somewhere.
+	Accepted bool
 	// Overdue narrows to the keys that were made, or first met, and last
 	// rotated before this time.
 	Overdue time.Time
@@ -323,6 +338,21 @@ func (f KeyFilter) apply(q *query) error {
 	}
 	if f.Compromised {
 		q.and("compromised = ?", true)
+	}
+	if f.Owner != "" {
+		q.and("owner = ?", f.Owner)
+	}
+	if len(f.Labels) > MaxLabels {
+		return trust.Errorf(trust.Invalid, "%d labels are asked for; a key can have %d", len(f.Labels), MaxLabels).WithField("label")
+	}
+	for _, l := range f.Labels {
+		q.and(sqlKeyLabel, l.Name, l.Value)
+	}
+	if !f.Expired.IsZero() {
+		q.and("expires_at > ? AND expires_at <= ?", int64(0), store.Micros(f.Expired))
+	}
+	if f.Accepted {
+		q.and(sqlKeyAccepted)
 	}
 	if !f.Overdue.IsZero() {
 		q.and("created_at < ? AND last_rotated_at < ?", store.Micros(f.Overdue), store.Micros(f.Overdue))
@@ -425,14 +455,15 @@ func keyRows(tx *store.Tx, q *query) ([]Key, error) {
 	err := q.rows(tx, func(rows *sql.Rows) error {
 		var k Key
 		var blob []byte
-		var created, rotated, deleted int64
-		err := rows.Scan(&k.ID, &k.Kind, &blob, &k.Comment, &k.Owner, &k.State, &k.Custody, &k.Container, &k.Compromised,
-			&created, &rotated, &deleted, &k.Revision)
+		var created, rotated, deleted, expires int64
+		err := rows.Scan(&k.ID, &k.Kind, &blob, &k.Comment, &k.Owner, &k.Purpose, &k.State, &k.Custody, &k.Container, &k.Compromised,
+			&created, &rotated, &deleted, &expires, &k.Revision)
 		if err != nil {
 			return err
 		}
 		k.Public, err = trust.ParsePublicKeyBlob(blob)
-		k.CreatedAt, k.LastRotatedAt, k.DeletedAt = store.Time(created), store.Time(rotated), store.Time(deleted)
+		k.CreatedAt, k.LastRotatedAt = store.Time(created), store.Time(rotated)
+		k.DeletedAt, k.ExpiresAt = store.Time(deleted), store.Time(expires)
 		keys = append(keys, k)
 		return err
 	})

@@ -159,6 +159,8 @@ const (
 	// Stale keys are older than the tenant lets them be, or are accepted
 	// although they were taken out of use.
 	Stale FindingKind = "stale"
+	// Expired keys are accepted for longer than they were meant to be.
+	Expired FindingKind = "expired"
 	// Unrestricted keys let in root or a machine from anywhere to anything.
 	Unrestricted FindingKind = "unrestricted"
 	// Unconfirmed hosts are known by a key that was accepted on first use.
@@ -171,7 +173,7 @@ const (
 )
 
 // FindingKinds lists the kinds of findings.
-var FindingKinds = []FindingKind{Unknown, Orphaned, Shared, Weak, Stale, Unrestricted, Unconfirmed, Doubled, Mistrusted}
+var FindingKinds = []FindingKind{Unknown, Orphaned, Shared, Weak, Stale, Expired, Unrestricted, Unconfirmed, Doubled, Mistrusted}
 
 // A Level says how much a finding weighs.
 type Level string

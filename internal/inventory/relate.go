@@ -15,6 +15,8 @@ import (
 // Authorized.
 type Relationship struct {
 	Key Key
+	// Labels are sorted by name.
+	Labels []Label
 	// Authorized are without Raw and AsOf: see the function Authorized.
 	Authorized []AuthorizedPlace
 	Identities []IdentityPlace
@@ -95,6 +97,13 @@ func Relate(tx *store.Tx, keys []Key) ([]Relationship, error) {
 	err := chunks(idsOf(keys), func(ids []trust.KeyID) error {
 		if err := relatePlaces(tx, ids, at); err != nil {
 			return err
+		}
+		labels, err := labelsOf(tx, ids)
+		if err != nil {
+			return err
+		}
+		for id, l := range labels {
+			at[id].Labels = l
 		}
 		return relateKeys(tx, ids, at)
 	})

@@ -74,8 +74,8 @@ const (
 const (
 	sqlKeys       = sqlKeyColumns + ` FROM keys`
 	sqlKeysWanted = sqlKeyColumns + ` FROM wanted CROSS JOIN keys`
-	sqlKeyColumns = `SELECT keys.id, kind, public_key, comment, owner, state, custody, container, compromised,
-		created_at, last_rotated_at, deleted_at, revision`
+	sqlKeyColumns = `SELECT keys.id, kind, public_key, comment, owner, purpose, state, custody, container, compromised,
+		created_at, last_rotated_at, deleted_at, expires_at, revision`
 	sqlCountKeys = `SELECT count(*) FROM keys`
 	// The following are conditions on keys.
 	sqlKeyText = `(search LIKE ? ESCAPE '\'
@@ -89,12 +89,18 @@ const (
 		UNION SELECT p.key_id FROM identity_places p WHERE p.tenant = $1 AND p.host_id IN (%s))`
 	sqlKeyFindings = `id IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind IN `
 
+	sqlKeyAccepted = `EXISTS (SELECT 1 FROM authorized_places p WHERE p.tenant = $1 AND p.key_id = keys.id)`
+
+	sqlKeyLabel = `id IN (SELECT l.key_id FROM key_labels l WHERE l.tenant = $1 AND l.name = ? AND l.value = ?)`
+
 	sqlKeyWithout = `id NOT IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind = ?)`
 
 	sqlAddKey = `INSERT INTO keys (tenant, id, kind, fingerprint, public_key, comment, owner, state, custody, container, compromised,
-		created_at, last_rotated_at, deleted_at, revision, search) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15)`
+		created_at, last_rotated_at, deleted_at, revision, search, purpose, expires_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15, $16, $17)`
 	sqlUpdateKey = `UPDATE keys SET comment = $4, owner = $5, state = $6, custody = $7, container = $8, compromised = $9,
-		last_rotated_at = $10, deleted_at = $11, search = $12, revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $3`
+		last_rotated_at = $10, deleted_at = $11, search = $12, purpose = $13, expires_at = $14, revision = revision + 1
+		WHERE tenant = $1 AND id = $2 AND revision = $3`
 	sqlSummarizeKeys = `SELECT kind, state, custody, count(*) FROM keys WHERE tenant = $1 GROUP BY kind, state, custody`
 
 	sqlRotations = `SELECT key_id, run_id, became, by_whom, at, archived_at, retain_until, purged_at, undone_run, undone_at FROM key_rotations`
@@ -124,6 +130,15 @@ const (
 	sqlArchivedPlaces = `SELECT kind, host_id, host_name, login_user, path, ordinal, line_no, snapshot, kept_path, archived_at
 		FROM archived_places WHERE tenant = $1 AND key_id = $2 AND run_id = $3 ORDER BY kind, host_id, login_user, path, ordinal`
 	sqlForgetArchive = `DELETE FROM archived_places WHERE tenant = $1 AND key_id = $2 AND run_id = $3`
+)
+
+// Labels of keys.
+const (
+	sqlLabelsWanted = `SELECT key_id, name, value FROM wanted CROSS JOIN key_labels`
+	sqlPutLabel     = `INSERT INTO key_labels (tenant, key_id, name, value) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (tenant, key_id, name) DO UPDATE SET value = excluded.value`
+	sqlDropLabel   = `DELETE FROM key_labels WHERE tenant = $1 AND key_id = $2 AND name = $3`
+	sqlCountLabels = `SELECT count(*) FROM key_labels WHERE tenant = $1 AND key_id = $2`
 )
 
 // Numbers of keys.

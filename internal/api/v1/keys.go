@@ -19,7 +19,10 @@ type key struct {
 	Type          string       `json:"type"`
 	Bits          int          `json:"bits"`
 	Comment       string       `json:"comment"`
-	Owner         string       `json:"owner,omitempty"`
+	Owner         string       `json:"owner,omitempty" doc:"Who answers for it"`
+	Purpose       string       `json:"purpose,omitempty" doc:"What it is for"`
+	Labels        []string     `json:"labels" doc:"name=value, by name"`
+	ExpiresAt     *time.Time   `json:"expires_at,omitempty" doc:"Until when it is meant to be used; nothing is taken away by it"`
 	State         string       `json:"state" enum:"active,rotated,retired,deleted"`
 	Custody       string       `json:"custody" enum:"held,in-place,external"`
 	Compromised   bool         `json:"compromised,omitempty"`
@@ -58,9 +61,34 @@ type listKeys struct {
 	State []string `query:"state" maxItems:"4" enum:"active,rotated,retired,deleted" doc:"All but deleted if absent"`
 	Kind  []string `query:"kind" maxItems:"2" enum:"user,host"`
 	Q     string   `query:"q" maxLength:"256" doc:"Text in comment, fingerprint, owner or a host's name"`
+
+	Owner   string   `query:"owner" maxLength:"256" doc:"Exactly this owner"`
+	Label   []string `query:"label" maxItems:"32" doc:"name=value: each of these labels"`
+	Expired bool     `query:"expired" doc:"Only keys that were to be used until a time that is over"`
 }
 
-type byKey struct {
+// Facts are what somebody says of a key.
+type Facts struct {
+	Owner   *string  `json:"owner,omitempty" maxLength:"256" doc:"Who answers for it"`
+	Purpose *string  `json:"purpose,omitempty" maxLength:"256" doc:"What it is for"`
+	Labels  []string `json:"labels,omitempty" maxItems:"32" doc:"name=value, each in place of one of that name"`
+	Expires string   `json:"expires,omitempty" maxLength:"64" doc:"Until when it is meant to be used: 90d, 12h, a day, a time of RFC 3339, or never"`
+}
+
+func (f Facts) facts() control.KeyFacts {
+	return control.KeyFacts{Owner: f.Owner, Purpose: f.Purpose, Labels: f.Labels, Expires: f.Expires}
+}
+
+type setKey struct {
+	ByKey
+	Body struct {
+		Facts
+		Unlabel []string `json:"unlabel,omitempty" maxItems:"32" doc:"Names of labels that go"`
+	}
+}
+
+// ByKey names a key in a path.
+type ByKey struct {
 	Key string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
 }
 
@@ -81,6 +109,7 @@ type newKey struct {
 		Type       string `json:"type,omitempty" enum:"ed25519,ecdsa-p256,ecdsa-p384,ecdsa-p521,rsa" doc:"Or the type of a key to make; ed25519 if absent"`
 		Bits       int    `json:"bits,omitempty" minimum:"0" maximum:"8192"`
 		Comment    string `json:"comment,omitempty" maxLength:"1024"`
+		Facts
 	}
 }
 
@@ -120,7 +149,14 @@ func (d door) keyRoutes(a huma.API) {
 			if len(in.State) == 0 {
 				in.State = []string{string(control.ActiveKey), string(control.RotatedKey), string(control.RetiredKey)}
 			}
-			f := control.KeyFilter{States: cast[control.KeyState](in.State), Kinds: cast[control.KeyKind](in.Kind), Text: in.Q}
+			f := control.KeyFilter{States: cast[control.KeyState](in.State), Kinds: cast[control.KeyKind](in.Kind), Text: in.Q, Owner: in.Owner}
+			var err error
+			if f.Labels, err = control.ParseLabels(in.Label); err != nil {
+				return keyPage{}, err
+			}
+			if in.Expired {
+				f.Expired = time.Now()
+			}
 			list, next, err := d.plane.ListKeys(ctx, who, f, in.page())
 			out := keyPage{Keys: make([]key, len(list)), Next: next}
 			for i, k := range list {
@@ -129,7 +165,7 @@ func (d door) keyRoutes(a huma.API) {
 			return out, err
 		})
 	operation(d, a, http.MethodGet, "/keys/{key}", "show-key", "Show a key",
-		func(ctx context.Context, who control.Actor, in *byKey) (key, error) {
+		func(ctx context.Context, who control.Actor, in *ByKey) (key, error) {
 			k, run, err := d.plane.ShowKey(ctx, who, in.Key)
 			out := showKey(k)
 			out.Run = string(run)
@@ -149,15 +185,22 @@ func (d door) keyRoutes(a huma.API) {
 			k, err := d.addKey(ctx, who, in)
 			return showKey(k), err
 		})
+	operation(d, a, http.MethodPatch, "/keys/{key}", "set-key", "Say what is known of a key: owner, purpose, labels, expiry",
+		func(ctx context.Context, who control.Actor, in *setKey) (key, error) {
+			f := in.Body.facts()
+			f.Unlabel = in.Body.Unlabel
+			k, err := d.plane.SetKeyFacts(ctx, who, in.Key, f)
+			return showKey(k), err
+		})
 	operation(d, a, http.MethodDelete, "/keys/{key}", "delete-key", "Delete a key that lies nowhere; it can be restored for 30 days",
-		func(ctx context.Context, who control.Actor, in *byKey) (key, error) {
+		func(ctx context.Context, who control.Actor, in *ByKey) (key, error) {
 			k, until, err := d.plane.DeleteKey(ctx, who, in.Key)
 			out := showKey(k)
 			out.RestorableUntil = at(until)
 			return out, err
 		})
 	operation(d, a, http.MethodPost, "/keys/{key}/restore", "restore-key", "Bring a deleted key back",
-		func(ctx context.Context, who control.Actor, in *byKey) (key, error) {
+		func(ctx context.Context, who control.Actor, in *ByKey) (key, error) {
 			k, err := d.plane.RestoreKey(ctx, who, in.Key)
 			return showKey(k), err
 		})
@@ -205,19 +248,23 @@ func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (contro
 		if b.Type == "" {
 			b.Type = "ed25519"
 		}
-		return d.plane.GenerateKey(ctx, who, control.KeySpec{Type: b.Type, Bits: b.Bits}, b.Comment)
+		return d.plane.GenerateKey(ctx, who, control.KeySpec{Type: b.Type, Bits: b.Bits}, b.Comment, b.facts())
 	}
-	return d.plane.ImportKey(ctx, who, control.KeyFile{Text: []byte(b.PrivateKey), Passphrase: []byte(b.Passphrase), Comment: b.Comment})
+	return d.plane.ImportKey(ctx, who, control.KeyFile{Text: []byte(b.PrivateKey), Passphrase: []byte(b.Passphrase), Comment: b.Comment, Facts: b.facts()})
 }
 
 func showKey(k control.Relationship) key {
 	out := key{
 		UUID: string(k.Key.ID), Kind: string(k.Key.Kind), Fingerprint: string(k.Key.Public.Fingerprint()), PublicKey: k.Key.Public.String(),
 		Type: k.Key.Public.Type(), Bits: k.Key.Public.Bits(), Comment: k.Key.Comment, Owner: k.Key.Owner,
+		Purpose: k.Key.Purpose, Labels: make([]string, len(k.Labels)), ExpiresAt: at(k.Key.ExpiresAt),
 		State: string(k.Key.State), Custody: string(k.Key.Custody), Compromised: k.Key.Compromised,
 		Authorized: make([]authorized, len(k.Authorized)), Identities: make([]Place, len(k.Identities)),
 		Replaces: texts(k.Replaces), ReplacedBy: texts(k.ReplacedBy),
 		CreatedAt: at(k.Key.CreatedAt), LastRotatedAt: at(k.Key.LastRotatedAt), Findings: make([]finding, len(k.Findings)),
+	}
+	for i, l := range k.Labels {
+		out.Labels[i] = l.String()
 	}
 	for i, p := range k.Authorized {
 		out.Authorized[i] = authorized{Place{p.HostName, p.User, p.Path}, p.Options}
