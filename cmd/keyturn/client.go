@@ -32,13 +32,30 @@ type client struct {
 	http   *http.Client
 }
 
-// newClient makes the client that the environment tells of.
+// newClient makes the client that the environment tells of. Where that holds no
+// credential, it is what keyturn login has kept.
 func newClient(env environ) (*client, error) {
-	c := &client{
-		server: strings.TrimSuffix(env("KEYTURN_SERVER"), "/"),
-		token:  env("KEYTURN_TOKEN"), user: env("KEYTURN_USER"), pass: env("KEYTURN_PASSWORD"), code: env("KEYTURN_TOTP"),
-		http: newHTTP(),
+	c, err := newVisitor(env)
+	if err != nil {
+		return nil, err
 	}
+	c.token, c.user, c.pass, c.code = env("KEYTURN_TOKEN"), env("KEYTURN_USER"), env("KEYTURN_PASSWORD"), env("KEYTURN_TOTP")
+	if c.token == "" && c.user == "" {
+		if c.token, err = savedToken(env, c.server); err != nil {
+			return nil, err
+		}
+	}
+	if c.token == "" && c.user == "" {
+		return nil, trust.Errorf(trust.Unauthenticated, "no credential is set").
+			WithHint("keyturn login, or set KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD")
+	}
+	return c, nil
+}
+
+// newVisitor makes a client without a credential of the server that the environment
+// tells of.
+func newVisitor(env environ) (*client, error) {
+	c := &client{server: strings.TrimSuffix(env("KEYTURN_SERVER"), "/"), http: newHTTP()}
 	if c.server == "" {
 		c.server = defaultServer
 	}
@@ -50,10 +67,6 @@ func newClient(env environ) (*client, error) {
 	if u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
 		return nil, trust.Errorf(trust.Invalid, "KEYTURN_SERVER %q is beyond this machine and not https: the credential would travel in the clear", c.server).
 			WithHint("use https, or ssh -L 7780:127.0.0.1:7780 and the default")
-	}
-	if c.token == "" && c.user == "" {
-		return nil, trust.Errorf(trust.Unauthenticated, "no credential is set").
-			WithHint("set KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD")
 	}
 	return c, nil
 }
@@ -139,9 +152,10 @@ func (c *client) send(ctx context.Context, method, path string, body []byte) (*h
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.token != "" {
+	switch {
+	case c.token != "":
 		req.Header.Set("Authorization", "Bearer "+c.token)
-	} else {
+	case c.user != "":
 		req.SetBasicAuth(c.user, c.pass)
 		if c.code != "" {
 			req.Header.Set("Keyturn-TOTP", c.code)

@@ -89,9 +89,9 @@ taken back.
   keyturn demo     shows all of that on throw-away servers, in a minute
   keyturn serve    runs the server; the other commands speak to it
 
-KEYTURN_SERVER is the server (default ` + defaultServer + `), and KEYTURN_TOKEN, or
-KEYTURN_USER and KEYTURN_PASSWORD, the credential; KEYTURN_TOTP is the code of a user
-who has a second factor.`,
+KEYTURN_SERVER is the server (default ` + defaultServer + `). The credential is what
+"keyturn login" has kept, or before that KEYTURN_TOKEN, or KEYTURN_USER and
+KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -106,7 +106,7 @@ who has a second factor.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd.CommandPath(), err} })
 	root.AddCommand(
 		serveCommand(env), demoCommand(), lookCommand(), versionCommand(),
-		accountCommand(env), userCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env),
+		loginCommand(env), logoutCommand(env), whoamiCommand(env), accountCommand(env), userCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env),
 		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env),
 		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env),
 	)

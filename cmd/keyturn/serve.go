@@ -85,5 +85,5 @@ func announce(cmd *cobra.Command, password string) {
 		}
 		defer tty.Close()
 	}
-	fmt.Fprintf(to, "The password of user \"admin\" is  %s\nIt is shown this once. KEYTURN_USER=admin KEYTURN_PASSWORD=... let the other commands use it.\n", password)
+	fmt.Fprintf(to, "The password of user \"admin\" is  %s\nIt is shown this once. keyturn login --user admin has the other commands use it.\n", password)
 }

@@ -3,6 +3,9 @@ package control
 import (
 	"context"
 	"time"
+
+	"keyturn/internal/identity"
+	"keyturn/internal/store"
 )
 
 // Who asks: the ways in which a credential becomes an actor. Each front door
@@ -24,9 +27,37 @@ func (p *Plane) WebLogin(ctx context.Context, id, source string) (Actor, error) 
 	return p.directory.WebLogin(ctx, id, source)
 }
 
+// PasswordLogin checks what Password checks and begins a web login with a login
+// token, which is returned.
+func (p *Plane) PasswordLogin(ctx context.Context, user, password, code, source string) (LoginToken, error) {
+	return p.directory.PasswordLogin(ctx, user, password, code, source)
+}
+
+// Bearer checks an API token or a login token.
+func (p *Plane) Bearer(ctx context.Context, text, source string) (Actor, error) {
+	return p.directory.Bearer(ctx, text, source)
+}
+
 // Token checks an API token.
 func (p *Plane) Token(ctx context.Context, token, source string) (Actor, error) {
 	return p.directory.Token(ctx, token, source)
+}
+
+// Logout ends the login that the actor came by, at once.
+func (p *Plane) Logout(ctx context.Context, actor identity.Actor) error {
+	return p.update(ctx, actor, nil, "user.logout", actor.Kind+":"+subject(actor.ID), func(tx *store.Tx) error {
+		return p.directory.EndWebLogin(tx, actor)
+	})
+}
+
+// WhoAmI returns the actor's tenant. Who the actor is, it knows already, and needs
+// no permission for either.
+func (p *Plane) WhoAmI(ctx context.Context, actor identity.Actor) (t identity.Tenant, err error) {
+	err = p.store.View(ctx, actor.Tenant, func(tx *store.Tx) error {
+		t, err = p.directory.Tenant(tx)
+		return err
+	})
+	return t, err
 }
 
 // IssueServiceToken exchanges an API token, as client id and secret, for one

@@ -42,6 +42,7 @@ type (
 
 	KeySpec = keyring.Spec
 
+	LoginToken  = identity.LoginToken
 	OAuthTokens = identity.OAuthTokens
 	Throttled   = identity.Throttled
 

@@ -3,6 +3,7 @@ package identity
 import (
 	"net/netip"
 	"strings"
+	"time"
 
 	"keyturn/internal/audit"
 	"keyturn/internal/trust"
@@ -23,6 +24,13 @@ type Actor struct {
 	// Permissions are those that hold now: of a token, only those that its
 	// owner has as well.
 	Permissions []Permission
+	// Roles are those that a user has, by name. What they permit is among
+	// Permissions.
+	Roles []string
+	// Until is when the credential ends however much it is used, zero for never.
+	Until time.Time
+
+	webLogin string // the stored id of the web login that it came by, or ""
 }
 
 // System is Keyturn itself, at work for a tenant without anybody having asked:

@@ -15,22 +15,11 @@ import (
 	"keyturn/internal/trust"
 )
 
-const (
-	// A web login ends webLoginIdle after its last use, the 15 minutes that
-	// AppViewX documents. That it is used is written down every
-	// webLoginExtend at the most, each time an event, and so it may last
-	// that much longer.
-	webLoginIdle   = 15 * time.Minute
-	webLoginExtend = 3 * time.Minute
-	// webLoginLife is when it ends however much it is used.
-	webLoginLife = 12 * time.Hour
-)
-
 // unauthenticated is what is said of every credential that does not hold,
 // whatever the reason.
 func unauthenticated() *trust.Error {
 	return trust.Errorf(trust.Unauthenticated, "the user name, password or token is not valid, or not any longer").
-		WithHint("see what KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD, are set to")
+		WithHint("keyturn login, or see what KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD, are set to")
 }
 
 // codeMissing says to who has a user's password that the user has a second factor.
@@ -51,23 +40,6 @@ func codeMissing(name string) error {
 // address: they cost neither a hashing nor a commit.
 func (d *Directory) Password(ctx context.Context, user, password, code, source string) (Actor, error) {
 	return d.password(ctx, user, password, code, source, nil)
-}
-
-// Login checks a password as Password does and begins a web login, whose id it
-// returns: 128 random bits that look like a UUID, the sessionId of AppViewX. It is
-// as good as the password until it ends, and not kept. Each is an event.
-func (d *Directory) Login(ctx context.Context, user, password, code, source string) (Actor, string, error) {
-	id := newWebLoginID()
-	actor, err := d.password(ctx, user, password, code, source, func(tx *store.Tx, owner string) error {
-		if err := deleteEndedWebLogins(tx, tx.Now().Add(-webLoginIdle-webLoginExtend), tx.Now().Add(-webLoginLife)); err != nil {
-			return err
-		}
-		return insertWebLogin(tx, webLoginHash(id), owner)
-	})
-	if err != nil {
-		return Actor{}, "", err
-	}
-	return actor, id, nil
 }
 
 // password checks a password. What the login begins that goes on after it, if there
@@ -158,7 +130,7 @@ type loginRow struct {
 }
 
 func (r loginRow) actor(source string) Actor {
-	return Actor{Tenant: r.tenant, Kind: "user", ID: r.ID, Name: r.Name, Owner: r.ID, Source: source, Permissions: r.Permissions}
+	return Actor{Tenant: r.tenant, Kind: "user", ID: r.ID, Name: r.Name, Owner: r.ID, Source: source, Permissions: r.Permissions, Roles: r.Rights.Roles}
 }
 
 func (d *Directory) findLogin(ctx context.Context, tenant, name string) (row loginRow, err error) {
@@ -241,46 +213,6 @@ func (d *Directory) recordLogin(ctx context.Context, a Actor, row loginRow, fres
 		}
 		return begin(tx, a.ID)
 	})
-}
-
-// WebLogin returns who holds the id of a web login that has not ended.
-func (d *Directory) WebLogin(ctx context.Context, id, from string) (Actor, error) {
-	shown, _ := source(from)
-	if len(id) != 36 {
-		return Actor{}, unauthenticated()
-	}
-	hash := webLoginHash(id)
-	var actor Actor
-	var seen, now time.Time
-	err := d.store.View(ctx, store.System, func(tx *store.Tx) error {
-		var created time.Time
-		var err error
-		actor, created, seen, err = selectWebLogin(tx, hash)
-		if errors.Is(err, sql.ErrNoRows) {
-			return unauthenticated()
-		}
-		if err != nil {
-			return err
-		}
-		now = tx.Now()
-		if now.Sub(seen) > webLoginIdle+webLoginExtend || now.Sub(created) > webLoginLife {
-			return unauthenticated()
-		}
-		return nil
-	})
-	if err != nil {
-		return Actor{}, err
-	}
-	actor.Source = shown
-	if now.Sub(seen) >= webLoginExtend {
-		d.note(ctx, actor, "web-login:"+hash[:32], "web-login.extend", webLoginExtend, now, func(tx *store.Tx) error { return extendWebLogin(tx, hash) })
-	}
-	return actor, nil
-}
-
-// EndWebLogin ends a web login. It may run twice.
-func (d *Directory) EndWebLogin(tx *store.Tx, id string) error {
-	return deleteWebLogin(tx, webLoginHash(id))
 }
 
 // Token returns who an API token acts as: with those of its permissions that its

@@ -61,7 +61,10 @@ type grantRow struct {
 }
 
 func (g grantRow) actor(source string) Actor {
-	return Actor{Tenant: g.tenant, Kind: "user", ID: g.user.ID, Name: g.user.Name, Owner: g.user.ID, Source: source, Permissions: g.user.Permissions}
+	return Actor{
+		Tenant: g.tenant, Kind: "user", ID: g.user.ID, Name: g.user.Name, Owner: g.user.ID, Source: source,
+		Permissions: g.user.Permissions, Roles: g.user.Rights.Roles, Until: g.accessUntil,
+	}
 }
 
 // PasswordGrant checks a password as Password does, and begins a grant (RFC 6749,

@@ -16,15 +16,18 @@ import (
 //
 //	kt_[0-9A-Za-z]{49}
 //
+// A login token, which keyturn login gets, is the same after "ktl_".
+//
 // Digits come before upper case before lower case; both numbers are big-endian
 // and padded with "0". The prefix and the checksum let a scanner that finds such
 // text in a repository or a log say that it is one of ours, without asking.
 const (
-	tokenPrefix   = "kt_"
-	tokenRandom   = 32
-	tokenDigits   = 43
-	checksumDigit = 6
-	tokenLength   = len(tokenPrefix) + tokenDigits + checksumDigit
+	tokenPrefix      = "kt_"
+	loginTokenPrefix = "ktl_"
+	tokenRandom      = 32
+	tokenDigits      = 43
+	checksumDigit    = 6
+	tokenLength      = len(tokenPrefix) + tokenDigits + checksumDigit
 )
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -46,18 +49,29 @@ func checksum(digits string) string {
 }
 
 // newToken makes the text of a token.
-func newToken() string {
+func newToken() string { return tokenPrefix + newDigits() }
+
+// newLoginToken makes the text of a login token.
+func newLoginToken() string { return loginTokenPrefix + newDigits() }
+
+// newDigits makes what follows the prefix of a token.
+func newDigits() string {
 	b := make([]byte, tokenRandom)
 	rand.Read(b)
 	digits := toBase62(b, tokenDigits)
-	return tokenPrefix + digits + checksum(digits)
+	return digits + checksum(digits)
+}
+
+// areDigits reports whether newDigits may have made s.
+func areDigits(s string) bool {
+	return len(s) == tokenDigits+checksumDigit && checksum(s[:tokenDigits]) == s[tokenDigits:]
 }
 
 // tokenHash returns what is stored of a token, or an Unauthenticated error for
 // text that never was one: cut off, mistyped, something else.
 func tokenHash(token string) ([]byte, error) {
 	digits, ok := strings.CutPrefix(token, tokenPrefix)
-	if !ok || len(token) != tokenLength || checksum(digits[:tokenDigits]) != digits[tokenDigits:] {
+	if !ok || !areDigits(digits) {
 		return nil, trust.Errorf(trust.Unauthenticated, "this is not an API token: one has %d characters, of which the first are %q and the last a checksum", tokenLength, tokenPrefix)
 	}
 	sum := sha256.Sum256([]byte(token))
@@ -73,7 +87,7 @@ func newWebLoginID() string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// webLoginHash returns what is stored of a web login's id.
+// webLoginHash returns what is stored of a web login's id or login token.
 func webLoginHash(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(sum[:])

@@ -287,47 +287,45 @@ func deleteTokensOf(tx *store.Tx, owner string) error {
 
 // Web logins.
 
-func insertWebLogin(tx *store.Tx, hash, owner string) error {
-	_, err := tx.Exec(`INSERT INTO web_logins (tenant, id, owner, created, seen) VALUES ($1, $2, $3, $4, $4)`,
-		tx.Tenant(), hash, owner, store.Micros(tx.Now()))
+func insertWebLogin(tx *store.Tx, hash, owner string, l lasting) error {
+	_, err := tx.Exec(`INSERT INTO logins (tenant, id, owner, created, seen, idle, ends) VALUES ($1, $2, $3, $4, $4, $5, $6)`,
+		tx.Tenant(), hash, owner, store.Micros(tx.Now()), l.idle.Microseconds(), store.Micros(tx.Now().Add(l.life)))
 	return err
 }
 
-// selectWebLogin returns whose web login it is, when it began and when it was
-// last written down that it is used; or sql.ErrNoRows.
-func selectWebLogin(tx *store.Tx, hash string) (a Actor, created, seen time.Time, err error) {
-	var began, last int64
-	var permissions, roles string
-	err = tx.QueryRow(`SELECT w.tenant, w.created, w.seen, u.id, u.name, u.permissions, u.roles
-		FROM web_logins w JOIN users u ON u.tenant = w.tenant AND u.id = w.owner
-		WHERE w.id = $1`, hash).Scan(&a.Tenant, &began, &last, &a.ID, &a.Name, &permissions, &roles)
+// selectWebLogin returns the web login that is stored by a hash, or sql.ErrNoRows.
+func selectWebLogin(tx *store.Tx, hash string) (w webLoginRow, err error) {
+	var seen, idle, ends int64
+	var owner string
+	var tenant trust.TenantID
+	err = tx.QueryRow(`SELECT tenant, owner, seen, idle, ends FROM logins WHERE id = $1`, hash).Scan(&tenant, &owner, &seen, &idle, &ends)
 	if err != nil {
-		return Actor{}, created, seen, err
+		return webLoginRow{}, err
 	}
-	a.Kind, a.Owner = "user", a.ID
-	a.Permissions, err = permitted(tx, a.Tenant, Rights{decodePermissions(permissions), decodeRoles(roles)})
-	return a, store.Time(began), store.Time(last), err
+	w.seen, w.idle, w.ends = store.Time(seen), time.Duration(idle)*time.Microsecond, store.Time(ends)
+	u, err := readUser(tx, `u.tenant = $1 AND u.id = $2`, tenant, owner)
+	w.actor = u.actor("")
+	return w, err
 }
 
 func extendWebLogin(tx *store.Tx, hash string) error {
-	_, err := tx.Exec(`UPDATE web_logins SET seen = $3 WHERE tenant = $1 AND id = $2`, tx.Tenant(), hash, store.Micros(tx.Now()))
+	_, err := tx.Exec(`UPDATE logins SET seen = $3 WHERE tenant = $1 AND id = $2`, tx.Tenant(), hash, store.Micros(tx.Now()))
 	return err
 }
 
 func deleteWebLogin(tx *store.Tx, hash string) error {
-	_, err := tx.Exec(`DELETE FROM web_logins WHERE tenant = $1 AND id = $2`, tx.Tenant(), hash)
+	_, err := tx.Exec(`DELETE FROM logins WHERE tenant = $1 AND id = $2`, tx.Tenant(), hash)
 	return err
 }
 
 func deleteWebLoginsOf(tx *store.Tx, owner string) error {
-	_, err := tx.Exec(`DELETE FROM web_logins WHERE tenant = $1 AND owner = $2`, tx.Tenant(), owner)
+	_, err := tx.Exec(`DELETE FROM logins WHERE tenant = $1 AND owner = $2`, tx.Tenant(), owner)
 	return err
 }
 
-// deleteEndedWebLogins deletes those of the tenant of tx that were last used
-// before idle or began before old.
-func deleteEndedWebLogins(tx *store.Tx, idle, old time.Time) error {
-	_, err := tx.Exec(`DELETE FROM web_logins WHERE tenant = $1 AND (seen < $2 OR created < $3)`, tx.Tenant(), store.Micros(idle), store.Micros(old))
+// deleteEndedWebLogins deletes those of the tenant of tx that have ended.
+func deleteEndedWebLogins(tx *store.Tx) error {
+	_, err := tx.Exec(`DELETE FROM logins WHERE tenant = $1 AND (ends <= $2 OR seen + idle + idle / 5 < $2)`, tx.Tenant(), store.Micros(tx.Now()))
 	return err
 }
 

@@ -189,7 +189,7 @@ func (t tokenRow) actor(now time.Time, source string) (Actor, error) {
 	}
 	return Actor{
 		Tenant: t.tenant, Kind: "token", ID: t.ID, Name: t.Name, Owner: t.Owner,
-		Source: source, Permissions: within(t.limit, t.Permissions),
+		Source: source, Permissions: within(t.limit, t.Permissions), Until: t.Expires,
 	}, nil
 }
 

@@ -87,15 +87,17 @@ func TestWebLogin(t *testing.T) {
 		login()
 		var n int
 		must(t, w.store.View(t.Context(), w.tenant, func(tx *store.Tx) error {
-			return tx.QueryRow(`SELECT count(*) FROM web_logins`).Scan(&n)
+			return tx.QueryRow(`SELECT count(*) FROM logins`).Scan(&n)
 		}))
 		if n != 1 {
 			t.Errorf("%d web logins are kept, want 1", n)
 		}
 
 		id, other := login(), login()
+		by, err := w.WebLogin(t.Context(), id, "192.0.2.1")
+		must(t, err)
 		for range 2 {
-			must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.EndWebLogin(tx, id) }))
+			must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.EndWebLogin(tx, by) }))
 		}
 		if holds(id) || !holds(other) {
 			t.Error("ending one ends the other, or not itself")
@@ -237,6 +239,71 @@ func TestStolenDatabase(t *testing.T) {
 		search(t, "the dump", string(out), found)
 		if !strings.Contains(string(out), "$argon2id$") {
 			t.Error("the search did not look at the database")
+		}
+	})
+}
+
+// A login token holds as long as it says, where a session of AppViewX does not and
+// the other way about, and ends on its own.
+func TestLoginToken(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		login := func() LoginToken {
+			t.Helper()
+			l, err := w.PasswordLogin(t.Context(), "admin", adminPassword, "", "192.0.2.1")
+			must(t, err)
+			return l
+		}
+		holds := func(text string) bool {
+			t.Helper()
+			_, err := w.Bearer(t.Context(), text, "192.0.2.1")
+			if err != nil && trust.KindOf(err) != trust.Unauthenticated {
+				t.Fatal(err)
+			}
+			return err == nil
+		}
+		l := login()
+		if !regexp.MustCompile(`^ktl_[0-9A-Za-z]{49}$`).MatchString(l.Text) || l.Actor.Name != "admin" || !l.Actor.Until.Equal(w.clock.Now().Add(loginTokenLife)) {
+			t.Fatalf("logged in as %+v", l)
+		}
+		a, err := w.Bearer(t.Context(), l.Text, "192.0.2.7:1")
+		must(t, err)
+		if a.Kind != "user" || a.Name != "admin" || a.Source != "192.0.2.7" || !a.May(All) || !a.Until.Equal(l.Actor.Until) || strings.Join(a.Roles, "") != "" {
+			t.Errorf("acts as %+v", a)
+		}
+		_, session, err := w.Login(t.Context(), "admin", adminPassword, "", "192.0.2.1")
+		must(t, err)
+		if _, err := w.WebLogin(t.Context(), l.Text, "192.0.2.1"); err == nil {
+			t.Error("a login token is taken for a session of AppViewX")
+		}
+		for _, bad := range []string{session, "ktl_", l.Text[:52], l.Text + "0", "ktl_" + strings.Repeat("0", 49), newLoginToken(), strings.Replace(l.Text, "ktl_", "kt_", 1)} {
+			if holds(bad) {
+				t.Errorf("%.60q holds", bad)
+			}
+		}
+		w.clock.Advance(loginTokenIdle)
+		if !holds(l.Text) {
+			t.Error("it ended before it was idle for long")
+		}
+		w.clock.Advance(loginTokenIdle + loginTokenIdle/5 + time.Microsecond)
+		if holds(l.Text) {
+			t.Error("it holds however long it is not used")
+		}
+		for l = login(); holds(l.Text); w.clock.Advance(time.Hour) {
+			if w.clock.Now().After(l.Actor.Until) {
+				t.Fatal("it holds for ever")
+			}
+		}
+
+		// It is ended by itself, and by no API token.
+		l = login()
+		a, err = w.Bearer(t.Context(), l.Text, "192.0.2.1")
+		must(t, err)
+		must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.EndWebLogin(tx, a) }))
+		if holds(l.Text) {
+			t.Error("ended, it holds")
+		}
+		if err := w.update(w.tenant, func(tx *store.Tx) error { return w.EndWebLogin(tx, w.admin()) }); trust.KindOf(err) != trust.Conflict {
+			t.Errorf("whoever has not logged in ends %v", err)
 		}
 	})
 }

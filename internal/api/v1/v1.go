@@ -81,13 +81,14 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	config.RejectUnknownQueryParameters = true
 	config.Transformers = []huma.Transformer{ours}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"token":    {Type: "http", Scheme: "bearer", Description: "An API token, kt_..."},
+		"token":    {Type: "http", Scheme: "bearer", Description: "An API token, kt_..., or a login token, ktl_..."},
 		"password": {Type: "http", Scheme: "basic", Description: "A user's name and password; with the header Keyturn-TOTP, the code of a user who has a second factor"},
 	}
 	config.Security = []map[string][]string{{"token": {}}, {"password": {}}}
 	a := humago.New(mux, config)
 	d := door{plane: p, log: log}
 	a.UseMiddleware(d.authenticate(a))
+	d.loginRoutes(a)
 	d.accountRoutes(a)
 	d.userRoutes(a)
 	d.hostRoutes(a)
@@ -128,10 +129,14 @@ func ours(_ huma.Context, _ string, v any) (any, error) {
 type actorKey struct{}
 
 // authenticate finds out who asks, and hands the actor on in the one place where
-// huma has room for it.
+// huma has room for it. Of whoever calls an open operation only the address is known.
 func (d door) authenticate(a huma.API) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		r, _ := humago.Unwrap(ctx)
+		if len(ctx.Operation().Security) > 0 && len(ctx.Operation().Security[0]) == 0 {
+			next(huma.WithValue(ctx, actorKey{}, control.Actor{Source: api.Source(r)}))
+			return
+		}
 		actor, err := d.actor(r)
 		if err != nil {
 			p, ok := problem(err).(*Problem)
@@ -155,13 +160,13 @@ func (d door) authenticate(a huma.API) func(huma.Context, func(huma.Context)) {
 func (d door) actor(r *http.Request) (control.Actor, error) {
 	ctx, source := r.Context(), api.Source(r)
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return d.plane.Token(ctx, strings.TrimSpace(token), source)
+		return d.plane.Bearer(ctx, strings.TrimSpace(token), source)
 	}
 	if user, password, ok := r.BasicAuth(); ok {
 		return d.plane.Password(ctx, user, password, r.Header.Get("Keyturn-TOTP"), source)
 	}
 	return control.Actor{}, trust.Errorf(trust.Unauthenticated, "no credential was sent").
-		WithHint("set KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD")
+		WithHint("keyturn login, or set KEYTURN_TOKEN, or KEYTURN_USER and KEYTURN_PASSWORD")
 }
 
 // actorOf returns who authenticate found.
@@ -188,6 +193,22 @@ func operation[I, O any](d door, a huma.API, method, path, id, summary string, f
 	if method == http.MethodPost && strings.Contains(summary, "Start") {
 		op.DefaultStatus = http.StatusAccepted
 	}
+	register(d, a, op, fn)
+}
+
+// open registers fn as operation does, for whoever has no credential yet: its actor
+// is nobody, with an address.
+func open[I, O any](d door, a huma.API, method, path, id, summary string, fn func(context.Context, control.Actor, *I) (O, error)) {
+	register(d, a, huma.Operation{
+		OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary, Security: []map[string][]string{{}},
+		MaxBodyBytes: maxLogin, Errors: []int{401, 403, 409, 422, 429, 503},
+	}, fn)
+}
+
+// maxLogin bounds the body of a request from who has no credential yet.
+const maxLogin = 64 << 10
+
+func register[I, O any](d door, a huma.API, op huma.Operation, fn func(context.Context, control.Actor, *I) (O, error)) {
 	huma.Register(a, op, func(ctx context.Context, in *I) (*answer[O], error) {
 		out, err := fn(ctx, actorOf(ctx), in)
 		if err != nil {

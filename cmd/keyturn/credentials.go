@@ -1,0 +1,120 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"keyturn/internal/trust"
+)
+
+// A savedLogin is what "keyturn login" got of one server.
+type savedLogin struct {
+	Token string     `json:"token"`
+	User  string     `json:"user"`
+	Until *time.Time `json:"until,omitempty"`
+}
+
+// savedLogins is the file of them, by the server's URL.
+type savedLogins struct {
+	Servers map[string]savedLogin `json:"servers"`
+}
+
+// credentialsPath is where logins are kept, in a file that nobody else can read.
+func credentialsPath(env environ) (string, error) {
+	dir := env("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(dir) { // which the XDG Base Directory Specification has one ignore
+		home := env("HOME")
+		if !filepath.IsAbs(home) {
+			return "", trust.Errorf(trust.Invalid, "there is no place to keep a login: neither XDG_CONFIG_HOME nor HOME is a directory")
+		}
+		dir = filepath.Join(home, ".config")
+	}
+	return filepath.Join(dir, "keyturn", "credentials.json"), nil
+}
+
+// maxCredentials bounds what is read of that file.
+const maxCredentials = 1 << 20
+
+// readLogins returns the logins that are kept. Where there is no place for any,
+// there are none.
+func readLogins(env environ) (savedLogins, error) {
+	all := savedLogins{Servers: map[string]savedLogin{}}
+	path, err := credentialsPath(env)
+	if err != nil {
+		return all, nil
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	if err != nil {
+		return all, trust.Errorf(trust.Invalid, "%w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 || info.Size() > maxCredentials {
+		return all, trust.Errorf(trust.Invalid, "%s can be read by others, or is none of ours: what it holds logs in", path).
+			WithHint("chmod 600 %s, and keyturn login again if they may have", path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return all, trust.Errorf(trust.Invalid, "%w", err)
+	}
+	if err := json.Unmarshal(data, &all); err != nil {
+		return all, trust.Errorf(trust.Invalid, "%s: %w", path, err).WithHint("remove it, and keyturn login")
+	}
+	if all.Servers == nil {
+		all.Servers = map[string]savedLogin{}
+	}
+	return all, nil
+}
+
+// saveLogin keeps the login of a server, or forgets it where that is empty. The
+// file is replaced whole, so that a crash leaves the old or the new one.
+func saveLogin(env environ, server string, l savedLogin) error {
+	path, err := credentialsPath(env)
+	if err != nil {
+		return err
+	}
+	all, err := readLogins(env)
+	if err != nil {
+		return err
+	}
+	all.Servers[server] = l
+	if l.Token == "" {
+		delete(all.Servers, server)
+	}
+	data, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return trust.Errorf(trust.Invalid, "%w", err)
+	}
+	if err := replaceFile(path, append(data, '\n')); err != nil {
+		return trust.Errorf(trust.Invalid, "the login cannot be kept: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file that only its owner can read, and puts it in the place
+// of path.
+func replaceFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
+)
+
+// refused runs a command that must fail, and say so.
+func (w *world) refused(says string, args ...string) {
+	w.t.Helper()
+	if code, out, errs := w.try(args...); code == 0 || !strings.Contains(out+errs, says) {
+		w.t.Errorf("keyturn %s: exit %d, %s%s; want %q", strings.Join(args, " "), code, out, errs, says)
+	}
+}
+
+// withoutCredential gives commands an environment without a credential, and returns where they
+// keep one.
+func (w *world) withoutCredential() (file string) {
+	config := w.t.TempDir()
+	w.env = map[string]string{"KEYTURN_SERVER": w.client.server, "XDG_CONFIG_HOME": config}
+	return filepath.Join(config, "keyturn", "credentials.json")
+}
+
+// Whoever logs in is who the commands that follow ask as, until the login ends.
+func TestLogin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	w.stdin = "correct horse of alice"
+	w.ok("user", "add", "alice", "--role", "Auditor", "--password-stdin")
+	file := w.withoutCredential()
+	w.refused("hint: keyturn login", "whoami")
+	w.refused("there is no login", "logout")
+	w.refused("--password-stdin", "login", "--user", "alice")
+	w.stdin = "wrong horse"
+	w.refused("not valid", "login", "--user", "alice", "--password-stdin")
+	w.stdin = "correct horse of alice"
+	if out := w.ok("login", "--user", "alice", "--password-stdin"); !strings.HasPrefix(out, "logged in as alice until ") {
+		t.Errorf("login says %s", out)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the login is kept in %v, %v", info, err)
+	}
+	if left, err := filepath.Glob(file + ".*"); err != nil || len(left) > 0 {
+		t.Errorf("beside the file there are %q, %v", left, err)
+	}
+	var who whoJSON
+	w.json(&who, "whoami")
+	if who.Name != "alice" || who.Kind != "user" || who.Account.Name != "default" || strings.Join(who.Roles, ",") != "Auditor" || len(who.Permissions) < 5 ||
+		who.Until == nil || time.Until(*who.Until) > 12*time.Hour || time.Until(*who.Until) < 11*time.Hour {
+		t.Errorf("alice is %+v", who)
+	}
+	w.ok("user", "list")
+	w.refused(`"Users Write"`, "role", "set", "x", "--permission", "Keys Read")
+
+	// What the environment says goes before it.
+	login := w.env
+	w.env = map[string]string{"XDG_CONFIG_HOME": login["XDG_CONFIG_HOME"], "KEYTURN_SERVER": w.client.server, "KEYTURN_TOKEN": w.token}
+	var token whoJSON
+	if w.json(&token, "whoami"); token.Kind != "token" || token.Name != "test" || token.Until != nil {
+		t.Errorf("KEYTURN_TOKEN is %+v", token)
+	}
+	if status, p, _ := w.ask(w.token, "POST", "/logout", ""); status != 409 || !strings.Contains(p.Detail, "has not logged in") {
+		t.Errorf("an API token logs out: %d %+v", status, p)
+	}
+}
+
+// A login ends by logging out, with the user's password, and by itself; a file of
+// logins that others can read is not believed.
+func TestLoginEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	admin := w.env
+	w.stdin = "correct horse of alice"
+	w.ok("user", "add", "alice", "--role", "Auditor", "--password-stdin")
+	file := w.withoutCredential()
+	login := func() (l loginJSON) {
+		w.json(&l, "login", "--user", "alice", "--password-stdin")
+		return l
+	}
+	as := w.env
+	with := func(token string) map[string]string {
+		return map[string]string{"KEYTURN_SERVER": w.client.server, "KEYTURN_TOKEN": token}
+	}
+
+	first := login()
+	if !strings.HasPrefix(first.Token, "ktl_") || first.Name != "alice" || first.Idle != "2h0m0s" {
+		t.Errorf("login --json says %+v", first)
+	}
+	w.env = with(first.Token)
+	w.ok("whoami")
+	w.env = as
+	w.ok("logout")
+	w.refused("hint: keyturn login", "whoami")
+	w.env = with(first.Token)
+	w.refused("not valid", "whoami")
+
+	w.env = as
+	second := login()
+	w.env = admin
+	w.stdin = "another horse of alice"
+	w.ok("user", "password", "alice")
+	w.env = as
+	w.refused("hint: keyturn login", "user", "list")
+	w.ok("logout") // of what has ended
+	login()
+	w.env = admin
+	w.ok("user", "remove", "alice")
+	w.env = as
+	w.refused("hint: keyturn login", "user", "list")
+	if second.Token == first.Token {
+		t.Error("two logins are one")
+	}
+
+	past := time.Now().Add(-time.Minute)
+	data, err := json.Marshal(savedLogins{Servers: map[string]savedLogin{w.client.server: {Token: second.Token, User: "alice", Until: &past}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(file, string(data))
+	w.refused("the login as alice has ended", "whoami")
+	if err := os.Chmod(file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	w.refused("can be read by others", "whoami")
+}
+
+// A login has the code of the second factor, once for all commands that follow.
+func TestLoginWithCode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	w.stdin = "correct horse of alice"
+	w.ok("user", "add", "alice", "--role", "Auditor", "--password-stdin")
+	w.withoutCredential()
+	w.ok("login", "--user", "alice", "--password-stdin")
+	var offered struct{ Secret, URL string }
+	w.json(&offered, "user", "totp", "enable")
+	code := func(at time.Time) string {
+		c, err := totp.GenerateCode(offered.Secret, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	w.ok("user", "totp", "confirm", code(time.Now()))
+	w.refused("hint: keyturn login", "whoami")
+	w.refused("second factor", "login", "--user", "alice", "--password-stdin")
+	w.env["KEYTURN_TOTP"] = code(time.Now().Add(30 * time.Second)) // the present one has been used
+	w.ok("login", "--user", "alice", "--password-stdin")
+	delete(w.env, "KEYTURN_TOTP")
+	w.ok("user", "list")
+}
