@@ -20,15 +20,16 @@ func TestAdverse(t *testing.T) {
 	t.Run("lies on the way back", func(t *testing.T) { w.part(t, uuid, liesOnTheWayBack) })
 	t.Run("purged while soaking", func(t *testing.T) { w.part(t, uuid, purgedWhileSoaking) })
 	t.Run("two installations", func(t *testing.T) { w.part(t, uuid, twoInstallations) })
+	t.Run("other writers", func(t *testing.T) { w.part(t, uuid, otherWriters) })
 }
 
-// No other test runs meanwhile: how often the others meet the instant between
-// Keyturn's last look at a file and its rename, in which a line of theirs can be
-// lost, is a matter of how busy the machine is.
-func TestOtherWriters(t *testing.T) {
-	need.Long(t)
+// Ten rotations, each taken back: 500 writes of others.
+func TestSoakOtherWriters(t *testing.T) {
+	need.Soak(t)
 	w, uuid := newAdverse(t)
-	w.part(t, uuid, otherWriters)
+	for range 10 {
+		w.part(t, uuid, otherWriters)
+	}
 }
 
 // newAdverse makes a world of two hosts, and a held key that opens both.
