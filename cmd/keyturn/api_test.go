@@ -51,6 +51,10 @@ func endpoints(w *world) []endpoint {
 		{"PATCH", "/keys/" + someKey, map[string]any{"owner": "ops", "purpose": "p", "labels": []string{"a=b"}, "unlabel": []string{"c"}, "expires": "never"}, []string{"Keys Write"}},
 		{"DELETE", "/keys/" + someKey, nil, []string{"Keys Write"}},
 		{"POST", "/keys/" + someKey + "/restore", nil, []string{"Keys Write"}},
+		{"GET", "/agent/keys", nil, []string{"Keys Use"}},
+		{"POST", "/keys/" + someKey + "/signatures", map[string]any{"data": "AAAA", "algorithm": "ssh-ed25519", "host_key": "SHA256:" + strings.Repeat("A", 43), "forwarded": false}, []string{"Keys Use"}},
+		{"GET", "/keys/" + someKey + "/users", nil, []string{"Keys Read"}},
+		{"POST", "/keys/" + someKey + "/users", map[string]any{"allow": []string{"admin"}, "disallow": []string{}, "everybody": false}, []string{"Keys Write"}},
 		{"POST", "/rotations", map[string]any{"keys": []string{someKey}, "soak": "1h", "canary": 1, "dry_run": false, "share": false, "compromised": false}, []string{"Keys Write"}},
 		{"POST", "/rollbacks", map[string]any{"keys": []string{someKey}, "current": false, "force": false, "soak": "1h"}, []string{"Keys Write", "Runs Write"}},
 		{"POST", "/retirements", map[string]any{"keys": []string{someKey}}, []string{"Keys Write", "Runs Write"}},
@@ -203,6 +207,13 @@ func TestBadRequests(t *testing.T) {
 		{"DELETE", "/users/nobody/totp", ``, "there is no user"},
 		{"GET", "/keys/" + someKey + "/public?format=xml", ``, "format"},
 		{"GET", "/keys/" + someKey + "/public", ``, "there is no key"},
+		{"GET", "/keys/" + someKey + "/users", ``, "there is no key"},
+		{"POST", "/keys/" + someKey + "/users", `{}`, "say either which users"},
+		{"POST", "/keys/" + someKey + "/users", `{"allow":["admin"],"everybody":true}`, "say either which users"},
+		{"POST", "/keys/" + someKey + "/users", `{"allow":["admin"]}`, "there is no key"},
+		{"POST", "/keys/" + someKey + "/signatures", `{"data":"AAAA"}`, "nothing else is signed"},
+		{"POST", "/keys/" + someKey + "/signatures", `{"data":"` + strings.Repeat("A", 349_532) + `"}`, ""},
+		{"POST", "/keys/" + someKey + "/signatures", `{"data":"AAAA","host_key":"MD5:x"}`, ""},
 		{"GET", "/keys?limit=100000", ``, "limit"},
 		{"GET", "/keys?label=team", ``, "is not of the form name=value"},
 		{"PATCH", "/keys/" + someKey, `{"owner":"x"}`, "there is no key"},
@@ -244,7 +255,7 @@ func TestPermissions(t *testing.T) {
 	w := newWorld(t, 0)
 	all := []string{
 		"Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
-		"Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
+		"Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
 	}
 	without := map[string]string{} // permission to a token that has all others
 	for _, p := range all {

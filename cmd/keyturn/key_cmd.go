@@ -57,7 +57,8 @@ type placeJSON struct {
 func (p placeJSON) String() string { return p.Host + ":" + p.User + ":" + p.Path }
 
 func keyCommand(env environ) *cobra.Command {
-	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keySetCommand(env), keyDeleteCommand(env), keyRestoreCommand(env))
+	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keySetCommand(env), keyDeleteCommand(env), keyRestoreCommand(env),
+		keyUsersCommand(env), keyAllowCommand(env), keyDisallowCommand(env))
 }
 
 func keyListCommand(env environ) *cobra.Command {

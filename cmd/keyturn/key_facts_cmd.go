@@ -41,9 +41,10 @@ func keySetCommand(env environ) *cobra.Command {
 		Long: `Say what is known of a key. What no flag names stays as it is; --owner "" and
 --purpose "" take away what was said.
 
-Nothing is taken away from a key that has expired. It has the finding "expired"
-for as long as it is accepted somewhere: rotate or retire it. A key that a
-rotation makes has owner, purpose and labels of the one before, and no expiry.`,
+A key that has expired signs for no user of the server any more. No line of it is
+taken away: it has the finding "expired" for as long as it is accepted somewhere:
+rotate or retire it. A key that a rotation makes has owner, purpose and labels of
+the one before, and no expiry.`,
 		Example: `  keyturn key set 7f1c... --owner platform --label env=prod --label team=db --expires 90d
   keyturn key set 7f1c... --unlabel team --expires never
   keyturn key list --label env=prod --expired`,

@@ -67,6 +67,11 @@ var verbs = map[string][]identity.Permission{
 	"Rollback":    {identity.KeysWrite, identity.RunsWrite},
 	"Retire":      {identity.KeysWrite, identity.RunsWrite},
 
+	"ListUsableKeys": {identity.KeysUse},
+	"SignWithKey":    {identity.KeysUse},
+	"ListKeyUsers":   {identity.KeysRead},
+	"SetKeyUsers":    {identity.KeysWrite},
+
 	"GenerateNumberedKey": {identity.KeysWrite},
 	"ListNumberedKeys":    {identity.KeysRead},
 	"ShowNumberedKey":     {identity.KeysRead},

@@ -26,6 +26,7 @@ const (
 	HostsWrite    Permission = "Hosts Write"
 	KeysRead      Permission = "Keys Read"
 	KeysWrite     Permission = "Keys Write"
+	KeysUse       Permission = "Keys Use"
 	KeysReveal    Permission = "Keys Reveal"
 	RunsRead      Permission = "Runs Read"
 	RunsWrite     Permission = "Runs Write"
@@ -54,6 +55,7 @@ var Permissions = []Grant{
 	{HostsWrite, "add, import, confirm, enforce, scan and remove hosts"},
 	{KeysRead, "see keys, where they are, and what replaced them"},
 	{KeysWrite, "generate, import, supply, rotate, roll back, retire, restore and delete keys"},
+	{KeysUse, "have the server sign with held keys, as keyturn agent does; the private keys stay where they are"},
 	{KeysReveal, "read private keys; every use is recorded"},
 	{RunsRead, "see runs and watch them"},
 	{RunsWrite, "pause, resume, approve, take back and leave places of runs"},

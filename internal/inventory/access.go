@@ -55,9 +55,14 @@ func AddPin(tx *store.Tx, host trust.HostID, key trust.PublicKey, origin Origin)
 
 // PinnedAt returns the host that a host key is pinned for, or a NotFound error.
 func PinnedAt(tx *store.Tx, key trust.PublicKey) (HostRef, error) {
+	return PinnedByFingerprint(tx, key.Fingerprint())
+}
+
+// PinnedByFingerprint is PinnedAt of a key of which only the fingerprint is known.
+func PinnedByFingerprint(tx *store.Tx, key trust.Fingerprint) (HostRef, error) {
 	var r HostRef
-	err := tx.QueryRow(sqlPinnedAt, tx.Tenant(), key.Fingerprint()).Scan(&r.ID, &r.Name)
-	return r, missing(err, trust.Errorf(trust.NotFound, "no host has the host key %s", key.Fingerprint()))
+	err := tx.QueryRow(sqlPinnedAt, tx.Tenant(), key).Scan(&r.ID, &r.Name)
+	return r, missing(err, trust.Errorf(trust.NotFound, "no host has the host key %s", key))
 }
 
 // RemovePin takes a host key away from a host. Errors: NotFound; Conflict where

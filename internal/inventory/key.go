@@ -69,8 +69,9 @@ type Key struct {
 	// CreatedAt is when Keyturn made or first met it. LastRotatedAt is when a
 	// run last put it in another's place, or another in its; or zero.
 	CreatedAt, LastRotatedAt time.Time
-	// ExpiresAt is until when it is meant to be used, or zero. Keyturn takes
-	// nothing away by it: it says so when a key is accepted for longer.
+	// ExpiresAt is until when it is meant to be used, or zero. From then on the
+	// server signs with it for no user. Keyturn takes no line away by it: it says
+	// so when a key is accepted for longer.
 	ExpiresAt time.Time
 	// DeletedAt is when it was deleted, where it is.
 	DeletedAt time.Time

@@ -65,8 +65,8 @@ func TakeOut(tx *store.Tx, run trust.RunID, key trust.KeyID, became KeyState, by
 	return nil
 }
 
-// AddReplacement records a successor of a key that the run took out of use.
-// Doing so twice is doing so once. Errors: NotFound, for a key, and where the
+// AddReplacement records a successor of a key that the run took out of use. Who may
+// use it is who might use that. Doing so twice is doing so once. Errors: NotFound, for a key, and where the
 // run has not taken old out.
 func AddReplacement(tx *store.Tx, run trust.RunID, old, next trust.KeyID) error {
 	rotations, _, err := Rotations(tx, RotationFilter{Key: old, Run: run, Standing: true}, Page{})
@@ -81,6 +81,9 @@ func AddReplacement(tx *store.Tx, run trust.RunID, old, next trust.KeyID) error 
 		return err
 	}
 	if err := BringBack(tx, run, next); err != nil {
+		return err
+	}
+	if err := passUsers(tx, old, next); err != nil {
 		return err
 	}
 	k, err := KeyByID(tx, next)
@@ -125,7 +128,8 @@ func BringBack(tx *store.Tx, run trust.RunID, key trust.KeyID) error {
 // UndoRun takes back all that TakeOut, AddReplacement and BringBack did on
 // behalf of a run: keys that it took out are active again, keys that it
 // brought back are out again, and successors that only it put into use are
-// Retired. It returns the keys concerned. Doing so twice is doing so once.
+// Retired. Who may use a key by now may use the one that comes back in its place. It
+// returns the keys concerned. Doing so twice is doing so once.
 func UndoRun(tx *store.Tx, run trust.RunID) ([]trust.KeyID, error) {
 	var concerned []trust.KeyID
 	takenOut, err := allRotations(tx, RotationFilter{Run: run, Standing: true})
@@ -140,6 +144,9 @@ func UndoRun(tx *store.Tx, run trust.RunID) ([]trust.KeyID, error) {
 	for _, r := range takenOut {
 		for _, next := range r.ReplacedBy {
 			if err := setState(tx, next, Active, Retired); err != nil {
+				return nil, err
+			}
+			if err := passUsers(tx, next, r.Key); err != nil {
 				return nil, err
 			}
 			concerned = append(concerned, next)

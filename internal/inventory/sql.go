@@ -141,6 +141,13 @@ const (
 	sqlCountLabels = `SELECT count(*) FROM key_labels WHERE tenant = $1 AND key_id = $2`
 )
 
+// Who may use which key.
+const (
+	sqlKeyUsers     = `SELECT user_id FROM key_users WHERE tenant = $1 AND key_id = $2 ORDER BY user_id`
+	sqlDropKeyUsers = `DELETE FROM key_users WHERE tenant = $1 AND key_id = $2`
+	sqlAddKeyUser   = `INSERT INTO key_users (tenant, key_id, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
+)
+
 // Numbers of keys.
 const (
 	sqlNextNumber = `INSERT INTO last_key_numbers (tenant, number) VALUES ($1, 1)

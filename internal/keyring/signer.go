@@ -19,16 +19,21 @@ type signer struct {
 
 var _ ssh.MultiAlgorithmSigner = (*signer)(nil)
 
-func newSigner(h *half) (ssh.Signer, error) {
+func newSigner(h *half) (ssh.MultiAlgorithmSigner, error) {
 	inner, err := ssh.NewSignerFromSigner(h.key)
 	if err != nil {
 		return nil, err
 	}
-	s := &signer{inner: inner.(ssh.AlgorithmSigner), public: h.public, algorithms: []string{h.public.Type()}}
-	if h.public.Type() == ssh.KeyAlgoRSA {
-		s.algorithms = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+	return &signer{inner: inner.(ssh.AlgorithmSigner), public: h.public, algorithms: Algorithms(h.public)}, nil
+}
+
+// Algorithms returns the signature algorithms by which a key is signed with here, best
+// first.
+func Algorithms(key trust.PublicKey) []string {
+	if key.Type() == ssh.KeyAlgoRSA {
+		return []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
 	}
-	return s, nil
+	return []string{key.Type()}
 }
 
 // PublicKey implements ssh.Signer.

@@ -68,6 +68,23 @@ func selectPublic(tx *store.Tx, id trust.KeyID) (public []byte, err error) {
 	return public, err
 }
 
+// selectHeld returns ids of stored private keys, in their order.
+func selectHeld(tx *store.Tx, after trust.KeyID, limit int) (ids []trust.KeyID, err error) {
+	rows, err := tx.Query(`SELECT id FROM private_keys WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3`, tx.Tenant(), after, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id trust.KeyID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
 func insertPrivate(tx *store.Tx, id trust.KeyID, public, sealed []byte) error {
 	_, err := tx.Exec(`INSERT INTO private_keys (tenant, id, public, sealed, created, revealed) VALUES ($1, $2, $3, $4, $5, 0)`,
 		tx.Tenant(), id, public, sealed, store.Micros(tx.Now()))

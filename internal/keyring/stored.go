@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 
@@ -61,6 +62,31 @@ func (k *Keyring) Has(tx *store.Tx, id trust.KeyID) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// Held returns up to limit of the ids of keys that are held, those behind after, in
+// their order.
+func (k *Keyring) Held(tx *store.Tx, after trust.KeyID, limit int) ([]trust.KeyID, error) {
+	return selectHeld(tx, after, limit)
+}
+
+// Sign signs with the private half of key id of tenant, by one of its Algorithms. The
+// private half is wiped afterwards. A key that is not held is NotFound.
+func (k *Keyring) Sign(ctx context.Context, tenant trust.TenantID, id trust.KeyID, data []byte, algorithm string) (*ssh.Signature, error) {
+	var p Private
+	err := k.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
+		p, err = k.private(tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer p.Wipe()
+	s, err := newSigner(p.half())
+	if err != nil {
+		return nil, err
+	}
+	return s.SignWithAlgorithm(rand.Reader, data, algorithm)
 }
 
 // Signer returns what signs with the private half of key id of tenant: for an

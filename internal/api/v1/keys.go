@@ -22,7 +22,7 @@ type key struct {
 	Owner         string       `json:"owner,omitempty" doc:"Who answers for it"`
 	Purpose       string       `json:"purpose,omitempty" doc:"What it is for"`
 	Labels        []string     `json:"labels" doc:"name=value, by name"`
-	ExpiresAt     *time.Time   `json:"expires_at,omitempty" doc:"Until when it is meant to be used; nothing is taken away by it"`
+	ExpiresAt     *time.Time   `json:"expires_at,omitempty" doc:"Until when it is meant to be used; from then on it signs for no user, and no line is taken away"`
 	State         string       `json:"state" enum:"active,rotated,retired,deleted"`
 	Custody       string       `json:"custody" enum:"held,in-place,external"`
 	Compromised   bool         `json:"compromised,omitempty"`

@@ -94,6 +94,7 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	d.hostRoutes(a)
 	d.discoveryRoutes(a)
 	d.keyRoutes(a)
+	d.signingRoutes(a)
 	d.runRoutes(a)
 	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
