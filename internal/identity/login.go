@@ -93,8 +93,9 @@ func (d *Directory) password(ctx context.Context, user, password, code, from str
 		}
 	}
 	if !ok || row.TOTP && step == 0 {
-		if tell, count := d.throttle.failed(counting, counted); tell {
-			if err := d.recordFailures(ctx, row, shown, count); err != nil {
+		victim := string(row.tenant) + "/" + cmp.Or(row.ID, unknownUser)
+		if tell, count, elsewhere := d.throttle.failed(counting, victim, counted); tell {
+			if err := d.recordFailures(ctx, row, shown, count, elsewhere); err != nil {
 				return Actor{}, err
 			}
 		}
@@ -160,23 +161,28 @@ func (d *Directory) findLogin(ctx context.Context, tenant, name string) (row log
 	return row, err
 }
 
+// unknownUser stands in the log for every name that nobody has.
+const unknownUser = "unknown"
+
 // recordFailures tells the log of a burst of wrong passwords: of its first one,
-// with those refused or failed before that it was not told of. The name that was
-// tried is not written down where nobody has it, because it might be a password.
-func (d *Directory) recordFailures(ctx context.Context, row loginRow, source string, count int) error {
+// with those refused or failed before that it was not told of, from that address and
+// elsewhere. The name that was tried is not written down where nobody has it, because
+// it might be a password.
+func (d *Directory) recordFailures(ctx context.Context, row loginRow, source string, count, elsewhere int) error {
 	if row.tenant == "" {
 		return nil
 	}
-	id := row.ID
-	if id == "" {
-		id = "unknown"
+	id := cmp.Or(row.ID, unknownUser)
+	fields := []audit.Field{{Name: "failures", Value: strconv.Itoa(count)}}
+	if elsewhere > 0 {
+		fields = append(fields, audit.Field{Name: "elsewhere", Value: strconv.Itoa(elsewhere)})
 	}
 	return d.store.Update(ctx, audit.Event{
 		Tenant:  row.tenant,
 		Actor:   audit.Actor{Kind: "system", ID: "login", Source: source, Person: Person(id)},
 		Action:  "user.refuse",
 		Subject: "user:" + id,
-		Fields:  []audit.Field{{Name: "failures", Value: strconv.Itoa(count)}},
+		Fields:  fields,
 	}, func(*store.Tx) error { return nil })
 }
 

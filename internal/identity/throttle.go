@@ -43,6 +43,10 @@ const (
 	// failure, and one that does not end is told of again every burstAgain.
 	burstGap   = 10 * time.Minute
 	burstAgain = time.Hour
+	// burstPlaces is from how many addresses a burst against one user is an event
+	// each. Of more the next event says how many failures there were: the log
+	// belongs to its readers, not to whoever guesses from very many addresses.
+	burstPlaces = 10
 )
 
 // The table has a fixed size. What is counted longest ago gives way; since each
@@ -62,7 +66,7 @@ type counter struct {
 	until    time.Time // attempts before are refused
 	known    bool      // the right password was given here once
 
-	// Of pairs only: what the log has to say of it.
+	// Of pairs, and of users for all addresses: what the log has to say of it.
 	untold  int       // failures and refused attempts that no event has told of
 	told    time.Time // the last event
 	failing time.Time // the last failure or refused attempt
@@ -148,9 +152,11 @@ func (c *counter) fail(now time.Time, free int) {
 }
 
 // failed says that an attempt that was charged has failed, and whether the log
-// is to be told: then of how many failures and refused attempts, this one
-// included.
-func (t *throttle) failed(user, address string) (tell bool, count int) {
+// is to be told: then of how many failures and refused attempts from that address,
+// this one included, and how many failures from others it has not been told of.
+// Victim is whom the log is told of: unlike user, it is one for all names that
+// nobody has.
+func (t *throttle) failed(user, victim, address string) (tell bool, count, elsewhere int) {
 	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -159,10 +165,21 @@ func (t *throttle) failed(user, address string) (tell bool, count int) {
 	tell = now.Sub(pair.failing) > burstGap || now.Sub(pair.told) > burstAgain
 	pair.failing = now
 	if !tell {
-		return false, 0
+		return false, 0, 0
 	}
+	all := t.counter(now, "victim", victim)
+	if now.Sub(all.failing) > burstGap {
+		all.failures = 0 // here: events of this burst
+	}
+	all.failing = now
+	if all.failures >= burstPlaces && now.Sub(all.told) <= burstAgain {
+		all.untold++
+		return false, 0, 0
+	}
+	all.failures++
 	count, pair.untold, pair.told = pair.untold, 0, now
-	return true, count
+	elsewhere, all.untold, all.told = all.untold, 0, now
+	return true, count, elsewhere
 }
 
 // succeeded says that an attempt that was charged was right, and returns how many

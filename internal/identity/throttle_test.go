@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,7 +26,7 @@ func attempt(th *throttle, user, address string, right bool) time.Duration {
 	if right {
 		th.succeeded(user, address)
 	} else {
-		th.failed(user, address)
+		th.failed(user, user, address)
 	}
 	return 0
 }
@@ -198,6 +200,78 @@ func TestFailuresAreToldOncePerBurst(t *testing.T) {
 			if l.Source == nil {
 				t.Error("an event does not commit to the address")
 			}
+		}
+	})
+}
+
+// Ten thousand guesses from a thousand addresses, at users that there are and at names
+// that nobody has, many at once: nobody is in, the owner is not out, each guess costs the
+// same or nothing, and some thirty events tell the log of them.
+func TestTenThousandWrongLogins(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		w.addUser(w.admin(), "alice", KeysRead)
+		names := []string{"admin", "alice", "default/admin", "root", "Administrator", "x' OR 1=1 --"}
+		var hashed, made, refused, busy atomic.Int64
+		w.hasher.check = func(password, hash string) (bool, *argon2id.Params, error) {
+			hashed.Add(1)
+			return argon2id.CheckHash(password, hash)
+		}
+		guess := func(n int) {
+			_, err := w.Password(t.Context(), names[n%len(names)], fmt.Sprintf("guess %d", n), "", fmt.Sprintf("198.51.%d.%d", n%1000/250, n%250))
+			var wait *Throttled
+			switch {
+			case trust.KindOf(err) == trust.Unauthenticated:
+				made.Add(1)
+			case errors.As(err, &wait) && strings.Contains(err.Error(), "at once"):
+				busy.Add(1)
+			case errors.As(err, &wait):
+				refused.Add(1)
+			default:
+				t.Errorf("guess %d: %v", n, err)
+			}
+		}
+		const guesses, atOnce, rounds = 10_000, 8, 10
+		for round := range rounds {
+			var all sync.WaitGroup
+			for g := range atOnce {
+				all.Go(func() {
+					for n := round*guesses/rounds + g; n < (round+1)*guesses/rounds; n += atOnce {
+						guess(n)
+					}
+				})
+			}
+			all.Wait()
+			// From where the owner has always come, from elsewhere, and from an address
+			// of which the others make use.
+			for _, from := range []string{"192.0.2.1", fmt.Sprintf("203.0.113.%d", round)} {
+				if _, err := w.Password(t.Context(), "admin", adminPassword, "", from); err != nil {
+					t.Errorf("after %d guesses the owner at %s: %v", (round+1)*guesses/rounds, from, err)
+				}
+			}
+			w.clock.Advance(time.Second)
+		}
+		if n := made.Load() + refused.Load() + busy.Load(); n != guesses || made.Load() < 4*1000 || refused.Load() == 0 {
+			t.Errorf("%d guesses were made, %d refused unseen, %d sent away", made.Load(), refused.Load(), busy.Load())
+		}
+		if owner := hashed.Load() - made.Load(); owner < 0 || owner > 2*rounds {
+			t.Errorf("%d guesses and %d logins cost %d hashings", made.Load(), 2*rounds, hashed.Load())
+		}
+		// A later one tells of all that were not told of.
+		w.clock.Advance(burstGap + time.Second)
+		for _, name := range names[:2] {
+			_, _ = w.Password(t.Context(), name, "wrong", "", "203.0.113.99")
+		}
+		_, _ = w.Password(t.Context(), "nobody", "wrong", "", "203.0.113.99")
+		told, total := map[string]int{}, 0
+		events := w.events(w.tenant, "user.refuse")
+		for _, l := range events {
+			here, _ := strconv.Atoi(field(l, "failures"))
+			elsewhere, _ := strconv.Atoi(field(l, "elsewhere"))
+			told[l.Subject] += here + elsewhere
+			total += here + elsewhere
+		}
+		if len(told) != 3 || len(events) > 3*(burstPlaces+1) || total < int(made.Load())*9/10 {
+			t.Errorf("%d guesses are told of as %d events, of %v", made.Load(), len(events), told)
 		}
 	})
 }
