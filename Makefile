@@ -8,6 +8,7 @@ DATA      ?= ./keyturn-data
 FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
+TAGS      ?=
 TODAY     := $(shell date -u +%F)
 
 # The stages of check, in the order in which they are cheapest to fail.
@@ -24,14 +25,15 @@ help: ## print this list
 deps: ## install by package name what the tests need (Debian; asks for root when something is missing)
 	@scripts/deps
 
-build: ## build bin/keyturn: static, reproducible, version from git
-	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/keyturn ./cmd/keyturn
+build: ## build bin/keyturn: static, reproducible, version from git (TAGS=awskms,hashivault,... adds those key management services)
+	CGO_ENABLED=0 $(GO) build -tags '$(TAGS)' -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/keyturn ./cmd/keyturn
 
 run: build ## build and serve on http://127.0.0.1:7780 with everything embedded (DATA=./keyturn-data)
 	bin/keyturn serve --data $(DATA)
 
 test: deps ## the tests, with the long proofs whole; go test ./... takes a share of these (what needs root or a lab skips without, and says so)
 	KEYTURN_FULL=1 $(GO) test -timeout 30m ./...
+	$(GO) test -tags localsecrets -run KMS ./internal/keyring
 
 check: $(STAGES) ## all that CI checks: format, vet, linters, arrows, test, race, fuzz
 

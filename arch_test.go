@@ -79,6 +79,7 @@ var secretOf = map[string]string{
 	"github.com/jackc/pgx/":           "store",
 	"github.com/pressly/goose/":       "store",
 	"github.com/tink-crypto/":         "keyring",
+	"gocloud.dev/":                    "keyring",
 	"github.com/alexedwards/argon2id": "identity",
 	"github.com/spf13/cobra":          "cmd/keyturn",
 	"github.com/prometheus/":          "api/metrics",

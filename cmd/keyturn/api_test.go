@@ -65,6 +65,9 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/runs/pause", nil, []string{"Runs Write"}},
 		{"POST", "/runs/resume", nil, []string{"Runs Write"}},
 		{"PUT", "/settings/rotation.soak", map[string]any{"value": "2h"}, []string{"Settings Write"}},
+		{"POST", "/kek/rotate", nil, []string{"All"}},
+		{"POST", "/kek/rotate-data", nil, []string{"All"}},
+		{"GET", "/kek", nil, []string{"Settings Read"}},
 		{"GET", "/account", nil, []string{"Account Read"}},
 		{"GET", "/tokens", nil, []string{"Tokens Read"}},
 		{"GET", "/hosts", nil, []string{"Hosts Read"}},
@@ -258,7 +261,7 @@ func TestPermissions(t *testing.T) {
 		"Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
 	}
 	without := map[string]string{} // permission to a token that has all others
-	for _, p := range all {
+	for _, p := range append(all[:len(all):len(all)], "All") {
 		args := []string{"token", "create", "without " + p}
 		for _, other := range all {
 			// A Write includes the Read of its noun.

@@ -34,12 +34,13 @@ import (
 
 // A config is what a node is started with.
 type config struct {
-	data     string // directory; made if it is missing
-	database string // URL, or empty for SQLite in data
-	kekFile  string // path, or empty for kekPath's
-	http     string // address to listen at
-	password string // of "admin" at the first start, or empty
-	workers  int    // steps of runs at a time
+	data     string         // directory; made if it is missing
+	database string         // URL, or empty for SQLite in data
+	kek      keyring.Source // of the key-encryption key
+	kekWas   keyring.Source // where that was until now, or nil
+	http     string         // address to listen at
+	password string         // of "admin" at the first start, or empty
+	workers  int            // steps of runs at a time
 	log      *slog.Logger
 	// crash is called around every commit of the engine and every effect on a
 	// host. Tests of crashes set it; nil otherwise.
@@ -91,11 +92,14 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	kek, err := loadKEK(ctx, n.store, c)
+	kek, err := keyring.Find(ctx, n.store, c.kek, c.kekWas)
 	if err != nil {
 		return nil, err
 	}
 	if keys, err = keyring.Open(ctx, n.store, kek); err != nil {
+		return nil, err
+	}
+	if err := keys.Move(ctx, c.kek); err != nil {
 		return nil, err
 	}
 	directory, err := identity.Open(n.store, keys, identity.Options{Log: c.log})
@@ -208,37 +212,6 @@ func databaseURL(c config) string {
 		return c.database
 	}
 	return "sqlite:" + filepath.Join(c.data, "keyturn.db")
-}
-
-// loadKEK reads the key-encryption key. It is made only where nothing was
-// sealed under another one yet: a lost file must not be papered over by a new
-// one that opens nothing.
-func loadKEK(ctx context.Context, s *store.Store, c config) (keyring.KEK, error) {
-	path := c.kekFile
-	if path == "" {
-		var err error
-		if path, err = kekPath(); err != nil {
-			return keyring.KEK{}, err
-		}
-	}
-	expected, err := keyring.Expected(ctx, s)
-	if err != nil {
-		return keyring.KEK{}, err
-	}
-	return keyring.LoadKEK(path, c.data, expected == "")
-}
-
-// kekPath is where the key-encryption key lies by default: never in the data
-// directory, so that a copy of that is worth nothing.
-func kekPath() (string, error) {
-	if os.Geteuid() == 0 && os.Getenv("XDG_CONFIG_HOME") == "" {
-		return "/etc/keyturn/kek", nil
-	}
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return "", trust.Errorf(trust.Invalid, "there is no place for the key-encryption key: %w", err).WithHint("name a file with --kek-file")
-	}
-	return filepath.Join(dir, "keyturn", "kek"), nil
 }
 
 // checkListen refuses an address that others could reach: there is no TLS yet

@@ -18,7 +18,7 @@ import (
 const gcPercent = 150
 
 func serveCommand(env environ) *cobra.Command {
-	c := config{}
+	c, kek := config{}, kekFlags{}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server, with everything embedded",
@@ -30,7 +30,10 @@ At the first start it makes the account "default" and in it the user "admin",
 whose password is KEYTURN_ADMIN_PASSWORD or, if that is not set, made and printed
 once. What is secret in the database is sealed under a key-encryption key that
 is made at the first start, too, and lies outside the data directory: back it
-up, apart from the data.`,
+up, apart from the data. It may also be what a command prints, be derived from
+a passphrase, or be opened by a key management service; --kek-was has a start
+change over from one of these to another. keyturn kek rotate changes the key
+itself. All of this is told in docs/secrets.md.`,
 		Example: `  KEYTURN_ADMIN_PASSWORD=... keyturn serve
   keyturn serve --data /var/lib/keyturn --database postgres:///keyturn`,
 		Args: cobra.NoArgs,
@@ -48,6 +51,10 @@ up, apart from the data.`,
 			ctx := cmd.Context()
 			c.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			c.password = env("KEYTURN_ADMIN_PASSWORD")
+			var err error
+			if c.kek, c.kekWas, err = kek.sources(c.data); err != nil {
+				return &usageError{cmd.CommandPath(), err}
+			}
 			n, err := openNode(ctx, c)
 			if err != nil {
 				return err
@@ -67,7 +74,12 @@ up, apart from the data.`,
 	f.StringVar(&c.data, "data", "./keyturn-data", "directory of the database")
 	f.StringVar(&c.http, "http", "127.0.0.1:7780", "loopback address to listen at")
 	f.StringVar(&c.database, "database", "", `where the data is, "postgres://..." (default SQLite in the data directory)`)
-	f.StringVar(&c.kekFile, "kek-file", "", "file of the key-encryption key, made if nothing is sealed yet (default /etc/keyturn/kek for root, else in the user's configuration)")
+	f.StringVar(&kek.file, "kek-file", "", "file of the key-encryption key, made if nothing is sealed yet (default /etc/keyturn/kek for root, else in the user's configuration)")
+	f.StringVar(&kek.command, "kek-command", "", "command whose output is the key-encryption key; /bin/sh runs it, without the variables KEYTURN_..., for 30 seconds at the most")
+	f.StringVar(&kek.passphraseFile, "kek-passphrase-file", "", "file of a passphrase that the key-encryption key is derived from")
+	f.BoolVar(&kek.passphrase, "kek-passphrase", false, "ask at the terminal for that passphrase")
+	f.StringVar(&kek.url, "kek-url", "", "key management service that opens the key-encryption key, such as hashivault://keyturn")
+	f.StringVar(&kek.was, "kek-was", "", "where the key-encryption key was until now, to change over: file:PATH, command:CMD, passphrase-file:PATH, passphrase or url:URL")
 	f.IntVar(&c.workers, "workers", 32, "how many steps of runs are worked on at a time")
 	return cmd
 }

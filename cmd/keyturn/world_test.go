@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"keyturn/internal/keyring"
 	"keyturn/internal/lab"
 	"keyturn/internal/need"
 	"keyturn/internal/trust"
@@ -154,7 +155,7 @@ var installed = sync.OnceValues(func() (i installation, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	n, err := openNode(ctx, config{
-		data: filepath.Join(i.dir, "data"), kekFile: filepath.Join(i.dir, "etc", "kek"), http: "127.0.0.1:0",
+		data: filepath.Join(i.dir, "data"), kek: keyring.File(filepath.Join(i.dir, "etc", "kek"), filepath.Join(i.dir, "data")), http: "127.0.0.1:0",
 		password: testPassword, workers: 1, log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -197,6 +198,18 @@ func (w *world) install() {
 	}
 }
 
+// config is what the world's node is started with.
+func (w *world) config() config {
+	c := config{
+		data: filepath.Join(w.dir, "data"), kek: keyring.File(filepath.Join(w.dir, "etc", "kek"), filepath.Join(w.dir, "data")), http: "127.0.0.1:0",
+		password: testPassword, workers: w.workers, log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	if w.tune != nil {
+		w.tune(&c)
+	}
+	return c
+}
+
 // start opens the node and runs it until the test ends or w.stop is called.
 func (w *world) start() {
 	w.t.Helper()
@@ -204,14 +217,7 @@ func (w *world) start() {
 		w.install()
 	}
 	ctx, cancel := context.WithCancel(w.t.Context())
-	c := config{
-		data: filepath.Join(w.dir, "data"), kekFile: filepath.Join(w.dir, "etc", "kek"), http: "127.0.0.1:0",
-		password: testPassword, workers: w.workers, log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-	}
-	if w.tune != nil {
-		w.tune(&c)
-	}
-	n, err := openNode(ctx, c)
+	n, err := openNode(ctx, w.config())
 	if err != nil {
 		cancel()
 		w.t.Fatal(err)

@@ -90,6 +90,10 @@ var verbs = map[string][]identity.Permission{
 
 	"Count": {identity.MetricsRead},
 
+	"ShowKEK":       {identity.SettingsRead},
+	"RotateKEK":     {identity.All},
+	"RotateDataKey": {identity.All},
+
 	"ListSettings": {identity.SettingsRead},
 	"SetSetting":   {identity.SettingsWrite},
 }

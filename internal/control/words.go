@@ -40,7 +40,8 @@ type (
 	FindingKind   = inventory.FindingKind
 	KeyPage       = inventory.Page
 
-	KeySpec = keyring.Spec
+	KeySpec   = keyring.Spec
+	KEKStatus = keyring.KEKStatus
 
 	LoginToken  = identity.LoginToken
 	OAuthTokens = identity.OAuthTokens

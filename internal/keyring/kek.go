@@ -26,12 +26,16 @@ import (
 // for the database to be worth nothing to a thief. It wraps one thing, the
 // installation's root keyset, and never leaves this type.
 //
-// Where a KEK comes from is this file's business only. The rest of the package
-// knows a name and an AEAD, which is also all that a passphrase, a command's
-// output or a KMS has to offer.
+// Where a KEK comes from is the business of its Source. The rest of the package
+// knows a name and an AEAD.
 type KEK struct {
-	name string
-	from string // for error messages: where it came from
+	name   string
+	from   string // for error messages: where it came from
+	source Source // nil of one that is not in use yet
+	// seed is what the database keeps for the source: see Source.
+	seed []byte
+	// after is the name of the KEK that this one is to replace, as Next says.
+	after string
 	// A pointer, see Secret.
 	aead *tink.AEAD
 }
@@ -39,6 +43,9 @@ type KEK struct {
 // Name returns the KEK's fingerprint, "kek-" and 32 hex digits. It is derived
 // from the key one way and may be shown and stored anywhere.
 func (k KEK) Name() string { return k.name }
+
+// After returns the name of the KEK that this one, which Next returned, replaces.
+func (k KEK) After() string { return k.after }
 
 const (
 	kekSize   = 32
@@ -82,33 +89,39 @@ func LoadKEK(path, dataDir string, create bool) (KEK, error) {
 			return KEK{}, err
 		}
 	}
-	// Opened without waiting, lest a named pipe hang the start.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	text, err := readPrivate(path, dataDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return KEK{}, trust.Errorf(trust.NotFound, "key-encryption key file %q is not there", path).
 			WithHint("put back the file that was made together with this database; without it the database cannot be opened")
 	}
 	if err != nil {
-		return KEK{}, trust.Errorf(trust.Denied, "key-encryption key file: %w", err)
+		return KEK{}, err
+	}
+	defer clear(text)
+	return parseKEK(text, path)
+}
+
+// readPrivate reads a file that nobody else may read, and that does not lie in
+// dataDir: of a key, or of a passphrase.
+func readPrivate(path, dataDir string) ([]byte, error) {
+	// Opened without waiting, lest a named pipe hang the start.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, trust.Errorf(trust.Denied, "key-encryption key file: %w", err)
 	}
 	defer f.Close()
 	// From here on only what was opened counts, not what is at path now.
 	info, err := f.Stat()
 	if err != nil {
-		return KEK{}, err
+		return nil, err
 	}
 	if err := checkKEKFile(path, info); err != nil {
-		return KEK{}, err
+		return nil, err
 	}
 	if err := refuseInside(path, dataDir); err != nil {
-		return KEK{}, err
+		return nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxKEK+1))
-	if err != nil {
-		return KEK{}, err
-	}
-	defer clear(text)
-	return parseKEK(text, path)
+	return io.ReadAll(io.LimitReader(f, maxKEK+1))
 }
 
 func checkKEKFile(path string, info fs.FileInfo) error {

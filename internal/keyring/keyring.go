@@ -5,8 +5,8 @@
 //
 // Three layers of keys, outermost first:
 //
-//	KEK            a key file (or later a passphrase, a command, a KMS): not in
-//	               the database, not in its backups
+//	KEK            a key file, a command's output, a passphrase, or a key that a
+//	               KMS opens: not in the database, not in its backups
 //	root keyset    one row, wrapped by the KEK; read once, at Open
 //	data keyset    one row per tenant, wrapped by the root keyset
 //	sealed bytes   AES-256-GCM under the data keyset, bound to (tenant, kind, id)
@@ -30,6 +30,7 @@ import (
 	"embed"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/tink-crypto/tink-go/v2/keyset"
 
@@ -52,6 +53,7 @@ type Keyring struct {
 	root  *sealer
 	// handle is the root keyset itself, for Rewrap.
 	handle *keyset.Handle
+	source Source // of the KEK
 
 	mu    sync.Mutex
 	cache map[trust.TenantID]*cached // guarded by mu
@@ -76,33 +78,32 @@ func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
 	if kek.aead == nil {
 		return nil, trust.Errorf(trust.Invalid, "no key-encryption key was given")
 	}
-	name, wrapped, err := readRoot(ctx, s)
+	r, err := readRoot(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	if name == "" {
+	if r.name == "" {
 		err = makeRoot(ctx, s, kek)
 		// Another node that starts at the same time may have been first.
 		if err != nil && trust.KindOf(err) != trust.Conflict {
 			return nil, err
 		}
-		if name, wrapped, err = readRoot(ctx, s); err != nil {
+		if r, err = readRoot(ctx, s); err != nil {
 			return nil, err
 		}
 	}
-	if name != kek.name {
-		return nil, trust.Errorf(trust.Denied, "the database is sealed under key-encryption key %q, but %s holds %q", name, kek.from, kek.name).
-			WithHint("start with the key file that was made together with this database, or with its copy")
+	if r.name != kek.name {
+		return nil, r.wrong(kek)
 	}
-	handle, err := unwrapKeyset(wrapped, &sealer{*kek.aead}, binding{trust.Installation, kindRoot, name})
+	handle, err := unwrapKeyset(r.wrapped, &sealer{*kek.aead}, binding{trust.Installation, kindRoot, r.name})
 	if err != nil {
 		return nil, err
 	}
-	root, err := newSealer(handle)
+	sealer, err := newSealer(handle)
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{store: s, root: root, handle: handle, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
+	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
 }
 
 // To open a private key file may take ten seconds of a CPU and 256 MiB, as its writer
@@ -149,19 +150,21 @@ func (k *Keyring) turn(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// Expected returns the name of the KEK that the database in s is sealed under,
-// or "" if nothing has been sealed in it yet.
-func Expected(ctx context.Context, s *store.Store) (string, error) {
-	name, _, err := readRoot(ctx, s)
-	return name, err
+// A root is what a database has of its root keyset. It is zero as long as nothing
+// has been sealed.
+type root struct {
+	name    string // of the KEK that wraps it
+	wrapped []byte
+	seed    []byte // see Source
+	since   time.Time
 }
 
-func readRoot(ctx context.Context, s *store.Store) (name string, wrapped []byte, err error) {
+func readRoot(ctx context.Context, s *store.Store) (r root, err error) {
 	err = s.View(ctx, store.System, func(tx *store.Tx) error {
-		name, wrapped, err = selectRoot(tx)
+		r, err = selectRoot(tx)
 		return err
 	})
-	return name, wrapped, err
+	return r, err
 }
 
 func makeRoot(ctx context.Context, s *store.Store, kek KEK) error {
@@ -174,21 +177,7 @@ func makeRoot(ctx context.Context, s *store.Store, kek KEK) error {
 		Actor:   audit.Actor{Kind: "system"},
 		Action:  "keyring.create",
 		Subject: "kek:" + kek.name,
-	}, func(tx *store.Tx) error { return insertRoot(tx, kek.name, wrapped) })
-}
-
-// Rewrap wraps the root keyset with another KEK, inside the Update whose event
-// is the rotation of the KEK. Every process that runs goes on undisturbed; one
-// that starts afterwards needs the new KEK. Backups made before need the old.
-func (k *Keyring) Rewrap(tx *store.Tx, kek KEK) error {
-	if kek.aead == nil {
-		return trust.Errorf(trust.Invalid, "no key-encryption key was given")
-	}
-	wrapped, err := wrapKeyset(k.handle, &sealer{*kek.aead}, binding{trust.Installation, kindRoot, kek.name})
-	if err != nil {
-		return err
-	}
-	return updateRoot(tx, kek.name, wrapped)
+	}, func(tx *store.Tx) error { return insertRoot(tx, kek, wrapped) })
 }
 
 // RotateData gives the tenant of tx a new data key, which seals from now on. What

@@ -84,11 +84,11 @@ func TestNothingPrints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, wrapped, err := readRoot(t.Context(), st)
+	r, err := readRoot(t.Context(), st)
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkPrints(t, "Keyring", k, map[string][]byte{"kek": raw, "root": openRootKey(t, kek, wrapped)})
+	checkPrints(t, "Keyring", k, map[string][]byte{"kek": raw, "root": openRootKey(t, kek, r.wrapped)})
 }
 
 type within struct {

@@ -3,6 +3,7 @@ package keyring
 import (
 	"database/sql"
 	"errors"
+	"time"
 
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -13,26 +14,28 @@ const (
 	dataID = "data"
 )
 
-// selectRoot returns the root keyset and the KEK that wraps it, or "" and nil.
-func selectRoot(tx *store.Tx) (kek string, wrapped []byte, err error) {
-	err = tx.QueryRow(`SELECT wrapper, wrapped FROM keysets WHERE tenant = $1 AND id = $2`,
-		trust.Installation, rootID).Scan(&kek, &wrapped)
+// selectRoot returns the root keyset, or a zero root.
+func selectRoot(tx *store.Tx) (r root, err error) {
+	var created, rotated int64
+	err = tx.QueryRow(`SELECT wrapper, wrapped, seed, created, rotated FROM keysets WHERE tenant = $1 AND id = $2`,
+		trust.Installation, rootID).Scan(&r.name, &r.wrapped, &r.seed, &created, &rotated)
 	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil, nil
+		return root{}, nil
 	}
-	return kek, wrapped, err
+	r.since = store.Time(max(created, rotated))
+	return r, err
 }
 
-func insertRoot(tx *store.Tx, kek string, wrapped []byte) error {
-	_, err := tx.Exec(`INSERT INTO keysets (tenant, id, wrapper, wrapped, created) VALUES ($1, $2, $3, $4, $5)`,
-		trust.Installation, rootID, kek, wrapped, store.Micros(tx.Now()))
+func insertRoot(tx *store.Tx, kek KEK, wrapped []byte) error {
+	_, err := tx.Exec(`INSERT INTO keysets (tenant, id, wrapper, wrapped, seed, created) VALUES ($1, $2, $3, $4, $5, $6)`,
+		trust.Installation, rootID, kek.name, wrapped, kek.seed, store.Micros(tx.Now()))
 	return err
 }
 
-func updateRoot(tx *store.Tx, kek string, wrapped []byte) error {
-	_, err := tx.Exec(`UPDATE keysets SET wrapper = $3, wrapped = $4 WHERE tenant = $1 AND id = $2`,
-		trust.Installation, rootID, kek, wrapped)
-	return err
+// updateRoot changes nothing unless kek.after is what wraps the root keyset.
+func updateRoot(tx *store.Tx, kek KEK, wrapped []byte) (rows int64, err error) {
+	return tx.Exec(`UPDATE keysets SET wrapper = $3, wrapped = $4, seed = $5, rotated = $6 WHERE tenant = $1 AND id = $2 AND wrapper = $7`,
+		trust.Installation, rootID, kek.name, wrapped, kek.seed, store.Micros(tx.Now()), kek.after)
 }
 
 // selectData returns the data keyset of the tenant of tx, or sql.ErrNoRows.
@@ -48,8 +51,19 @@ func insertData(tx *store.Tx, wrapped []byte) error {
 }
 
 func updateData(tx *store.Tx, wrapped []byte) error {
-	_, err := tx.Exec(`UPDATE keysets SET wrapped = $3 WHERE tenant = $1 AND id = $2`, tx.Tenant(), dataID, wrapped)
+	_, err := tx.Exec(`UPDATE keysets SET wrapped = $3, rotated = $4 WHERE tenant = $1 AND id = $2`, tx.Tenant(), dataID, wrapped, store.Micros(tx.Now()))
 	return err
+}
+
+// selectDataSince returns since when the data key of the tenant of tx seals that
+// does now, or zero if nothing has been sealed yet.
+func selectDataSince(tx *store.Tx) (time.Time, error) {
+	var created, rotated int64
+	err := tx.QueryRow(`SELECT created, rotated FROM keysets WHERE tenant = $1 AND id = $2`, tx.Tenant(), dataID).Scan(&created, &rotated)
+	if errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	return store.Time(max(created, rotated)), err
 }
 
 // selectPrivate returns a private key and what its tenant's keyset is wrapped

@@ -90,6 +90,7 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	a.UseMiddleware(d.authenticate(a))
 	d.loginRoutes(a)
 	d.accountRoutes(a)
+	d.kekRoutes(a)
 	d.userRoutes(a)
 	d.hostRoutes(a)
 	d.discoveryRoutes(a)

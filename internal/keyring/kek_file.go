@@ -1,0 +1,110 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"keyturn/internal/trust"
+)
+
+// File returns the source whose KEK lies in the key file at path: see LoadKEK.
+//
+// The next KEK is made beside it, in path + ".next", and is durable there before the
+// database changes to it; then that file takes the place of the one at path. So at
+// every instant one of the two files holds the KEK that the database wants, and load
+// takes that. A file of the next KEK that was left there, by a crash before the
+// database changed, is the next one still: it was used for nothing.
+func File(path, dataDir string) Source { return &fileSource{path, dataDir} }
+
+type fileSource struct{ path, dataDir string }
+
+func (f *fileSource) String() string { return fmt.Sprintf("the key file %q", f.path) }
+
+func (f *fileSource) load(_ context.Context, r root) (KEK, error) {
+	kek, err := LoadKEK(f.path, f.dataDir, r.name == "")
+	if err == nil && (r.name == "" || kek.name == r.name) {
+		return kek, nil
+	}
+	real, resolveErr := resolve(f.path)
+	if resolveErr != nil {
+		return kek, err
+	}
+	// The first again at the end: the other may have taken its place meanwhile.
+	for _, path := range []string{nextTo(real), f.path} {
+		if other, otherErr := LoadKEK(path, f.dataDir, false); otherErr == nil && other.name == r.name {
+			return other, nil
+		}
+	}
+	return kek, err
+}
+
+func (f *fileSource) next(_ context.Context, r root) (next KEK, err error) {
+	err = f.locked(func(real string) error {
+		if err := f.finish(real, r.name); err != nil {
+			return err
+		}
+		kek, err := LoadKEK(real, f.dataDir, false)
+		if err != nil {
+			return err
+		}
+		if kek.name != r.name {
+			return trust.Errorf(trust.Conflict, "the database is sealed under key-encryption key %q, but %s holds %q: it was changed on another node", r.name, f, kek.name).
+				WithHint("copy the key file of that node to this one, and try again")
+		}
+		next, err = LoadKEK(nextTo(real), f.dataDir, true)
+		return err
+	})
+	return next, err
+}
+
+func (f *fileSource) settle(name string) error {
+	real, err := resolve(f.path)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(nextTo(real)); errors.Is(err, fs.ErrNotExist) {
+		return nil // as at most starts, where the directory need not be writable
+	}
+	return f.locked(func(real string) error { return f.finish(real, name) })
+}
+
+// finish puts the next key in the place of the one at real, if it is the one of name.
+func (f *fileSource) finish(real, name string) error {
+	next, err := LoadKEK(nextTo(real), f.dataDir, false)
+	if trust.KindOf(err) == trust.NotFound || err == nil && next.name != name {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(nextTo(real), real); err != nil {
+		return trust.Errorf(trust.Unavailable, "key-encryption key file: %w", err)
+	}
+	return syncDir(filepath.Dir(real))
+}
+
+// locked runs fn while no other process changes the file: else one could rename what
+// another has just made.
+func (f *fileSource) locked(fn func(real string) error) error {
+	real, err := resolve(f.path)
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(real))
+	if err != nil {
+		return trust.Errorf(trust.Denied, "key-encryption key directory: %w", err)
+	}
+	defer dir.Close() // which unlocks
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+		return trust.Errorf(trust.Unavailable, "key-encryption key directory: %w", err)
+	}
+	return fn(real)
+}
+
+// nextTo is where the KEK lies that comes after the one in the file at path.
+func nextTo(path string) string { return path + ".next" }

@@ -1,0 +1,5 @@
+//go:build awskms
+
+package keyring
+
+import _ "gocloud.dev/secrets/awskms" // registers its URLs

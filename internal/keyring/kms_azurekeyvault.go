@@ -1,0 +1,5 @@
+//go:build azurekeyvault
+
+package keyring
+
+import _ "gocloud.dev/secrets/azurekeyvault" // registers its URLs

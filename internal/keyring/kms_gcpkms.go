@@ -1,0 +1,5 @@
+//go:build gcpkms
+
+package keyring
+
+import _ "gocloud.dev/secrets/gcpkms" // registers its URLs
