@@ -21,7 +21,7 @@
 //
 // # The verbs
 //
-// Create, Pause, Resume, Back and Leave are parts of a caller's transaction,
+// Create, Approve, Pause, Resume, Back and Leave are parts of a caller's transaction,
 // and are followed by Wake. They take effect at the next safe point, which is
 // the next commit of an intention: what is in flight is never cut off but by
 // the end of the process, or of its claim on the run. A paused run therefore

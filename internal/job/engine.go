@@ -279,12 +279,16 @@ func (d *dispatcher) reap(end ended) {
 func (d *dispatcher) claim(c claimable) (*runner, error) {
 	var r record
 	var p Procedure
+	lapsed := false // it waited for approval, and does no more
 	err := d.commit(d.ctx, "claim", event(c.tenant, c.id, "run.claim"), func(tx *store.Tx) (err error) {
 		if r, err = selectRun(tx, c.id); err != nil {
 			return err
 		}
 		if r.epoch != c.epoch || r.beat != c.beat || r.owner != c.owner || r.state != Running && r.state != Waiting || r.wake > store.Micros(tx.Now()) {
 			return errAsked
+		}
+		if lapsed = r.awaits(); lapsed {
+			return d.lapse(tx, r)
 		}
 		again := int64(0)
 		if r.owner != "" {
@@ -307,7 +311,10 @@ func (d *dispatcher) claim(c claimable) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.state == Held {
+	if lapsed {
+		d.watches.tell(c.id)
+	}
+	if lapsed || r.state == Held {
 		return nil, errAsked
 	}
 	return newRunner(d, r, p), nil

@@ -144,7 +144,7 @@ func (r *record) goOn(tx *store.Tx) error {
 		}
 	}
 	if r.state == Waiting || r.state == Held && failed == 0 {
-		r.state, r.reason, r.wake = Running, "", store.Micros(tx.Now())
+		r.proceed(tx.Now())
 	}
 	return updateRun(tx, *r)
 }

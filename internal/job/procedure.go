@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -117,6 +118,9 @@ type Plan struct {
 	// Exclusive are names, such as "key:UUID", of which each is in at most one
 	// open run.
 	Exclusive []string
+	// ApproveBy is until when the run waits for Approve, with nothing begun; then it
+	// ends, taken back. Zero: it waits for nobody.
+	ApproveBy time.Time
 	// Back is the run that this one takes back, where a caller plans that
 	// without Reverse.
 	Back trust.RunID
@@ -128,7 +132,7 @@ type State string
 // The states of a run. Running, Waiting, Paused and Held are open.
 const (
 	Running  State = "running" // steps are being run, or will be as soon as there is a free worker
-	Waiting  State = "waiting" // until a time, for a host that does not answer, or for the run that takes this one back
+	Waiting  State = "waiting" // until a time, for a host that does not answer, for approval, or for the run that takes this one back
 	Paused   State = "paused"  // by a person, until Resume or Back
 	Held     State = "held"    // by a failure, whose sentence is the reason, until Resume, Back or Leave
 	Done     State = "done"

@@ -26,6 +26,7 @@ type Summary struct {
 	Started   time.Time   // when the first target was begun
 	Ended     time.Time   // zero while it is open
 	Next      time.Time   // until when it waits, if that is for a time
+	ApproveBy time.Time   // until when somebody has to approve of it, while it waits for that
 	BackOf    trust.RunID // the run that it takes back
 	BackBy    trust.RunID // the run that takes it back
 	Skipped   []string    // rows that it does without
@@ -182,6 +183,9 @@ func (r record) summary() Summary {
 	if r.at != top {
 		row := r.table.Rows[r.at.row]
 		s.Row, s.Waves = row.Name, r.table.waves(row.On)
+	}
+	if r.state.Open() {
+		s.ApproveBy = store.Time(r.approveBy)
 	}
 	if r.state == Waiting && r.wake != never {
 		s.Next = store.Time(r.wake)

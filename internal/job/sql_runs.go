@@ -52,13 +52,14 @@ type record struct {
 	beat      int64
 	revision  int64
 	wake      int64
+	approveBy int64 // until when somebody has to approve of it; 0: nobody has to
 	created   time.Time
 	started   time.Time
 	ended     time.Time
 }
 
 const runColumns = `tenant, id, procedure, subject, args, plan, actor, state, direction, pos, wave, begun, flying, skipped,
-	reason, back_of, back_by, asked, asked_by, owner, epoch, beat, revision, wake_at, created_at, started_at, ended_at, back_args, line`
+	reason, back_of, back_by, asked, asked_by, owner, epoch, beat, revision, wake_at, created_at, started_at, ended_at, back_args, line, approve_by`
 
 // openStates are the states of State.Open, in the words of the index job_runs_line.
 const openStates = `state IN ('running', 'waiting', 'paused', 'held')`
@@ -72,7 +73,7 @@ func (r *record) scan(scan func(...any) error) error {
 	var created, started, ended int64
 	err := scan(&r.tenant, &r.id, &r.procedure, &r.subject, &args, &plan, &actor, &r.state, &r.direction,
 		&r.at.row, &r.at.wave, &r.begun, &r.flying, &skipped, &r.reason, &r.backOf, &r.backBy, &r.asked, &askedBy,
-		&r.owner, &r.epoch, &r.beat, &r.revision, &r.wake, &created, &started, &ended, &backArgs, &r.line)
+		&r.owner, &r.epoch, &r.beat, &r.revision, &r.wake, &created, &started, &ended, &backArgs, &r.line, &r.approveBy)
 	if err != nil {
 		return err
 	}
@@ -161,10 +162,10 @@ func insertRun(tx *store.Tx, r record) error {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO job_runs (`+runColumns+`) VALUES
-		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)`,
+		($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)`,
 		r.tenant, r.id, r.procedure, r.subject, string(r.args), plan, formatActor(r.actor), r.state, r.direction,
 		r.at.row, r.at.wave, r.begun, r.flying, skipped, r.reason, r.backOf, r.backBy, r.asked, formatActor(r.askedBy),
-		r.owner, r.epoch, r.beat, r.revision, r.wake, store.Micros(r.created), store.Micros(r.started), store.Micros(r.ended), orNull(r.backArgs), r.line)
+		r.owner, r.epoch, r.beat, r.revision, r.wake, store.Micros(r.created), store.Micros(r.started), store.Micros(r.ended), orNull(r.backArgs), r.line, r.approveBy)
 	return err
 }
 
@@ -177,11 +178,11 @@ func updateRun(tx *store.Tx, r record) error {
 	}
 	rows, err := tx.Exec(`UPDATE job_runs SET state = $3, direction = $4, pos = $5, wave = $6, begun = $7, skipped = $8,
 		reason = $9, back_by = $10, asked = $11, asked_by = $12, owner = $13, epoch = $14, beat = $15,
-		wake_at = $16, started_at = $17, ended_at = $18, flying = $19, back_args = $20, line = $21, revision = revision + 1
-		WHERE tenant = $1 AND id = $2 AND revision = $22`,
+		wake_at = $16, started_at = $17, ended_at = $18, flying = $19, back_args = $20, line = $21, approve_by = $23,
+		revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $22`,
 		r.tenant, r.id, r.state, r.direction, r.at.row, r.at.wave, r.begun, skipped,
 		r.reason, r.backBy, r.asked, formatActor(r.askedBy), r.owner, r.epoch, r.beat,
-		r.wake, store.Micros(r.started), store.Micros(r.ended), r.flying, orNull(r.backArgs), r.line, r.revision)
+		r.wake, store.Micros(r.started), store.Micros(r.ended), r.flying, orNull(r.backArgs), r.line, r.revision, r.approveBy)
 	if err == nil && rows != 1 {
 		err = fmt.Errorf("run %q is not as it was read in the same transaction", r.id)
 	}
@@ -333,7 +334,8 @@ func endOfLine(tx *store.Tx) (line int64, err error) {
 }
 
 // selectAhead returns the first open run before a place in the line, of one of the
-// given procedures, that has a target of a name on a host, or "".
+// given procedures, that has a target of a name on a host, or "": but none that waits
+// for approval.
 func selectAhead(tx *store.Tx, line int64, host trust.HostID, name string, procedures []string) (id trust.RunID, err error) {
 	args := []any{tx.Tenant(), line, host, name}
 	list := ""
@@ -341,7 +343,7 @@ func selectAhead(tx *store.Tx, line int64, host trust.HostID, name string, proce
 		args = append(args, p)
 		list += ",$" + strconv.Itoa(len(args))
 	}
-	err = tx.QueryRow(`SELECT r.id FROM job_runs r WHERE r.tenant = $1 AND r.`+openStates+` AND r.line < $2 AND r.procedure IN (`+list[1:]+`)
+	err = tx.QueryRow(`SELECT r.id FROM job_runs r WHERE r.tenant = $1 AND r.`+openStates+` AND r.line < $2 AND r.approve_by = 0 AND r.procedure IN (`+list[1:]+`)
 		AND EXISTS (SELECT 1 FROM job_targets t WHERE t.tenant = r.tenant AND t.run = r.id AND t.host = $3 AND t.name = $4)
 		ORDER BY r.line LIMIT 1`, args...).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -177,14 +177,25 @@ func (th *theater) do(command string, words []string) error {
 		th.start()
 	case "crash": // at a point, the next time it is reached
 		th.crash = strings.Join(words, " ")
-	case "create": // canary=1 wave=1
+	case "create": // canary=1 wave=1 approve=24, for so many hours
 		p := w.plan(args{Old: "old", New: "new"})
 		p.Canary, p.Wave = number("canary", 0), number("wave", 0)
+		if hours := number("approve", 0); hours > 0 {
+			p.ApproveBy = time.Now().Add(time.Duration(hours) * time.Hour)
+		}
 		return th.verb(func(tx *store.Tx) error {
 			id, err := th.engine.Create(tx, alice(), p)
 			if err == nil {
 				th.runs = append(th.runs, id)
 			}
+			return err
+		})
+	case "approve":
+		return th.verb(func(tx *store.Tx) error { return th.engine.Approve(tx, alice(), run()) })
+	case "resume-all":
+		return th.verb(func(tx *store.Tx) error {
+			n, err := th.engine.ResumeAll(tx, alice())
+			w.say("resumed %d", n)
 			return err
 		})
 	case "pause":

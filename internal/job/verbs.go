@@ -28,9 +28,10 @@ func (e *Engine) Create(tx *store.Tx, actor audit.Actor, p Plan) (trust.RunID, e
 	}
 	r := record{
 		tenant: tx.Tenant(), id: newID(tx), procedure: p.Procedure, subject: p.Subject, args: p.Args,
-		table: tableOf(proc), actor: actor, state: Running, direction: Forward, at: top,
-		backOf: p.Back, asked: 1, askedBy: actor, revision: 1, wake: store.Micros(tx.Now()), created: tx.Now(),
+		table: tableOf(proc), actor: actor, direction: Forward, at: top,
+		backOf: p.Back, asked: 1, askedBy: actor, revision: 1, created: tx.Now(), approveBy: store.Micros(p.ApproveBy),
 	}
+	r.proceed(tx.Now())
 	if len(r.args) == 0 {
 		r.args = json.RawMessage("null")
 	}
@@ -154,11 +155,14 @@ func (e *Engine) PauseAll(tx *store.Tx, actor audit.Actor) (int, error) {
 
 // Resume lets a paused or held run go on: targets that failed are tried again,
 // and those that were unavailable at once. On a waiting run it is "try now". A
-// running run is left as it is.
+// running run is left as it is, and one that waits for approval is a Conflict.
 func (e *Engine) Resume(tx *store.Tx, actor audit.Actor, id trust.RunID) error {
 	r, err := selectOpen(tx, id)
 	if err != nil || r.state == Running {
 		return err
+	}
+	if r.awaits() && r.state == Waiting {
+		return trust.Errorf(trust.Conflict, "run %q %s", id, awaitsApproval).WithHint("keyturn run approve %s, by another user; keyturn run back %s", id, id)
 	}
 	r.ask(actor)
 	return r.run(tx)
@@ -194,7 +198,7 @@ const resumeAtOnce = 100
 
 // run lets a run go on, and tries again what waits or has failed.
 func (r *record) run(tx *store.Tx) error {
-	r.state, r.reason, r.wake = Running, "", store.Micros(tx.Now())
+	r.proceed(tx.Now())
 	if err := retryNow(tx, *r); err != nil {
 		return err
 	}
