@@ -173,5 +173,5 @@ func settingsCommand(env environ) *cobra.Command {
 			})
 		}),
 	}
-	return parent("settings", "List and change settings", listing, set)
+	return parent("settings", "List and change settings", listing, set, settingsApproveCommand(env))
 }

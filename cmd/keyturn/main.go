@@ -108,7 +108,7 @@ KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 		serveCommand(env), demoCommand(), lookCommand(), versionCommand(),
 		loginCommand(env), logoutCommand(env), whoamiCommand(env), accountCommand(env), userCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env), kekCommand(env),
 		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env),
-		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env),
+		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env), approvalCommand(env),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

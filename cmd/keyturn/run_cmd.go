@@ -27,6 +27,7 @@ type runSummaryJSON struct {
 	BackOf    string     `json:"back_of,omitempty"`
 	BackBy    string     `json:"back_by,omitempty"`
 	By        string     `json:"by"`
+	ApproveBy *time.Time `json:"approve_by,omitempty"`
 	CreatedAt *time.Time `json:"created_at"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 	Until     *time.Time `json:"until,omitempty"`
@@ -35,6 +36,8 @@ type runSummaryJSON struct {
 
 type runJSON struct {
 	runSummaryJSON
+	ApprovedBy string `json:"approved_by,omitempty"`
+
 	Keys []struct {
 		Old string   `json:"old"`
 		New []string `json:"new"`
@@ -115,7 +118,7 @@ func runCommand(env environ) *cobra.Command {
 		runListCommand(env), runShowCommand(env), runWatchCommand(env),
 		runAllCommand(env, &cobra.Command{Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed"}, "every run that has not ended", "paused"),
 		runAllCommand(env, &cobra.Command{Use: "resume RUN | --all", Short: "Have a paused or held run go on, or all that are paused"}, "every run that is paused; those that are held stay so", "resumed"),
-		runBackCommand(env), runLeaveCommand(env))
+		runApproveCommand(env), runBackCommand(env), runLeaveCommand(env))
 }
 
 func runListCommand(env environ) *cobra.Command {
@@ -182,7 +185,7 @@ func (c *client) places(ctx context.Context, r runJSON) ([]placeReportJSON, erro
 func printRun(w io.Writer, r runJSON) error {
 	pairs := []string{
 		"run", r.Run, "procedure", r.Procedure, "state", r.State, "direction", r.Direction, "why", r.Reason,
-		"started", when(r.CreatedAt), "by", r.By, "ended", when(r.EndedAt), "waits until", when(r.Until), "takes back", r.BackOf, "taken back by", r.BackBy,
+		"started", when(r.CreatedAt), "by", r.By, "to be approved until", when(r.ApproveBy), "approved by", r.ApprovedBy, "ended", when(r.EndedAt), "waits until", when(r.Until), "takes back", r.BackOf, "taken back by", r.BackBy,
 	}
 	for _, line := range r.changes() {
 		pairs = append(pairs, "key", line)
@@ -400,7 +403,15 @@ func (c *client) follow(cmd *cobra.Command, id string, wait bool) error {
 func (c *client) followTo(cmd *cobra.Command, id string, wait bool, wanted string) error {
 	if !wait {
 		return show(cmd, startedJSON{id}, func(w io.Writer) error {
-			_, err := fmt.Fprintf(w, "run %s has started; follow it with: keyturn run watch %s\n", id, id)
+			r, err := c.run(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			if r.ApproveBy != nil {
+				_, err := fmt.Fprintln(w, awaiting(r))
+				return err
+			}
+			_, err = fmt.Fprintf(w, "run %s has started; follow it with: keyturn run watch %s\n", id, id)
 			return err
 		})
 	}

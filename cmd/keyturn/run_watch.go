@@ -17,8 +17,12 @@ import (
 // watch follows a run until it ends or is held, with progress on a terminal.
 func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
 	tty := terminal(cmd)
-	said := false
+	said, asked := false, false
 	r, err := c.watchEach(cmd.Context(), id, func(r runJSON) error {
+		if r.ApproveBy != nil && !asked {
+			asked = true
+			fmt.Fprintln(cmd.ErrOrStderr(), awaiting(r))
+		}
 		if tty == nil {
 			return nil
 		}
@@ -89,6 +93,11 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
+}
+
+// awaiting says what a run waits for that has to be approved.
+func awaiting(r runJSON) string {
+	return fmt.Sprintf("run %s waits for approval by another user, until %s: keyturn run approve %s", r.Run, when(r.ApproveBy), r.Run)
 }
 
 // progress is one line about a run.

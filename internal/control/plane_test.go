@@ -87,6 +87,10 @@ var verbs = map[string][]identity.Permission{
 	"ResumeAllRuns": {identity.RunsWrite},
 	"BackRun":       {identity.RunsWrite},
 	"LeaveRun":      {identity.RunsWrite},
+	"ApproveRun":    {identity.RunsWrite},
+
+	"ListApprovals":  {identity.RunsRead},
+	"ApproveSetting": {identity.SettingsWrite},
 
 	"Count": {identity.MetricsRead},
 

@@ -82,7 +82,7 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 		if err != nil {
 			return err
 		}
-		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		run, err = p.begin(tx, actor, plan)
 		return err
 	})
 	return run, p.wake(err)
@@ -391,7 +391,7 @@ func (p *Plane) Retire(ctx context.Context, actor identity.Actor, keys []trust.K
 		if err != nil {
 			return err
 		}
-		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		run, err = p.begin(tx, actor, plan)
 		return err
 	})
 	return run, p.wake(err)

@@ -18,6 +18,8 @@ type Run struct {
 	job.Detail
 	// Keys are, of a run that rotates, retires or restores, its keys.
 	Keys []KeyChange
+	// ApprovedBy is who approved of it, as Approval.ApprovedBy, or empty.
+	ApprovedBy string
 }
 
 // A KeyChange is a key that a run takes out of use, and those that take its
@@ -52,7 +54,8 @@ func (p *Plane) ShowRun(ctx context.Context, actor identity.Actor, id trust.RunI
 			return err
 		}
 		r.Keys = keysOf(r.Procedure, r.Args)
-		return nil
+		r.ApprovedBy, err = approverOf(tx, id)
+		return err
 	})
 	return r, err
 }

@@ -35,6 +35,13 @@ const (
 	rotationWave     = "rotation.wave"
 	archiveRetention = "archive.retention"
 	scanInterval     = "scan.interval"
+	rotationApproval = "rotation.approval"
+)
+
+// The values of settings that are either.
+const (
+	on  = "on"
+	off = "off"
 )
 
 // settings is every setting, in the order in which they are listed.
@@ -63,6 +70,10 @@ var settings = []Setting{
 		Name: scanInterval, Default: "0s", check: neverOrBetween(10*time.Minute, 366*24*time.Hour),
 		Meaning: "how often all hosts are scanned without being asked, 10m or more; 0s for never",
 	},
+	{
+		Name: rotationApproval, Default: off, check: onOrOff,
+		Meaning: "whether a rotation or retirement begins only when another user has approved, within 7 days: on or off; going back never waits, and that it is switched off has to be approved too",
+	},
 }
 
 func durationBetween(least, most time.Duration) func(string) error {
@@ -84,6 +95,13 @@ func neverOrBetween(least, most time.Duration) func(string) error {
 		}
 		return nil
 	}
+}
+
+func onOrOff(v string) error {
+	if v != on && v != off {
+		return trust.Errorf(trust.Invalid, "%q is neither on nor off", clip(v)).WithField("value")
+	}
+	return nil
 }
 
 func numberBetween(least, most int) func(string) error {
@@ -121,24 +139,55 @@ func (p *Plane) SetSetting(ctx context.Context, actor identity.Actor, name, valu
 	if i < 0 {
 		return Setting{}, trust.Errorf(trust.NotFound, "there is no setting %q", clip(name)).WithHint("keyturn settings list")
 	}
-	s = settings[i]
-	if err := s.check(value); err != nil {
+	if err := settings[i].check(value); err != nil {
 		return Setting{}, err
 	}
+	alone := true
 	err = p.update(ctx, actor, needs(identity.SettingsWrite), "setting.set", "setting:"+name, func(tx *store.Tx) error {
 		old, _, err := setting(tx, name)
 		if err != nil {
 			return err
 		}
-		tx.Note("from", old)
-		tx.Note("to", value)
-		s.Value, s.ChangedAt = value, tx.Now()
-		if err := putSetting(tx, name, value); err != nil || name != scanInterval {
-			return err
+		if alone = value != off || old != on; !alone {
+			return errApproval
 		}
-		return p.scheduleScans(tx, actor, value)
+		s, err = p.set(tx, actor, name, value)
+		return err
 	})
+	if !alone {
+		return s, p.askForSetting(ctx, actor, name, value)
+	}
 	return s, p.wake(err)
+}
+
+// set writes a setting, as the commit of a verb.
+func (p *Plane) set(tx *store.Tx, actor identity.Actor, name, value string) (s Setting, err error) {
+	old, _, err := setting(tx, name)
+	if err != nil {
+		return s, err
+	}
+	tx.Note("from", old)
+	tx.Note("to", value)
+	s = settings[slices.IndexFunc(settings, func(s Setting) bool { return s.Name == name })]
+	s.Value, s.ChangedAt = value, tx.Now()
+	if err := putSetting(tx, name, value); err != nil || name != scanInterval {
+		return s, err
+	}
+	return s, p.scheduleScans(tx, actor, value)
+}
+
+// askForSetting asks for approval of what one user cannot switch off alone.
+func (p *Plane) askForSetting(ctx context.Context, actor identity.Actor, name, value string) error {
+	var a Approval
+	err := p.update(ctx, actor, needs(identity.SettingsWrite), "approval.ask", "setting:"+name, func(tx *store.Tx) (err error) {
+		a, err = ask(tx, actor, "setting:"+name, value, tx.Now().Add(requestLapses))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return trust.Errorf(trust.Conflict, "%s stays on until another user approves that it goes off, which was asked for until %s", name, a.Until.Format(time.RFC3339)).
+		WithHint("keyturn settings approve %s, by another user", name)
 }
 
 // setting returns the value of a setting that is in the table above.

@@ -44,6 +44,7 @@ func TestBadSettings(t *testing.T) {
 		rotationWave:     {"", "-1", "100001", "0x10"},
 		archiveRetention: {"", "0s", "59m59s", "87841h"},
 		scanInterval:     {"", "-10m", "1ns", "9m59s", "8785h"},
+		rotationApproval: {"", "yes", "ON", "true"},
 	}
 	for _, s := range before {
 		if len(bad[s.Name]) == 0 {
@@ -82,6 +83,7 @@ func TestGoodSettings(t *testing.T) {
 		rotationWave:     {"0", "100000", "7"},
 		archiveRetention: {"1h", "87840h", "48h"},
 		scanInterval:     {"10m", "8784h", "0s", "24h"},
+		rotationApproval: {"off", "on"},
 	} {
 		for _, value := range values {
 			got, err := p.SetSetting(t.Context(), actor, name, value)

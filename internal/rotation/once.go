@@ -107,43 +107,9 @@ func (ro *Rotator) touchedPairs(ctx context.Context, r job.Run, list job.List, a
 	return pairs, nil
 }
 
-// checkPlan compares the plan with the inventory. A difference is never added
-// silently: it holds the run.
+// checkPlan is CheckPlan, of a run that has begun.
 func (ro *Rotator) checkPlan(ctx context.Context, r job.Run) error {
-	var args Args
-	if err := r.Decode(&args); err != nil {
-		return err
-	}
-	planned := map[trust.Place]bool{}
-	for t, err := range r.Targets(ctx, Places) {
-		if err != nil {
-			return err
-		}
-		c, err := decode(r, t)
-		if err != nil {
-			return err
-		}
-		planned[c.spec.place()] = true
-	}
-	return ro.store.View(ctx, r.Tenant, func(tx *store.Tx) error {
-		for i, p := range args.Pairs {
-			places, err := placesOf(tx, i, p.Old)
-			if err != nil {
-				return err
-			}
-			for _, s := range places {
-				if !planned[s.place()] {
-					what := "also accepts this key"
-					if s.Half == identityHalf {
-						what = "also holds this key"
-					}
-					return trust.Errorf(trust.Conflict, "plan is stale: %s %s", s.name(), what).
-						WithHint("keyturn run back %s, then rotate again", r.ID)
-				}
-			}
-		}
-		return nil
-	})
+	return ro.store.View(ctx, r.Tenant, func(tx *store.Tx) error { return CheckPlan(tx, r) })
 }
 
 // soaking is what row Soak saves when it begins.

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"keyturn/internal/control"
 	"keyturn/internal/trust"
@@ -127,5 +128,10 @@ func TestRunStates(t *testing.T) {
 		if got := showRun(run); got.StatusCode != want || got.Status == "" || got.Tasks == nil {
 			t.Errorf("%s: got %+v, want %d", state, got, want)
 		}
+	}
+	var run control.Run
+	run.State, run.ApproveBy = control.RunWaiting, time.Now()
+	if got := showRun(run); got.StatusCode != 0 || got.Status != "Waiting for approval" {
+		t.Errorf("a run that waits for approval is %+v", got)
 	}
 }

@@ -79,6 +79,9 @@ func showRun(run control.Run) request {
 		q.Status = "Paused"
 	default:
 		q.Status = "In progress"
+		if !run.ApproveBy.IsZero() {
+			q.Status = "Waiting for approval"
+		}
 	}
 	for _, row := range run.Rows {
 		t := task{Name: row.Step, Total: row.Targets, Completed: row.Done, Failed: row.Failed}

@@ -27,6 +27,7 @@ type RunSummary struct {
 	BackOf    string     `json:"back_of,omitempty" doc:"The run that this one takes back"`
 	BackBy    string     `json:"back_by,omitempty" doc:"The run that takes this one back"`
 	By        string     `json:"by" doc:"Who started it"`
+	ApproveBy *time.Time `json:"approve_by,omitempty" doc:"Until when another user has to approve of it, while it waits for that"`
 	CreatedAt *time.Time `json:"created_at"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 	Until     *time.Time `json:"until,omitempty" doc:"Until when it waits, if that is for a time"`
@@ -35,6 +36,8 @@ type RunSummary struct {
 
 type run struct {
 	RunSummary
+	ApprovedBy string `json:"approved_by,omitempty" doc:"Who approved of it, where that was needed"`
+
 	Keys     []keyChange `json:"keys"`
 	Rows     []row       `json:"rows"`
 	Troubled []trouble   `json:"troubled" doc:"Places that failed or wait in the present row"`
@@ -186,8 +189,9 @@ func (d door) runRoutes(a huma.API) {
 		summary string
 		ask     func(context.Context, control.Actor, trust.RunID) error
 	}{
-		"pause":  {"Have a run begin nothing more", d.plane.PauseRun},
-		"resume": {"Have a paused or held run go on", d.plane.ResumeRun},
+		"pause":   {"Have a run begin nothing more", d.plane.PauseRun},
+		"resume":  {"Have a paused or held run go on", d.plane.ResumeRun},
+		"approve": {"Let a run begin that another user asked for", d.plane.ApproveRun},
 	} {
 		operation(d, a, http.MethodPost, "/runs/{run}/"+verb, verb+"-run", v.summary,
 			func(ctx context.Context, who control.Actor, in *ByRun) (started, error) {
@@ -227,12 +231,12 @@ func summary(s control.RunSummary) RunSummary {
 	return RunSummary{
 		Run: string(s.ID), Procedure: s.Procedure, Subject: s.Subject, State: string(s.State), Direction: string(s.Direction),
 		Row: s.Row, Reason: s.Reason, BackOf: string(s.BackOf), BackBy: string(s.BackBy), By: s.Actor.Kind + ":" + s.Actor.ID,
-		CreatedAt: at(s.Created), EndedAt: at(s.Ended), Until: at(s.Next), Revision: s.Revision,
+		CreatedAt: at(s.Created), EndedAt: at(s.Ended), Until: at(s.Next), ApproveBy: at(s.ApproveBy), Revision: s.Revision,
 	}
 }
 
 func detail(r control.Run) run {
-	out := run{RunSummary: summary(r.Summary), Keys: []keyChange{}, Rows: []row{}, Troubled: []trouble{}, Left: []string{}}
+	out := run{RunSummary: summary(r.Summary), ApprovedBy: r.ApprovedBy, Keys: []keyChange{}, Rows: []row{}, Troubled: []trouble{}, Left: []string{}}
 	for _, k := range r.Keys {
 		out.Keys = append(out.Keys, keyChange{Old: string(k.Old), New: texts(k.New)})
 	}
