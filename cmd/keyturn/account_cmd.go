@@ -16,6 +16,12 @@ type accountJSON struct {
 	Name string `json:"name"`
 }
 
+type addedAccountJSON struct {
+	accountJSON
+	Admin    string `json:"admin"`
+	Password string `json:"password,omitempty"`
+}
+
 type tokenJSON struct {
 	ID          string     `json:"id"`
 	Name        string     `json:"name"`
@@ -36,7 +42,11 @@ type settingJSON struct {
 }
 
 func accountCommand(env environ) *cobra.Command {
-	return parent("account", "Show the account", &cobra.Command{
+	return parent("account", "Show the account, list and add accounts", accountShowCommand(env), accountListCommand(env), accountAddCommand(env))
+}
+
+func accountShowCommand(env environ) *cobra.Command {
+	return &cobra.Command{
 		Use: "show", Short: "Show the account's id and name", Args: noArgs,
 		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			var a accountJSON
@@ -45,7 +55,66 @@ func accountCommand(env environ) *cobra.Command {
 			}
 			return show(cmd, a, func(w io.Writer) error { return fields(w, "id", a.ID, "name", a.Name) })
 		}),
-	})
+	}
+}
+
+func accountListCommand(env environ) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the accounts of the server", Args: noArgs,
+		Long: `List the accounts of the server. It is for administrators of the account "default".`,
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
+			accounts, err := whole[accountJSON](cmd.Context(), c, "/accounts", "accounts")
+			if err != nil {
+				return err
+			}
+			return show(cmd, accounts, func(w io.Writer) error {
+				var rows [][]string
+				for _, a := range accounts {
+					rows = append(rows, []string{a.ID, a.Name})
+				}
+				return table(w, "ID NAME", rows)
+			})
+		}),
+	}
+}
+
+func accountAddCommand(env environ) *cobra.Command {
+	var password bool
+	cmd := &cobra.Command{
+		Use: "add NAME", Short: "Add an account to the server",
+		Long: `Add an account to the server: hosts, keys, users, settings and a log of its own, of
+which no other account sees or changes anything. It is for administrators of the
+account "default", who have no part in it either.
+
+Its first user is "admin", who logs in as NAME/admin, and may do everything there.
+The password of that user is read with --password-stdin, or made and printed once.`,
+		Example: `  keyturn account add emea
+  KEYTURN_USER=emea/admin KEYTURN_PASSWORD=... keyturn user add alice --role Operator`,
+		Args: exactly(1),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			in := map[string]any{"name": args[0]}
+			if password {
+				secret, err := readSecret(cmd, "Password of "+args[0]+"/admin")
+				if err != nil {
+					return err
+				}
+				in["password"] = secret
+			}
+			var a addedAccountJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/accounts", in, &a); err != nil {
+				return err
+			}
+			return show(cmd, a, func(w io.Writer) error {
+				pairs := []string{"id", a.ID, "name", a.Name, "admin", a.Admin}
+				if a.Password != "" {
+					pairs = append(pairs, "password", a.Password+"  (shown this once)")
+				}
+				return fields(w, pairs...)
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&password, "password-stdin", false, "read the password of the account's admin from standard input")
+	return cmd
 }
 
 func tokenCommand(env environ) *cobra.Command {

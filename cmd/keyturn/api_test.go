@@ -72,6 +72,8 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/kek/rotate-data", nil, []string{"All"}},
 		{"GET", "/kek", nil, []string{"Settings Read"}},
 		{"GET", "/account", nil, []string{"Account Read"}},
+		{"GET", "/accounts", nil, []string{"All"}},
+		{"POST", "/accounts", map[string]any{"name": "emea", "password": "a long password"}, []string{"All"}},
 		{"GET", "/tokens", nil, []string{"Tokens Read"}},
 		{"GET", "/hosts", nil, []string{"Hosts Read"}},
 		{"GET", "/hosts/web9", nil, []string{"Hosts Read"}},

@@ -135,7 +135,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 		return nil, err
 	}
 	plane := control.New(n.store, directory, keys, n.engine)
-	if err := plane.Schedule(ctx, n.beginning.Tenant); err != nil {
+	if err := plane.Schedule(ctx); err != nil {
 		return nil, err
 	}
 

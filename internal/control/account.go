@@ -4,8 +4,10 @@ import (
 	"context"
 	"time"
 
+	"keyturn/internal/audit"
 	"keyturn/internal/identity"
 	"keyturn/internal/store"
+	"keyturn/internal/trust"
 )
 
 // ShowAccount returns the actor's tenant.
@@ -15,6 +17,78 @@ func (p *Plane) ShowAccount(ctx context.Context, actor identity.Actor) (t identi
 		return err
 	})
 	return t, err
+}
+
+// overInstallation refuses who is not an administrator of the account "default", which
+// is there from the start: who has that one has the server.
+func (p *Plane) overInstallation(ctx context.Context, actor identity.Actor) error {
+	if err := require(actor, identity.All); err != nil {
+		return err
+	}
+	return p.store.View(ctx, actor.Tenant, func(tx *store.Tx) error {
+		t, err := p.directory.Tenant(tx)
+		if err == nil && t.Name != identity.DefaultTenant {
+			return trust.Errorf(trust.Denied, "this is for administrators of the account %q, not of %q", identity.DefaultTenant, t.Name)
+		}
+		return err
+	})
+}
+
+// ListAccounts lists the tenants of the installation, for an administrator of the
+// first one.
+func (p *Plane) ListAccounts(ctx context.Context, actor identity.Actor) (list []identity.Tenant, err error) {
+	if err := p.overInstallation(ctx, actor); err != nil {
+		return nil, err
+	}
+	err = p.store.View(ctx, store.System, func(tx *store.Tx) error {
+		list, err = p.directory.Tenants(tx)
+		return err
+	})
+	return list, err
+}
+
+// AddAccount makes a tenant, for an administrator of the first one, and in it a user
+// "admin" who may do everything there. Where no password is given for that user, one is
+// made and returned: the only time that it is to be had. The actor has no part in the
+// tenant.
+//
+// It is two commits, for a commit is of one tenant: that it was asked for is in the log
+// of the actor's, before it is done and is in the log of the new one.
+func (p *Plane) AddAccount(ctx context.Context, actor identity.Actor, name, password string) (t identity.Tenant, made string, err error) {
+	if err := p.overInstallation(ctx, actor); err != nil {
+		return t, "", err
+	}
+	err = p.store.View(ctx, store.System, func(tx *store.Tx) error {
+		t.ID, err = p.directory.NewTenant(tx, name)
+		return err
+	})
+	if err != nil {
+		return t, "", err
+	}
+	if password == "" {
+		made = identity.NewPassword()
+		password = made
+	}
+	hash, err := p.directory.HashPassword(ctx, password)
+	if err != nil {
+		return t, "", err
+	}
+	err = p.update(ctx, actor, needs(identity.All), "account.add", "account:"+string(t.ID), func(tx *store.Tx) error {
+		tx.Note("name", name)
+		return nil
+	})
+	if err != nil {
+		return t, "", err
+	}
+	system := identity.System(t.ID).Audit()
+	event := audit.Event{Tenant: t.ID, Actor: system, Action: "tenant.create", Subject: "tenant:" + string(t.ID)}
+	err = p.store.Update(ctx, event, func(tx *store.Tx) error {
+		if t, err = p.directory.AddTenant(tx, name, hash); err != nil {
+			return err
+		}
+		return p.schedule(tx, system)
+	})
+	return t, made, p.wake(err)
 }
 
 // CreateToken makes an API token that may do no more than its maker, and

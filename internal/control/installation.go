@@ -63,28 +63,59 @@ func installation(tx *store.Tx) (id string, err error) {
 }
 
 // Schedule makes sure, when a node starts, that what has to happen by the clock
-// is scheduled.
-func (p *Plane) Schedule(ctx context.Context, tenant trust.TenantID) error {
-	var there []job.Schedule
-	err := p.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
-		there, err = p.engine.Schedules(tx)
+// is scheduled, for each tenant.
+func (p *Plane) Schedule(ctx context.Context) error {
+	var tenants []identity.Tenant
+	err := p.store.View(ctx, store.System, func(tx *store.Tx) (err error) {
+		tenants, err = p.directory.Tenants(tx)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	actor := identity.System(tenant).Audit()
-	for _, s := range []job.Schedule{
-		{Name: PurgeSchedule, Kind: PurgeSchedule, Daily: 3 * time.Hour},
-		{Name: ReviewSchedule, Kind: ReviewSchedule, Every: time.Hour},
-	} {
-		if slices.ContainsFunc(there, func(t job.Schedule) bool { return t.Name == s.Name }) {
-			continue
-		}
-		err := p.store.Update(ctx, audit.Event{Tenant: tenant, Actor: actor, Action: "schedule.set", Subject: "schedule:" + s.Name}, func(tx *store.Tx) error {
-			return p.engine.SetSchedule(tx, actor, s)
+	for _, t := range tenants {
+		missing := 0
+		err := p.store.View(ctx, t.ID, func(tx *store.Tx) error {
+			list, err := p.unscheduled(tx)
+			missing = len(list)
+			return err
 		})
 		if err != nil {
+			return err
+		}
+		if missing == 0 {
+			continue
+		}
+		system := identity.System(t.ID).Audit()
+		err = p.store.Update(ctx, audit.Event{Tenant: t.ID, Actor: system, Action: "schedule.set", Subject: "tenant:" + string(t.ID)}, func(tx *store.Tx) error {
+			return p.schedule(tx, system)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unscheduled returns what every tenant has scheduled and that of tx has not.
+func (p *Plane) unscheduled(tx *store.Tx) ([]job.Schedule, error) {
+	there, err := p.engine.Schedules(tx)
+	return slices.DeleteFunc([]job.Schedule{
+		{Name: PurgeSchedule, Kind: PurgeSchedule, Daily: 3 * time.Hour},
+		{Name: ReviewSchedule, Kind: ReviewSchedule, Every: time.Hour},
+	}, func(s job.Schedule) bool {
+		return slices.ContainsFunc(there, func(t job.Schedule) bool { return t.Name == s.Name })
+	}), err
+}
+
+// schedule schedules that.
+func (p *Plane) schedule(tx *store.Tx, system audit.Actor) error {
+	list, err := p.unscheduled(tx)
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if err := p.engine.SetSchedule(tx, system, s); err != nil {
 			return err
 		}
 	}

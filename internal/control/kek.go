@@ -22,10 +22,11 @@ func (p *Plane) ShowKEK(ctx context.Context, actor identity.Actor) (keyring.KEKS
 // source, and returns the name of the one before. Every node goes on undisturbed. It
 // waits for what the source waits for, half a minute at the most, and for no host.
 //
-// The key is the installation's, and so is the event: it names the actor by id only,
+// The key is the installation's: the actor is an administrator of the first account. So
+// is the event: it names the actor by id only,
 // since the personal data of a user lies in the log of the user's tenant.
 func (p *Plane) RotateKEK(ctx context.Context, actor identity.Actor) (before string, now keyring.KEKStatus, err error) {
-	if err := require(actor, identity.All); err != nil {
+	if err := p.overInstallation(ctx, actor); err != nil {
 		return "", now, err
 	}
 	next, changed, err := p.keyring.Next(ctx)

@@ -17,11 +17,13 @@ import (
 // verbs is every verb with the permissions that it needs. A verb that asks for
 // others, or that is not here, fails TestVerbsRefuseFirst.
 var verbs = map[string][]identity.Permission{
-	"ShowAccount": {identity.AccountRead},
-	"CreateToken": {identity.TokensWrite},
-	"ListTokens":  {identity.TokensRead},
-	"RotateToken": {identity.TokensWrite},
-	"RevokeToken": {identity.TokensWrite},
+	"ShowAccount":  {identity.AccountRead},
+	"ListAccounts": {identity.All},
+	"AddAccount":   {identity.All},
+	"CreateToken":  {identity.TokensWrite},
+	"ListTokens":   {identity.TokensRead},
+	"RotateToken":  {identity.TokensWrite},
+	"RevokeToken":  {identity.TokensWrite},
 
 	"Logout": {},
 	"WhoAmI": {},

@@ -56,6 +56,8 @@ type (
 
 // The values of those words that front doors name.
 const (
+	AdminUser = identity.AdminUser
+
 	Inventory = inventory.Inventory
 	Enforced  = inventory.Enforced
 

@@ -113,7 +113,7 @@ func (d *Directory) First(ctx context.Context, password string) (Beginning, erro
 	}
 	b := Beginning{Tenant: trust.TenantID(newID()), Created: true}
 	if password == "" {
-		b.Password = newPassword()
+		b.Password = NewPassword()
 		password = b.Password
 	}
 	if len(password) > maxPassword {
@@ -154,22 +154,6 @@ func (d *Directory) firstTenant(ctx context.Context) (b Beginning, err error) {
 		return err
 	})
 	return b, err
-}
-
-// A Tenant is an account in the sense of keyturn account show.
-type Tenant struct {
-	ID      trust.TenantID
-	Name    string
-	Created time.Time
-}
-
-// Tenant returns the tenant of tx.
-func (d *Directory) Tenant(tx *store.Tx) (Tenant, error) {
-	t, err := selectTenant(tx)
-	if errors.Is(err, sql.ErrNoRows) {
-		return Tenant{}, trust.Errorf(trust.NotFound, "account %q is not known here", tx.Tenant())
-	}
-	return t, err
 }
 
 // checkActor refuses an actor of another tenant than that of tx: a fault of the

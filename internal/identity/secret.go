@@ -106,6 +106,6 @@ func isID(s string) bool {
 	return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// newPassword makes a password for someone who gave none: 130 random bits in
+// NewPassword makes a password for someone who gave none: 130 random bits in
 // characters that are not mistaken for one another.
-func newPassword() string { return rand.Text() }
+func NewPassword() string { return rand.Text() }

@@ -9,9 +9,9 @@ import (
 )
 
 // Queries that name no tenant of a transaction are those by which a credential is
-// found before anybody knows whose it is: selectTenantByName, selectLogin,
-// selectTokenByHash, selectTokenByID, selectWebLogin, selectGrantByAccess,
-// selectGrantByRefresh.
+// found before anybody knows whose it is, and what lists tenants: selectTenants,
+// selectTenantByName, selectLogin, selectTokenByHash, selectTokenByID, selectWebLogin,
+// selectGrantByAccess, selectGrantByRefresh.
 
 // Tenants.
 
@@ -25,6 +25,25 @@ func selectTenant(tx *store.Tx) (t Tenant, err error) {
 	err = tx.QueryRow(`SELECT tenant, name, created FROM tenants WHERE tenant = $1`, tx.Tenant()).Scan(&t.ID, &t.Name, &created)
 	t.Created = store.Time(created)
 	return t, err
+}
+
+// selectTenants returns every tenant that tx sees, by name.
+func selectTenants(tx *store.Tx) (list []Tenant, err error) {
+	rows, err := tx.Query(`SELECT tenant, name, created FROM tenants ORDER BY name`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var t Tenant
+		var created int64
+		if err := rows.Scan(&t.ID, &t.Name, &created); err != nil {
+			return nil, err
+		}
+		t.Created = store.Time(created)
+		list = append(list, t)
+	}
+	return list, rows.Err()
 }
 
 // selectTenantByName returns the tenant of that name or id, or sql.ErrNoRows.

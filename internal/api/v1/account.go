@@ -16,6 +16,23 @@ type account struct {
 	Name string `json:"name"`
 }
 
+type accounts struct {
+	Accounts []account `json:"accounts"`
+}
+
+type newAccount struct {
+	Body struct {
+		Name     string `json:"name" minLength:"1" maxLength:"64"`
+		Password string `json:"password,omitempty" maxLength:"1024" doc:"Of the account's user \"admin\"; one is made and answered if absent"`
+	}
+}
+
+type addedAccount struct {
+	account
+	Admin    string `json:"admin" doc:"By what name the account's first user logs in"`
+	Password string `json:"password,omitempty" doc:"The password that was made for that user: only in this answer"`
+}
+
 type token struct {
 	ID          string     `json:"id"`
 	Name        string     `json:"name"`
@@ -78,6 +95,20 @@ func (d door) accountRoutes(a huma.API) {
 		func(ctx context.Context, who control.Actor, _ *none) (account, error) {
 			t, err := d.plane.ShowAccount(ctx, who)
 			return account{ID: string(t.ID), Name: t.Name}, err
+		})
+	operation(d, a, http.MethodGet, "/accounts", "list-accounts", "List the accounts of the server",
+		func(ctx context.Context, who control.Actor, _ *none) (accounts, error) {
+			list, err := d.plane.ListAccounts(ctx, who)
+			out := accounts{Accounts: make([]account, len(list))}
+			for i, t := range list {
+				out.Accounts[i] = account{ID: string(t.ID), Name: t.Name}
+			}
+			return out, err
+		})
+	operation(d, a, http.MethodPost, "/accounts", "add-account", "Add an account to the server",
+		func(ctx context.Context, who control.Actor, in *newAccount) (addedAccount, error) {
+			t, made, err := d.plane.AddAccount(ctx, who, in.Body.Name, in.Body.Password)
+			return addedAccount{account{ID: string(t.ID), Name: t.Name}, t.Name + "/" + control.AdminUser, made}, err
 		})
 	operation(d, a, http.MethodGet, "/tokens", "list-tokens", "List API tokens",
 		func(ctx context.Context, who control.Actor, _ *none) (tokens, error) {

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// send sends a request to any door, and returns the status and the text of the answer.
+func (w *world) send(method, path, body string, header http.Header) (status int, text string) {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), method, w.client.server+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header = header.Clone()
+	if req.Header.Get("Content-Type") == "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return resp.StatusCode, string(data)
+}
+
+// headers returns a header of names and values.
+func headers(pairs ...string) http.Header {
+	h := http.Header{}
+	for i := 0; i < len(pairs); i += 2 {
+		h.Set(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
+func basic(user, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+// find returns what a pattern captures in the answer to a request that succeeds.
+func (w *world) find(pattern, method, path, body string, header http.Header) string {
+	w.t.Helper()
+	status, text := w.send(method, path, body, header)
+	match := regexp.MustCompile(pattern).FindStringSubmatch(text)
+	if status > 299 || match == nil {
+		w.t.Fatalf("%s %s: %d %s", method, path, status, text)
+	}
+	return match[1]
+}
+
+// credentials returns what a user can log in with, each kind with the headers that carry
+// it, and the doors that take it there.
+func (w *world) credentials(user, password string) map[string]credential {
+	w.t.Helper()
+	own := headers("Authorization", basic(user, password))
+	may := w.find(`"permissions":(\[[^]]*\])`, "GET", "/api/v1/whoami", "", own)
+	token := w.find(`"token":"(kt_[^"]+)"`, "POST", "/api/v1/tokens", `{"name":"of `+user+`","permissions":`+may+`}`, own)
+	id := w.find(`"id":"([0-9a-f]{32})","name":"of `+user+`"`, "GET", "/api/v1/tokens", "", own)
+	login := w.find(`"token":"([^"]+)"`, "POST", "/api/v1/login/password", `{"user":"`+user+`","password":"`+password+`"}`, headers())
+	form := "application/x-www-form-urlencoded"
+	access := w.find(`"access_token":"([^"]+)"`, "POST", "/api/oauth2/token", url.Values{
+		"grant_type": {"password"}, "client_id": {"MP"}, "client_secret": {"any"}, "username": {user}, "password": {password},
+	}.Encode(), headers("Content-Type", form))
+	session := w.find(`"sessionId":"([^"]+)"`, "POST", "/avxapi/login?gwsource=x", "{}", headers("username", user, "password", password))
+	service := w.find(`"response":"([^"]+)"`, "POST", "/avxapi/acctmgmt-get-service-token?gwsource=x", "grant_type=client_credentials", headers("Authorization", basic(id, token), "Content-Type", form))
+	return map[string]credential{
+		"a password":                    {own, "v1 cfengine"},
+		"an API token":                  {headers("Authorization", "Bearer "+token), "v1 cfengine"},
+		"a login token":                 {headers("Authorization", "Bearer "+login), "v1"},
+		"an OAuth access token":         {headers("Authorization", "Bearer "+access), "cfengine"},
+		"AppViewX's name and password":  {headers("username", user, "password", password), "appviewx"},
+		"AppViewX's session":            {headers("sessionId", session), "appviewx"},
+		"AppViewX's service token":      {headers("token", service), "appviewx"},
+		"an API token in token":         {headers("token", token), "appviewx"},
+		"a session as a bearer":         {headers("Authorization", "Bearer "+session), ""},
+		"a service token as a bearer":   {headers("Authorization", "Bearer "+service), ""},
+		"a login token as a session":    {headers("sessionId", login), ""},
+		"an access token in token":      {headers("token", access), ""},
+		"an API token as a session":     {headers("sessionId", token), ""},
+		"an API token's id as a bearer": {headers("Authorization", "Bearer "+id), ""},
+	}
+}
+
+type credential struct {
+	header http.Header
+	doors  string
+}
+
+// Every door takes the kinds of credentials that its dialect has and no others, and each
+// kind lets its user do what the user's role says and no more, whatever the kind.
+func TestRolesAndCredentials(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	const absent = "1f4158e4-c12d-5097-a058-7bb2817e132b"
+	asks := []struct{ door, verb, method, path, body string }{
+		{"v1", "read", "GET", "/api/v1/keys", ""},
+		{"v1", "write", "DELETE", "/api/v1/keys/" + absent, ""},
+		{"cfengine", "read", "GET", "/api/ssh-key", ""},
+		{"cfengine", "write", "DELETE", "/api/ssh-key/99", ""},
+		{"appviewx", "read", "POST", "/avxapi/ssh/search/userKeys?gwsource=x", `{"input":{},"filter":{"start":"0","max":10}}`},
+		{"appviewx", "write", "POST", "/avxapi/ssh/key/rotate?gwsource=x", `{"type":"User Keys","uuids":["` + absent + `"]}`},
+	}
+	for _, user := range []struct{ name, role, may string }{
+		{"adam", "Administrator", "read write"},
+		{"olga", "Operator", "read write"},
+		{"aude", "Auditor", "read"},
+		{"nina", "Nobody", ""},
+	} {
+		if user.role == "Nobody" {
+			w.ok("role", "set", "Nobody", "--permission", "Metrics Read")
+		}
+		w.stdin = testPassword + "\n"
+		// A token is something that only its owner can make.
+		w.ok("user", "add", user.name, "--role", user.role, "--permission", "Tokens Write", "--password-stdin")
+		w.stdin = ""
+		for kind, c := range w.credentials(user.name, testPassword) {
+			for _, ask := range asks {
+				status, text := w.send(ask.method, ask.path, ask.body, c.header)
+				want := "in"
+				switch {
+				case !strings.Contains(c.doors, ask.door):
+					want = "unknown"
+				case !strings.Contains(user.may, ask.verb):
+					want = "refused"
+				}
+				got := "in"
+				switch status {
+				case 401:
+					got = "unknown"
+				case 403:
+					got = "refused"
+				}
+				if got != want || status >= 500 {
+					t.Errorf("%s by %s may %s at %s: %s (%d %s), want %s", user.role, kind, ask.verb, ask.door, got, status, text, want)
+				}
+			}
+		}
+		// Whoever ends takes all of that along.
+		before := w.credentials(user.name, testPassword)
+		w.ok("user", "remove", user.name)
+		for kind, c := range before {
+			for _, ask := range asks {
+				if status, text := w.send(ask.method, ask.path, ask.body, c.header); status != 401 && status != 429 {
+					t.Errorf("%s, removed, by %s at %s: %d %s", user.role, kind, ask.door, status, text)
+				}
+			}
+		}
+	}
+}
+
+// What another account has is to an administrator of an account as if it were not there:
+// nothing of it is listed, and whoever asks by its very ids and names gets, letter by
+// letter, the answers that somebody gets who asks for what nobody has.
+func TestAccountsAreApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	// The first account has one of everything that has a name.
+	deploy := w.keyFile(w.dir+"/deploy", "deploy")
+	w.ok("key", "import", w.dir+"/deploy")
+	for _, e := range endpoints(w) {
+		if e.method != "DELETE" {
+			body, _ := json.Marshal(e.body)
+			w.ask(w.token, e.method, e.path, string(body))
+		}
+	}
+	w.ok("run", "list")
+	key := w.key(deploy).UUID
+	var runs []runJSON
+	w.json(&runs, "run", "list")
+	var tokens []tokenJSON
+	w.json(&tokens, "token", "list")
+	before := w.inventoryOf(w.token)
+
+	// Two others ask for all of it: one by the ids and names of the first account, one by
+	// those that nobody has.
+	owned := strings.NewReplacer("/keys/"+someKey, "/keys/"+key, "/runs/"+someKey, "/runs/"+runs[0].Run, `"`+someKey+`"`, `"`+key+`"`,
+		"0123456789abcdef0123456789abcdef", tokens[0].ID, "web9", "web1")
+	none := strings.NewReplacer("0123456789abcdef0123456789abcdef", strings.Repeat("9", 32))
+	volatile := []*regexp.Regexp{
+		regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), regexp.MustCompile(`kt_[0-9A-Za-z]{49}`), regexp.MustCompile(`[0-9a-f]{32}`),
+		regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`), regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`), regexp.MustCompile(`AAAA[A-Za-z0-9+/=]+`), regexp.MustCompile(`web[19]`),
+		regexp.MustCompile(`"state":"(enrolling|refused)"(,"reason":"[^"]*")?`), // of a host that cannot be reached, by then or not
+		regexp.MustCompile(`\b(one|two)\b`),
+	}
+	answers := func(account string, name *strings.Replacer) (list []string) {
+		var added addedAccountJSON
+		w.json(&added, "account", "add", account)
+		admin := headers("Authorization", basic(added.Admin, added.Password))
+		for _, path := range []string{"/api/v1/keys", "/api/v1/hosts", "/api/v1/runs", "/api/v1/findings", "/api/v1/discoveries", "/api/v1/tokens"} {
+			if status, text := w.send("GET", path, "", admin); status != 200 || !strings.Contains(text, `":[]`) {
+				t.Errorf("the new account %s begins with %s: %d %s", account, path, status, text)
+			}
+		}
+		if status, text := w.send("GET", "/api/ssh-key", "", admin); status != 200 || strings.TrimSpace(text) != "[]" {
+			t.Errorf("the new account %s begins with %s", account, text)
+		}
+		for _, e := range endpoints(w) {
+			body := ""
+			if e.body != nil {
+				data, _ := json.Marshal(e.body)
+				body = name.Replace(string(data))
+			}
+			status, text := w.send(e.method, "/api/v1"+name.Replace(e.path), body, admin)
+			text = http.StatusText(status) + " " + text
+			for _, v := range volatile {
+				text = v.ReplaceAllString(text, "*")
+			}
+			list = append(list, e.method+" "+e.path+": "+text)
+		}
+		return list
+	}
+	theirs, nobodys := answers("one", owned), answers("two", none)
+	for i, got := range theirs {
+		if got != nobodys[i] {
+			t.Errorf("by what another account has:\n%s\nby what nobody has:\n%s", got, nobodys[i])
+		}
+	}
+	if after := w.inventoryOf(w.token); after != before {
+		t.Errorf("the first account has\n%s\nafter the others asked, and had\n%s", after, before)
+	}
+	if code, _, stderr := w.try("account", "add", "one"); code == 0 || !strings.Contains(stderr, `there is an account "one" already`) {
+		t.Errorf("adding an account twice: %d %s", code, stderr)
+	}
+}
+
+// inventoryOf returns what an account has, as one text.
+func (w *world) inventoryOf(token string) string {
+	var all strings.Builder
+	for _, path := range []string{"/keys", "/hosts", "/findings", "/discoveries", "/users", "/roles", "/settings"} {
+		_, _, raw := w.ask(token, "GET", path, "")
+		all.WriteString(raw)
+	}
+	return all.String()
+}
