@@ -55,6 +55,7 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/keys/" + someKey + "/signatures", map[string]any{"data": "AAAA", "algorithm": "ssh-ed25519", "host_key": "SHA256:" + strings.Repeat("A", 43), "forwarded": false}, []string{"Keys Use"}},
 		{"GET", "/keys/" + someKey + "/users", nil, []string{"Keys Read"}},
 		{"POST", "/keys/" + someKey + "/users", map[string]any{"allow": []string{"admin"}, "disallow": []string{}, "everybody": false}, []string{"Keys Write"}},
+		{"POST", "/keys/" + someKey + "/supply", map[string]any{"public_key": strings.TrimSpace(w.read(w.ops + ".pub"))}, []string{"Keys Write"}},
 		{"POST", "/rotations", map[string]any{"keys": []string{someKey}, "soak": "1h", "canary": 1, "dry_run": false, "share": false, "compromised": false}, []string{"Keys Write"}},
 		{"POST", "/rollbacks", map[string]any{"keys": []string{someKey}, "current": false, "force": false, "soak": "1h"}, []string{"Keys Write", "Runs Write"}},
 		{"POST", "/retirements", map[string]any{"keys": []string{someKey}}, []string{"Keys Write", "Runs Write"}},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,6 +41,7 @@ type keyJSON struct {
 	Identities    []placeJSON `json:"identities"`
 	Replaces      []string    `json:"replaces"`
 	ReplacedBy    []string    `json:"replaced_by"`
+	Supplied      string      `json:"supplied,omitempty"`
 	CreatedAt     *time.Time  `json:"created_at"`
 	LastRotatedAt *time.Time  `json:"last_rotated_at"`
 	Run           string      `json:"run,omitempty"`
@@ -57,7 +59,7 @@ type placeJSON struct {
 func (p placeJSON) String() string { return p.Host + ":" + p.User + ":" + p.Path }
 
 func keyCommand(env environ) *cobra.Command {
-	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keySetCommand(env), keyDeleteCommand(env), keyRestoreCommand(env),
+	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keySetCommand(env), keySupplyCommand(env), keyDeleteCommand(env), keyRestoreCommand(env),
 		keyUsersCommand(env), keyAllowCommand(env), keyDisallowCommand(env))
 }
 
@@ -133,7 +135,7 @@ func printKey(w io.Writer, k keyJSON) error {
 		"uuid", k.UUID, "kind", k.Kind, "fingerprint", k.Fingerprint, "type", fmt.Sprintf("%s (%d bits)", k.Type, k.Bits), "comment", k.Comment, "owner", k.Owner,
 		"purpose", k.Purpose, "labels", strings.Join(k.Labels, ", "), "expires", when(k.ExpiresAt),
 		"state", k.State, "custody", k.Custody, "created", when(k.CreatedAt), "last rotated", when(k.LastRotatedAt),
-		"replaces", strings.Join(k.Replaces, ", "), "replaced by", strings.Join(k.ReplacedBy, ", "), "in run", k.Run,
+		"replaces", strings.Join(k.Replaces, ", "), "replaced by", strings.Join(k.ReplacedBy, ", "), "supplied", k.Supplied, "in run", k.Run,
 	}
 	if k.Compromised {
 		pairs = append(pairs, "compromised", "yes")
@@ -293,7 +295,7 @@ func keyRestoreCommand(env environ) *cobra.Command {
 
 func rotateCommand(env environ) *cobra.Command {
 	var wait, dry, share, compromised, yes bool
-	var soak string
+	var soak, public string
 	var canary int
 	cmd := &cobra.Command{
 		Use:   "rotate UUID ...",
@@ -307,6 +309,11 @@ seen to be refused. The first failure holds the run, with the old key in place.
 Every step is written down before it is taken: the server may be killed at any
 instant, and goes on where it was. "keyturn rollback" takes it all back.
 
+A key whose private half only its owner has is rotated to the one that he made:
+--public-key, or "keyturn key supply" before. The old key then goes when sshd's log
+shows a login with the new one, and none with the old one during the soak; until
+then the run is held.
+
 --dry-run changes nothing and prints what would change in each file.
 
 --compromised is for a key that may be in wrong hands: it does not soak and does
@@ -317,8 +324,11 @@ Keyturn does not know is locked out by it. It says so and asks first.`,
   keyturn rotate 7f1c... --soak 24h --canary 3`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys(env, "active"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			if public != "" && (dry || len(args) > 1) {
+				return &usageError{cmd.CommandPath(), errors.New("--public-key is for the rotation of one key, and not for a dry run: keyturn key supply takes it before")}
+			}
 			if compromised && !dry && !yes {
-				if err := c.confirmCompromised(cmd, args); err != nil {
+				if err := c.confirmCompromised(cmd, args, public != ""); err != nil {
 					return err
 				}
 			}
@@ -328,6 +338,11 @@ Keyturn does not know is locked out by it. It says so and asks first.`,
 			}
 			if cmd.Flags().Changed("canary") {
 				in["canary"] = canary
+			}
+			if public != "" {
+				if _, err := c.supply(cmd, args[0], public); err != nil {
+					return err
+				}
 			}
 			var out startedJSON
 			if err := c.call(cmd.Context(), http.MethodPost, "/rotations", in, &out); err != nil {
@@ -345,13 +360,14 @@ Keyturn does not know is locked out by it. It says so and asks first.`,
 	f.IntVar(&canary, "canary", 0, "how many places go first (default the setting rotation.canary)")
 	f.BoolVar(&dry, "dry-run", false, "change nothing: print what would change in each file")
 	f.BoolVar(&share, "share", false, "also a key that lies only on hosts: Keyturn makes the new one, holds it, and installs it there")
+	f.StringVar(&public, "public-key", "", "of a key that is its owner's alone: the public half of the one that he made, as keyturn key supply takes it")
 	f.BoolVar(&compromised, "compromised", false, "the old key may be in wrong hands: withdraw it without soaking")
 	f.BoolVar(&yes, "yes", false, "do not ask about --compromised")
 	return cmd
 }
 
 // confirmCompromised says what withdrawing at once breaks, and asks.
-func (c *client) confirmCompromised(cmd *cobra.Command, ids []string) error {
+func (c *client) confirmCompromised(cmd *cobra.Command, ids []string, supplied bool) error {
 	w := cmd.ErrOrStderr()
 	for _, id := range ids {
 		k, err := c.key(cmd, id)
@@ -365,8 +381,11 @@ func (c *client) confirmCompromised(cmd *cobra.Command, ids []string) error {
 		for _, p := range k.Identities {
 			fmt.Fprintf(w, "  %s\n", plain(p.String()))
 		}
+		if k.Supplied != "" || supplied {
+			fmt.Fprintln(w, "  its owner made the new key, and is locked out wherever he does not use it yet")
+		}
 	}
-	fmt.Fprintln(w, "Those get the new key. Every other copy, in an agent, a CI secret or a laptop, stops working at once, and nobody is asked.")
+	fmt.Fprintln(w, "Of these, the files that Keyturn writes get the new key. Every other copy, in an agent, a CI secret or a laptop, stops working at once, and nobody is asked.")
 	return confirm(cmd, "--compromised was not confirmed")
 }
 

@@ -60,13 +60,14 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 	if err != nil || run != "" {
 		return run, err
 	}
-	made, news := make([]keyring.Private, len(candidates)), make([]trust.PublicKey, len(candidates))
-	for i, c := range candidates {
-		if made[i], err = keyring.Generate(c.Spec); err != nil {
-			return "", err
+	made, news, err := successors(candidates)
+	defer func() {
+		for _, private := range made {
+			private.Wipe()
 		}
-		defer made[i].Wipe()
-		made[i].Comment, news[i] = c.Key.Comment, made[i].Public()
+	}()
+	if err != nil {
+		return "", err
 	}
 	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.rotate", "key:"+string(candidates[0].Key.ID), func(tx *store.Tx) error {
 		q, err := request(tx, r)
@@ -74,6 +75,9 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 			return err
 		}
 		for i, private := range made {
+			if candidates[i].Supplied.ID != "" {
+				continue
+			}
 			if err := p.succeed(tx, candidates[i].Key, private); err != nil {
 				return err
 			}
@@ -86,6 +90,23 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 		return err
 	})
 	return run, p.wake(err)
+}
+
+// successors makes the keys that take the place of others, or takes those that their
+// owners made, of which made holds nothing.
+func successors(candidates []rotation.Candidate) (made []keyring.Private, news []trust.PublicKey, err error) {
+	made, news = make([]keyring.Private, len(candidates)), make([]trust.PublicKey, len(candidates))
+	for i, c := range candidates {
+		if c.Supplied.ID != "" {
+			news[i] = c.Supplied.Public
+			continue
+		}
+		if made[i], err = keyring.Generate(c.Spec); err != nil {
+			return made, nil, err
+		}
+		made[i].Comment, news[i] = c.Key.Comment, made[i].Public()
+	}
+	return made, news, nil
 }
 
 // succeed has the keyring hold the key that comes in the place of another, of which

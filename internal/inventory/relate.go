@@ -23,7 +23,9 @@ type Relationship struct {
 	// Replaces are the keys in whose place it came, and ReplacedBy those that
 	// came in its place, as far as that was not undone.
 	Replaces, ReplacedBy []trust.KeyID
-	Findings             []Finding
+	// Supplied is the key that its owner made to take its place, or nothing.
+	Supplied trust.KeyID
+	Findings []Finding
 }
 
 // maxPlaces is how many places one page of relationships holds at most, unless
@@ -155,7 +157,19 @@ func relateKeys(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationshi
 			return err
 		}
 	}
-	q := newQueryOf(tx, ids, sqlFindingsWanted, "findings", "key_id")
+	q := newQueryOf(tx, ids, sqlSuppliedWanted, "s", "old_id")
+	err := q.rows(tx, func(rows *sql.Rows) error {
+		var old, next trust.KeyID
+		err := rows.Scan(&old, &next)
+		if r := at[old]; r != nil && r.Key.State == Active {
+			r.Supplied = next
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	q = newQueryOf(tx, ids, sqlFindingsWanted, "findings", "key_id")
 	findings, err := findingRows(tx, q)
 	for _, f := range findings {
 		at[f.Key].Findings = append(at[f.Key].Findings, f)

@@ -123,6 +123,12 @@ const (
 	sqlStanding          = `t.tenant = $1 AND t.key_id = r.old_id AND t.run_id = r.run_id AND t.undone_at = 0`
 	sqlReplacementsOfRun = `SELECT old_id, new_id FROM key_replacements WHERE tenant = $1 AND old_id = $2 AND run_id = $3 ORDER BY new_id`
 
+	sqlSupply = `INSERT INTO supplied_keys (tenant, old_id, new_id, by_whom, at) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (tenant, old_id) DO UPDATE SET new_id = excluded.new_id, by_whom = excluded.by_whom, at = excluded.at`
+	sqlSupplied       = `SELECT new_id FROM supplied_keys WHERE tenant = $1 AND old_id = $2`
+	sqlSuppliedFor    = `SELECT old_id FROM supplied_keys WHERE tenant = $1 AND new_id = $2`
+	sqlSuppliedWanted = `SELECT s.old_id, s.new_id FROM wanted CROSS JOIN supplied_keys s`
+
 	sqlArchivePlace = `INSERT INTO archived_places (tenant, key_id, run_id, kind, host_id, host_name, login_user, path, ordinal, line_no,
 		snapshot, kept_path, archived_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 		ON CONFLICT (tenant, key_id, run_id, kind, host_id, login_user, path, ordinal)

@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +15,23 @@ type Use struct {
 	At     time.Time
 	User   string
 	Source string // the client's address
+}
+
+// Uses returns the logins with a key to user's account since a time, the last one from
+// each address, with their times by our clock. logged says that the host has a log of
+// them that we may read.
+func (h *Host) Uses(ctx context.Context, user string, key trust.Fingerprint, since time.Time) (uses []Use, logged bool, err error) {
+	answers, err := h.runAll(ctx, h.asking(key, since))
+	if err != nil {
+		return nil, false, err
+	}
+	if uses, err = h.readUses(answers[0], user, since); err != nil {
+		return nil, false, err
+	}
+	for i := range uses {
+		uses[i].At = uses[i].At.Add(-h.skew)
+	}
+	return uses, slices.ContainsFunc(answers[0].lines, func(l line) bool { return l.word == "log" }), nil
 }
 
 // asking is a call of op uses.

@@ -27,6 +27,10 @@ type Pair struct {
 	// Out: a retirement found the key out of use already, and accepted somewhere all
 	// the same. It, and its way back, move lines and leave the key's state as it is.
 	Out bool `json:"out,omitempty"`
+	// Supplied: the owner made the key that takes the other's place, or used it before.
+	// Nobody here signs with either of them, and nobody here writes the files in which
+	// their private halves lie.
+	Supplied bool `json:"supplied,omitempty"`
 }
 
 // Args are what a run of this package is planned with. They do not change
@@ -42,6 +46,9 @@ type Args struct {
 	Compromised bool `json:"compromised,omitempty"`
 	// Retention is how long the old halves are kept after the run.
 	Retention time.Duration `json:"retention"`
+	// Since is, on the way back, when the way there began: a supplied key that nobody
+	// has been seen to use since then goes without further ado.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // A spec is one place of a plan.

@@ -27,6 +27,9 @@ type added struct {
 	SHA  string       `json:"sha256"` // of the file afterwards
 	// Restricted: some line of the new key has a from=.
 	Restricted bool `json:"restricted,omitempty"`
+	// Used: a person was told that the owner of the new key logs in with it already, who
+	// has it taken away all the same.
+	Used bool `json:"used,omitempty"`
 }
 
 // proven is what rows Prove and Reprove save.
@@ -94,6 +97,11 @@ func (ro *Rotator) unauthorize(ctx context.Context, r job.Run, t job.Target) (jo
 		return nil, err
 	}
 	defer h.Close()
+	if c.pair.Supplied {
+		if err := unused(ctx, c, h, t); err != nil {
+			return nil, err
+		}
+	}
 	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
 		return undoAuthorize(old, c.pair.NewKey, f.NewLines)
 	})
@@ -145,7 +153,7 @@ func (ro *Rotator) prove(ctx context.Context, r job.Run, t job.Target) (job.Reco
 // looked at to know why there was: then somebody has to look. Whether the line
 // is still there rows Reprove and Withdraw see before old is touched.
 func (ro *Rotator) proveAdded(ctx context.Context, c cell, f found, a added) (Level, error) {
-	if f.Beside || a.Restricted || a.SHA == "" || c.run.Attempt > 1 {
+	if f.Beside || a.Restricted || a.SHA == "" || c.run.Attempt > 1 || c.pair.Supplied {
 		return "", nil
 	}
 	outcome, _, err := ro.offer(ctx, c, c.pair.New, c.pair.NewKey)
@@ -185,7 +193,7 @@ func (ro *Rotator) proveNew(ctx context.Context, c cell, f found) (Level, error)
 			return "", err
 		}
 		want := c.args.Proof
-		if p.Restricted && Matched.rank() < want.rank() {
+		if (p.Restricted || c.pair.Supplied) && Matched.rank() < want.rank() {
 			want = Matched
 		}
 		switch {
@@ -247,7 +255,11 @@ func (ro *Rotator) reprove(ctx context.Context, r job.Run, t job.Target) (job.Re
 	if why != "" {
 		return nil, trust.Errorf(trust.Conflict, "%s", why)
 	}
-	files, uses, err := h.TextsAndUses(ctx, c.spec.User, []string{c.spec.Path}, c.pair.OldKey.Fingerprint(), r.Created)
+	since, err := ro.noUseSince(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	files, uses, err := h.TextsAndUses(ctx, c.spec.User, []string{c.spec.Path}, c.pair.OldKey.Fingerprint(), since)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +267,7 @@ func (ro *Rotator) reprove(ctx context.Context, r job.Run, t job.Target) (job.Re
 	if why, err := fit(c, file); err != nil || why != "" {
 		return nil, cmp.Or[error](err, trust.Errorf(trust.Conflict, "%s", why))
 	}
-	if err := ro.mayGo(ctx, c, h, t, file, uses); err != nil {
+	if err := ro.mayGo(ctx, c, h, t, file, uses, since); err != nil {
 		return nil, err
 	}
 	// A proof that is seconds old, of these very bytes, stands.
@@ -346,18 +358,28 @@ func (ro *Rotator) disprove(ctx context.Context, r job.Run, t job.Target) (job.R
 		// to see, and Withdraw has read it back.
 		return nil, r.Save(proven{Level: Written, At: time.Now().UTC()})
 	}
-	signer, err := ro.signer(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	accepted, err := ro.reach.Disprove(ctx, r.Tenant, c.spec.login(), c.pair.OldKey, signer)
+	accepted, level, err := ro.acceptsOld(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	if accepted {
 		return nil, stillAccepted(c)
 	}
-	return nil, r.Save(proven{Level: Login, At: time.Now().UTC()})
+	return nil, r.Save(proven{Level: level, At: time.Now().UTC()})
+}
+
+// acceptsOld asks the server about the old key, in a connection that the new one brings
+// to a good end where somebody here can sign with it.
+func (ro *Rotator) acceptsOld(ctx context.Context, c cell) (accepted bool, level Level, err error) {
+	if c.pair.Supplied {
+		return ro.asked(ctx, c)
+	}
+	signer, err := ro.signer(ctx, c)
+	if err != nil {
+		return false, "", err
+	}
+	accepted, err = ro.reach.Disprove(ctx, c.run.Tenant, c.spec.login(), c.pair.OldKey, signer)
+	return accepted, Login, err
 }
 
 // stillAccepted holds a run whose host takes the old key after all.
@@ -399,7 +421,7 @@ func sum(content []byte) string {
 
 // mayGo holds the run where a person is to decide whether the old key may go. It
 // asks once: who resumes the run has been told.
-func (ro *Rotator) mayGo(ctx context.Context, c cell, h *reach.Hands, t job.Target, file remote.File, uses []remote.Use) error {
+func (ro *Rotator) mayGo(ctx context.Context, c cell, h *reach.Hands, t job.Target, file remote.File, uses []remote.Use, since time.Time) error {
 	var was told
 	if c.run.Attempt > 1 { // nothing was saved before the first
 		if _, err := c.run.ResultOf(ctx, "Reprove", t, &was); err != nil {
@@ -412,7 +434,7 @@ func (ro *Rotator) mayGo(ctx context.Context, c cell, h *reach.Hands, t job.Targ
 			trust.Errorf(trust.Conflict, "somebody took the new key out of %s since it was proven; the old key was not touched", c.spec.name()).
 				WithHint("find what else writes that file; keyturn run resume %s puts the line back, keyturn run back %s gives up", c.run.ID, c.run.ID))
 	}
-	if c.args.Compromised || len(uses) == 0 {
+	if c.args.Compromised || len(uses) == 0 || c.pair.Supplied && c.args.Soak == 0 {
 		return nil
 	}
 	known, err := ro.sources(ctx, c, h)
@@ -425,7 +447,7 @@ func (ro *Rotator) mayGo(ctx context.Context, c cell, h *reach.Hands, t job.Targ
 	}
 	was.Used = append(was.Used, from...)
 	return cmp.Or[error](c.run.Save(was),
-		trust.Errorf(trust.Conflict, "the old key was used from %s to log in to %s since %s, and no copy of it is known there", strings.Join(from, ", "), c.spec.name(), c.run.Created.Format(time.RFC3339)).
+		trust.Errorf(trust.Conflict, "the old key was used from %s to log in to %s since %s, and no copy of it is known there", strings.Join(from, ", "), c.spec.name(), since.Format(time.RFC3339)).
 			WithHint("give that copy the new key; then keyturn run resume %s withdraws the old one", c.run.ID))
 }
 
@@ -454,6 +476,9 @@ func at(path string) func(remote.File) bool {
 // ours, as the host sees it, and those of the hosts with a copy that the plan
 // knows.
 func (ro *Rotator) sources(ctx context.Context, c cell, h *reach.Hands) ([]string, error) {
+	if c.pair.Supplied {
+		return nil, nil // whoever uses it is its owner, who has not changed there
+	}
 	known := []string{h.ClientAddress()}
 	for t, err := range c.run.Targets(ctx, Identities) {
 		if err != nil {

@@ -104,9 +104,12 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 	exchanged := args
 	exchanged.Pairs = nil
 	for _, p := range args.Pairs {
-		exchanged.Pairs = append(exchanged.Pairs, Pair{Old: p.New, OldKey: p.NewKey, New: p.Old, NewKey: p.OldKey})
+		exchanged.Pairs = append(exchanged.Pairs, Pair{Old: p.New, OldKey: p.NewKey, New: p.Old, NewKey: p.OldKey, Supplied: p.Supplied})
 	}
 	exchanged.Compromised = false
+	if exchanged.Since = r.Created; r.BackOf != "" {
+		exchanged.Since = time.Time{} // it is the way there again
+	}
 	var asked backArgs
 	if err := json.Unmarshal(r.BackArgs, &asked); err != nil {
 		return job.Plan{}, fmt.Errorf("how run %q is taken back: %w", r.ID, err)
@@ -127,7 +130,7 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 		var f found
 		if ok, err := journal.ResultOf("Baseline", t, &f); err != nil {
 			return job.Plan{}, err
-		} else if !ok || f.untouched() != "" {
+		} else if !ok || f.untouched() != "" && !c.owners() {
 			continue
 		}
 		s := c.spec
@@ -195,9 +198,11 @@ func (ro *Rotator) leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Eff
 		if err != nil || withdrawing || c.args.Compromised {
 			return job.Effect{}, err
 		}
-		held, err := ro.mayBeHeld(c, tx)
-		if err != nil || !held {
-			return job.Effect{Back: true}, err
+		if !c.pair.Supplied {
+			held, err := ro.mayBeHeld(c, tx)
+			if err != nil || !held {
+				return job.Effect{Back: true}, err
+			}
 		}
 		additive := job.Effect{Skip: []string{"Withdraw", "Disprove", "Archive"}}
 		reproving, err := r.In(tx).Began("Reprove")

@@ -65,6 +65,9 @@ func (ro *Rotator) baseline(ctx context.Context, r job.Run, t job.Target) (job.R
 	if err != nil {
 		return nil, err
 	}
+	if c.owners() {
+		return nil, r.Save(found{Why: ownersOwn})
+	}
 	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
 	if err != nil {
 		return nil, err
@@ -276,10 +279,11 @@ func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files [
 }
 
 // offer logs in with a key that the keyring holds, which is signed, or asks the
-// server about the public half of one that it does not.
+// server about the public half of one that it does not, or that is its owner's: a login
+// with that one is taken for one of his.
 func (ro *Rotator) offer(ctx context.Context, c cell, id trust.KeyID, key trust.PublicKey) (o dial.Outcome, signed bool, err error) {
 	signer, err := ro.keyring.Signer(ctx, c.run.Tenant, id)
-	if trust.KindOf(err) == trust.NotFound {
+	if c.pair.Supplied || trust.KindOf(err) == trust.NotFound {
 		o, err = ro.reach.Query(ctx, c.run.Tenant, c.spec.login(), key)
 		return o, false, err
 	}

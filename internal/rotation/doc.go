@@ -29,6 +29,10 @@
 //	Archive    once         old's halves go to the rotated inventory
 //	Release    places       locks and what else we left on the host
 //
+// Of a key that is its owner's alone, the owner makes the successor, supplies its
+// public half, and puts the private half where he needs it. The rows are the same;
+// Soak ends when he has been seen to use the new key, and not the old one: see supply.go.
+//
 // # Going back
 //
 // Until row Install begins, going back is undoing: it takes away exactly what

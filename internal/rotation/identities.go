@@ -246,6 +246,9 @@ func (ro *Rotator) reconfirm(ctx context.Context, r job.Run, t job.Target) (job.
 	if err != nil {
 		return nil, err
 	}
+	if c.owners() {
+		return ownersFile(c, now)
+	}
 	if f.untouched() != "" {
 		if key, _, err := now.Key(); err != nil || key != c.pair.OldKey {
 			return nil, nil

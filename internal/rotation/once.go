@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,13 +18,17 @@ import (
 
 // generate is row Generate. The commit that started the run made the new keys
 // and sealed them; here each is used once, so that a key which cannot be
-// opened again is found before its public half goes anywhere.
+// opened again is found before its public half goes anywhere. What an owner supplied
+// nobody here can use.
 func (ro *Rotator) generate(ctx context.Context, r job.Run, _ job.Target) (job.Record, error) {
 	var args Args
 	if err := r.Decode(&args); err != nil {
 		return nil, err
 	}
 	for _, p := range args.Pairs {
+		if p.Supplied {
+			continue
+		}
 		signer, err := ro.keyring.Signer(ctx, r.Tenant, p.New)
 		if err != nil {
 			return nil, err
@@ -112,12 +117,20 @@ func (ro *Rotator) checkPlan(ctx context.Context, r job.Run) error {
 	return ro.store.View(ctx, r.Tenant, func(tx *store.Tx) error { return CheckPlan(tx, r) })
 }
 
-// soaking is what row Soak saves when it begins.
+// soaking is what row Soak saves.
 type soaking struct {
+	Began time.Time `json:"began"`
 	Until time.Time `json:"until"`
+	// Looked is when the logs were last asked who uses a supplied key, and Unseen and
+	// Warned are the old keys of which a person was told for the first time, or for the
+	// last, that nobody was seen to use the new one.
+	Looked time.Time     `json:"looked,omitzero"`
+	Unseen []trust.KeyID `json:"unseen,omitempty"`
+	Warned []trust.KeyID `json:"warned,omitempty"`
 }
 
-// soak is row Soak: both keys are accepted for as long as the plan says.
+// soak is row Soak: both keys are accepted for as long as the plan says, and until the
+// owner of a key that he supplied uses it.
 func (ro *Rotator) soak(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
 	var args Args
 	if err := r.Decode(&args); err != nil {
@@ -128,9 +141,10 @@ func (ro *Rotator) soak(ctx context.Context, r job.Run, t job.Target) (job.Recor
 		return nil, err
 	}
 	if s.Until.IsZero() {
-		s.Until = time.Now().UTC().Add(args.Soak)
+		s.Began = time.Now().UTC()
+		s.Until = s.Began.Add(args.Soak)
 		if args.Compromised {
-			s.Until = time.Now().UTC()
+			s.Until = s.Began
 		}
 	}
 	if err := r.Save(s); err != nil {
@@ -142,7 +156,11 @@ func (ro *Rotator) soak(ctx context.Context, r job.Run, t job.Target) (job.Recor
 	if args.Compromised {
 		return nil, nil
 	}
-	return nil, ro.checkPlan(ctx, r)
+	if err := ro.checkPlan(ctx, r); err != nil {
+		return nil, err
+	}
+	err := ro.switched(ctx, r, args, &s)
+	return nil, cmp.Or(r.Save(s), err)
 }
 
 // archive is row Archive: the old halves stay, sealed, until the retention

@@ -61,10 +61,20 @@ func checkSoak(d time.Duration) error {
 	return nil
 }
 
-// A Candidate is a key that can be rotated, and what to make in its place.
+// A Candidate is a key that can be rotated, and what to make in its place, or what its
+// owner made, which then has an id.
 type Candidate struct {
-	Key  inventory.Key
-	Spec keyring.Spec
+	Key      inventory.Key
+	Spec     keyring.Spec
+	Supplied inventory.Key
+}
+
+// pair is what a plan says of a candidate whose successor is next.
+func (c Candidate) pair(tx *store.Tx, next trust.PublicKey) Pair {
+	return Pair{
+		Old: c.Key.ID, OldKey: c.Key.Public,
+		New: inventory.KeyIDOf(tx.Tenant(), inventory.UserKey, next), NewKey: next, Supplied: c.Supplied.ID != "",
+	}
 }
 
 // Candidates returns the keys of a request, once each, if all of them can be
@@ -89,6 +99,15 @@ func candidate(tx *store.Tx, id trust.KeyID, share bool) (Candidate, error) {
 	k, err := activeUserKey(tx, id)
 	if err != nil {
 		return Candidate{}, err
+	}
+	if k.Custody != inventory.Held {
+		supplied, err := inventory.SuppliedFor(tx, id)
+		if err != nil {
+			return Candidate{}, err
+		}
+		if supplied.ID != "" {
+			return Candidate{Key: k, Supplied: supplied}, refuseSupplied(tx, id, supplied)
+		}
 	}
 	spec, err := successorOf(k)
 	if err != nil {
@@ -165,10 +184,10 @@ func successorOf(k inventory.Key) (keyring.Spec, error) {
 		return keyring.Spec{Type: "ed25519"}, nil
 	case strings.HasPrefix(t, "sk-"):
 		return keyring.Spec{}, trust.Errorf(trust.Conflict, "key %s is of type %s: only its owner's security key can make another", k.ID, t).
-			WithHint("keyturn retire %s", k.ID)
+			WithHint("%s; keyturn retire %s", supplyHint(k.ID), k.ID)
 	default:
 		return keyring.Spec{}, trust.Errorf(trust.Conflict, "key %s is of type %s, for which no successor can be made here", k.ID, t).
-			WithHint("keyturn retire %s", k.ID)
+			WithHint("%s; keyturn retire %s", supplyHint(k.ID), k.ID)
 	}
 }
 
@@ -181,7 +200,7 @@ func custodyAllows(tx *store.Tx, k inventory.Key, share bool) error {
 	for _, p := range identities {
 		if p.Encrypted {
 			return trust.Errorf(trust.Conflict, "key %s lies in %s of %s on %s with a passphrase: only its owner can make another", k.ID, p.Path, p.User, p.HostName).
-				WithHint("keyturn retire %s", k.ID)
+				WithHint("%s; keyturn retire %s", supplyHint(k.ID), k.ID)
 		}
 	}
 	switch {
@@ -189,7 +208,7 @@ func custodyAllows(tx *store.Tx, k inventory.Key, share bool) error {
 		return nil
 	case len(identities) == 0:
 		return trust.Errorf(trust.Conflict, "key %s is external: nobody said where its private half lies, so a new one could be brought to nobody", k.ID).
-			WithHint("keyturn scan finds identity files; keyturn key import FILE lets Keyturn hold the key; keyturn retire %s takes it away from every host", k.ID)
+			WithHint("%s; keyturn key import FILE lets Keyturn hold the key; keyturn retire %s takes it away from every host", supplyHint(k.ID), k.ID)
 	case !share:
 		return trust.Errorf(trust.Conflict, "the private half of key %s lies only on hosts (identity files: %d, the first on %s), and Keyturn does not hold it", k.ID, len(identities), identities[0].HostName).
 			WithHint("keyturn rotate --share %s makes the new key in Keyturn's keyring and installs it there", k.ID)
@@ -210,10 +229,10 @@ func PlanRotation(tx *store.Tx, q Request, news []trust.PublicKey) (job.Plan, er
 	}
 	args := argsOf(q)
 	for i, c := range candidates {
-		args.Pairs = append(args.Pairs, Pair{
-			Old: c.Key.ID, OldKey: c.Key.Public,
-			New: inventory.KeyIDOf(tx.Tenant(), inventory.UserKey, news[i]), NewKey: news[i],
-		})
+		if c.Supplied.ID != "" && c.Supplied.Public != news[i] {
+			return job.Plan{}, trust.Errorf(trust.Conflict, "another key was supplied in the place of key %s meanwhile", c.Key.ID).WithHint("keyturn key show %s, then rotate again", c.Key.ID)
+		}
+		args.Pairs = append(args.Pairs, c.pair(tx, news[i]))
 	}
 	return planFor(tx, RotateProcedure, q, args, true)
 }
@@ -226,7 +245,11 @@ func PlanPreview(tx *store.Tx, q Request) (job.Plan, error) {
 	}
 	args := argsOf(q)
 	for _, c := range candidates {
-		args.Pairs = append(args.Pairs, Pair{Old: c.Key.ID, OldKey: c.Key.Public})
+		pair := Pair{Old: c.Key.ID, OldKey: c.Key.Public}
+		if c.Supplied.ID != "" {
+			pair = c.pair(tx, c.Supplied.Public)
+		}
+		args.Pairs = append(args.Pairs, pair)
 	}
 	plan, err := planFor(tx, PreviewProcedure, q, args, false)
 	plan.Exclusive = nil
@@ -311,8 +334,10 @@ func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool)
 		}
 		if procedure == RetireProcedure {
 			of = slices.DeleteFunc(of, func(s spec) bool { return s.Half == identityHalf })
-		} else if err := refuseLinks(tx, p.Old); err != nil {
-			return job.Plan{}, err
+		} else if !p.Supplied {
+			if err := refuseLinks(tx, p.Old); err != nil {
+				return job.Plan{}, err
+			}
 		}
 		if len(of) == 0 && procedure == RetireProcedure {
 			return job.Plan{}, trust.Errorf(trust.Conflict, "no account is known that accepts key %s", p.Old).
@@ -328,7 +353,8 @@ func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool)
 		}
 		places = append(places, of...)
 	}
-	if err := refusePlaces(tx, places, changes); err != nil {
+	written := slices.DeleteFunc(slices.Clone(places), func(s spec) bool { return s.Half == identityHalf && args.Pairs[s.Pair].Supplied })
+	if err := refusePlaces(tx, written, changes); err != nil {
 		return job.Plan{}, err
 	}
 	return planOf(procedure, q.Canary, q.Wave, args, places)

@@ -26,7 +26,7 @@ type Preview struct {
 	Needs string `json:"needs,omitempty"`
 	// Diff is a unified diff of an authorized_keys file, from what it holds to
 	// what it would hold in the end. The new key is not made yet: its base64
-	// reads "(new key)".
+	// reads "(new key)", unless its owner supplied it.
 	Diff string `json:"diff,omitempty"`
 	// Text says in words what would happen to an identity file.
 	Text string `json:"text,omitempty"`
@@ -58,6 +58,9 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 	c, err := decode(r, t)
 	if err != nil {
 		return nil, err
+	}
+	if c.owners() {
+		return nil, r.Save(Preview{Why: ownersOwn})
 	}
 	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
 	if err != nil {
@@ -106,7 +109,7 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 	}
 	for _, f := range files {
 		if f.Path == c.spec.Path && p.Works != "" {
-			if p.Diff, err = previewDiff(c.spec.name(), f.Content, c.pair.OldKey); err != nil {
+			if p.Diff, err = previewDiff(c.spec.name(), f.Content, c.pair); err != nil {
 				return nil, err
 			}
 		}
@@ -114,14 +117,18 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 	return nil, r.Save(p)
 }
 
-// previewDiff makes both edits of a rotation with a key that is thrown away.
-func previewDiff(name string, content []byte, old trust.PublicKey) (string, error) {
-	private, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
-	if err != nil {
-		return "", err
+// previewDiff makes both edits of a rotation, with a key that is thrown away where none
+// was supplied.
+func previewDiff(name string, content []byte, p Pair) (string, error) {
+	old, next := p.OldKey, p.NewKey
+	if !p.Supplied {
+		private, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
+		if err != nil {
+			return "", err
+		}
+		next = private.Public()
+		private.Wipe()
 	}
-	next := private.Public()
-	private.Wipe()
 	with, _, err := addSuccessors(content, old, next, nil)
 	if err != nil {
 		return "", err
@@ -129,6 +136,9 @@ func previewDiff(name string, content []byte, old trust.PublicKey) (string, erro
 	after, _, err := withdraw(with, old, next, name)
 	if err != nil {
 		return "", err
+	}
+	if p.Supplied {
+		return string(diff.Diff(name, content, name, after)), nil
 	}
 	after = bytes.ReplaceAll(after, []byte(next.String()), []byte(old.Type()+" (new key)"))
 	after = bytes.ReplaceAll(after, []byte(base64.StdEncoding.EncodeToString(next.Blob())), []byte("(new key)"))

@@ -105,26 +105,35 @@ func (ro *Rotator) retired(ctx context.Context, r job.Run, t job.Target) (job.Re
 	if err != nil || f.untouched() != "" {
 		return nil, err
 	}
+	accepted, asked, err := ro.disproveByOwn(ctx, c)
+	switch {
+	case err != nil:
+		return nil, err
+	case accepted:
+		return nil, stillAccepted(c)
+	case !asked:
+		return nil, r.Save(proven{Level: Written, At: time.Now().UTC()})
+	}
+	return nil, r.Save(proven{Level: Login, At: time.Now().UTC()})
+}
+
+// disproveByOwn asks the server about the old key in a connection that ends in
+// Keyturn's own login to that account, where it has one by another key.
+func (ro *Rotator) disproveByOwn(ctx context.Context, c cell) (accepted, asked bool, err error) {
 	host, err := ro.host(ctx, c)
 	if err != nil {
-		return nil, err
+		return false, false, err
 	}
 	at := slices.IndexFunc(host.Credentials, func(x inventory.Credential) bool { return x.Key != c.pair.Old })
 	if host.User != c.spec.User || at < 0 {
-		return nil, r.Save(proven{Level: Written, At: time.Now().UTC()})
+		return false, false, nil
 	}
-	good, err := ro.keyring.Signer(ctx, r.Tenant, host.Credentials[at].Key)
+	good, err := ro.keyring.Signer(ctx, c.run.Tenant, host.Credentials[at].Key)
 	if err != nil {
-		return nil, err
+		return false, false, err
 	}
-	accepted, err := ro.reach.Disprove(ctx, r.Tenant, c.spec.login(), c.pair.OldKey, good)
-	if err != nil {
-		return nil, err
-	}
-	if accepted {
-		return nil, stillAccepted(c)
-	}
-	return nil, r.Save(proven{Level: Login, At: time.Now().UTC()})
+	accepted, err = ro.reach.Disprove(ctx, c.run.Tenant, c.spec.login(), c.pair.OldKey, good)
+	return accepted, err == nil, err
 }
 
 func (ro *Rotator) restore() job.Procedure {

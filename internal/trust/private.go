@@ -262,3 +262,13 @@ func recognizeDropbear(data []byte) (PrivateFile, bool) {
 	}
 	return PrivateFile{Format: FormatDropbear, Public: key}, true
 }
+
+// LooksPrivate reports whether text is a private key file, or has marks of a part of
+// one: what nobody else is to see, log or store.
+func LooksPrivate(text []byte) bool {
+	_, private := RecognizePrivateKey(bytes.TrimSpace(text))
+	for _, mark := range []string{"PRIVATE KEY", "PuTTY-User-Key-File-", "Private-Lines:"} {
+		private = private || bytes.Contains(text, []byte(mark))
+	}
+	return private
+}

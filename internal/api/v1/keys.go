@@ -30,6 +30,7 @@ type key struct {
 	Identities    []Place      `json:"identities"`
 	Replaces      []string     `json:"replaces"`
 	ReplacedBy    []string     `json:"replaced_by"`
+	Supplied      string       `json:"supplied,omitempty" doc:"The key that its owner made to take its place"`
 	CreatedAt     *time.Time   `json:"created_at"`
 	LastRotatedAt *time.Time   `json:"last_rotated_at"`
 	// RestorableUntil is set in the answer to a deletion.
@@ -110,6 +111,13 @@ type newKey struct {
 		Bits       int    `json:"bits,omitempty" minimum:"0" maximum:"8192"`
 		Comment    string `json:"comment,omitempty" maxLength:"1024"`
 		Facts
+	}
+}
+
+type supplyKey struct {
+	Key  string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
+	Body struct {
+		PublicKey string `json:"public_key" maxLength:"65536" doc:"The public half of the new key: OpenSSH, RFC 4716 or PKCS#8"`
 	}
 }
 
@@ -204,6 +212,11 @@ func (d door) keyRoutes(a huma.API) {
 			k, err := d.plane.RestoreKey(ctx, who, in.Key)
 			return showKey(k), err
 		})
+	operation(d, a, http.MethodPost, "/keys/{key}/supply", "supply-key", "Give the public half of the key that its owner made to take another's place",
+		func(ctx context.Context, who control.Actor, in *supplyKey) (key, error) {
+			k, err := d.plane.SupplyKey(ctx, who, in.Key, []byte(in.Body.PublicKey))
+			return showKey(k), err
+		})
 	operation(d, a, http.MethodPost, "/rotations", "rotate-keys", "Start a rotation of user keys",
 		func(ctx context.Context, who control.Actor, in *rotateKeys) (started, error) {
 			b := in.Body
@@ -260,7 +273,7 @@ func showKey(k control.Relationship) key {
 		Purpose: k.Key.Purpose, Labels: make([]string, len(k.Labels)), ExpiresAt: at(k.Key.ExpiresAt),
 		State: string(k.Key.State), Custody: string(k.Key.Custody), Compromised: k.Key.Compromised,
 		Authorized: make([]authorized, len(k.Authorized)), Identities: make([]Place, len(k.Identities)),
-		Replaces: texts(k.Replaces), ReplacedBy: texts(k.ReplacedBy),
+		Replaces: texts(k.Replaces), ReplacedBy: texts(k.ReplacedBy), Supplied: string(k.Supplied),
 		CreatedAt: at(k.Key.CreatedAt), LastRotatedAt: at(k.Key.LastRotatedAt), Findings: make([]finding, len(k.Findings)),
 	}
 	for i, l := range k.Labels {
