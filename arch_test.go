@@ -31,6 +31,7 @@ var mayImport = map[string]string{
 	"inventory": "store audit",
 
 	// hands
+	"agent":  "",
 	"dial":   "",
 	"remote": "dial",
 	"job":    "store audit",

@@ -39,7 +39,8 @@ func main() {
 type environ func(name string) string
 
 // run runs one command and returns its exit code: 0 for success only, 2 for a
-// command line that cannot be understood, 1 for everything else.
+// command line that cannot be understood, that of a command which it ran itself, 1 for
+// everything else.
 func run(ctx context.Context, env environ, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := rootCommand(env)
 	root.SetArgs(args)
@@ -48,6 +49,7 @@ func run(ctx context.Context, env environ, args []string, stdin io.Reader, stdou
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	var usage *usageError
+	var exit *exitError
 	switch {
 	case err == nil:
 		return 0
@@ -56,6 +58,8 @@ func run(ctx context.Context, env environ, args []string, stdin io.Reader, stdou
 		return 2
 	case errors.Is(err, errQuiet):
 		return 1
+	case errors.As(err, &exit):
+		return exit.code
 	}
 	fmt.Fprintf(stderr, "keyturn: %v\n", err)
 	var e *trust.Error
@@ -108,7 +112,7 @@ KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 		serveCommand(env), demoCommand(), lookCommand(), versionCommand(),
 		loginCommand(env), logoutCommand(env), whoamiCommand(env), accountCommand(env), userCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env), kekCommand(env),
 		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env),
-		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env), approvalCommand(env),
+		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env), approvalCommand(env), agentCommand(env),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

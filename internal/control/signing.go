@@ -18,18 +18,25 @@ import (
 // not get to see it. Who may is asked anew for each signature.
 
 // ListUsableKeys lists the keys that the actor may have the server sign with, by id. A
-// page may have fewer than its limit, and be followed by others all the same.
-func (p *Plane) ListUsableKeys(ctx context.Context, actor identity.Actor, page Page) (list []inventory.Key, next string, err error) {
+// page may have fewer than its limit, and be followed by others all the same. With
+// names of keys, ids or fingerprints, it lists those of them, and of the keys that came
+// in their place, in one page.
+func (p *Plane) ListUsableKeys(ctx context.Context, actor identity.Actor, named []string, page Page) (list []inventory.Key, next string, err error) {
 	limit, err := page.limit()
 	if err != nil {
 		return nil, "", err
 	}
 	err = p.view(ctx, actor, identity.KeysUse, func(tx *store.Tx) error {
-		held, err := p.keyring.Held(tx, trust.KeyID(page.After), limit)
-		if err != nil || len(held) == 0 {
+		var ids []trust.KeyID
+		if len(named) > 0 {
+			ids, err = namedKeys(tx, named)
+		} else if ids, err = p.keyring.Held(tx, trust.KeyID(page.After), limit); len(ids) == limit {
+			next = string(ids[limit-1])
+		}
+		if err != nil || len(ids) == 0 {
 			return err
 		}
-		keys, _, err := inventory.Keys(tx, inventory.KeyFilter{IDs: held}, inventory.Page{Limit: limit})
+		keys, _, err := inventory.Keys(tx, inventory.KeyFilter{IDs: ids}, inventory.Page{Limit: inventory.MaxPage})
 		if err != nil {
 			return err
 		}
@@ -43,12 +50,26 @@ func (p *Plane) ListUsableKeys(ctx context.Context, actor identity.Actor, page P
 			}
 		}
 		slices.SortFunc(list, func(a, b inventory.Key) int { return strings.Compare(string(a.ID), string(b.ID)) })
-		if len(held) == limit {
-			next = string(held[limit-1])
-		}
 		return nil
 	})
 	return list, next, err
+}
+
+// namedKeys returns the keys of names, as far as there are any, and what came in their
+// place.
+func namedKeys(tx *store.Tx, named []string) ([]trust.KeyID, error) {
+	var ids []trust.KeyID
+	for _, name := range named {
+		k, err := inventory.FindKey(tx, name)
+		if trust.KindOf(err) == trust.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, k.ID)
+	}
+	return inventory.Successors(tx, ids)
 }
 
 // A Sign asks for a signature.

@@ -82,7 +82,7 @@ func TestSignWithKey(t *testing.T) {
 		listed := func(who identity.Actor, k inventory.Key) bool {
 			t.Helper()
 			for after := ""; ; {
-				list, next, err := p.ListUsableKeys(t.Context(), who, Page{After: after, Limit: 2})
+				list, next, err := p.ListUsableKeys(t.Context(), who, nil, Page{After: after, Limit: 2})
 				if err != nil {
 					t.Fatal(err)
 				}

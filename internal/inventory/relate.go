@@ -112,6 +112,36 @@ func Relate(tx *store.Tx, keys []Key) ([]Relationship, error) {
 	return related, err
 }
 
+// Successors returns keys and those that came in their place, one after the other, as
+// far as that was not undone; MaxPage of them at most.
+func Successors(tx *store.Tx, keys []trust.KeyID) ([]trust.KeyID, error) {
+	var all []trust.KeyID
+	for next := keys; len(next) > 0; {
+		var after []trust.KeyID
+		for _, id := range next {
+			if !slices.Contains(all, id) && len(all) < MaxPage {
+				all, after = append(all, id), append(after, id)
+			}
+		}
+		if len(after) == 0 {
+			break
+		}
+		q := newQueryOf(tx, after, sqlReplacements, "r", "old_id")
+		q.and(sqlStanding)
+		next = nil
+		err := q.rows(tx, func(rows *sql.Rows) error {
+			var old, successor trust.KeyID
+			err := rows.Scan(&old, &successor)
+			next = append(next, successor)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 func relatePlaces(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationship) error {
 	q := newQueryOf(tx, ids, sqlAuthorizedBrief, "p", "key_id")
 	q.and(sqlTheirHost)

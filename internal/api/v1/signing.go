@@ -24,7 +24,10 @@ type usableKeys struct {
 	Next string      `json:"next,omitempty"`
 }
 
-type listUsableKeys struct{ Paging }
+type listUsableKeys struct {
+	Paging
+	Key []string `query:"key" maxItems:"100" doc:"Only these, by UUID or fingerprint, and the keys that came in their place, in one page"`
+}
 
 type signWithKey struct {
 	Key  string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
@@ -58,7 +61,7 @@ type setKeyUsers struct {
 func (d door) signingRoutes(a huma.API) {
 	operation(d, a, http.MethodGet, "/agent/keys", "list-usable-keys", "List the keys that the server signs with for who asks",
 		func(ctx context.Context, who control.Actor, in *listUsableKeys) (usableKeys, error) {
-			list, next, err := d.plane.ListUsableKeys(ctx, who, in.page())
+			list, next, err := d.plane.ListUsableKeys(ctx, who, in.Key, in.page())
 			out := usableKeys{Keys: make([]usableKey, len(list)), Next: next}
 			for i, k := range list {
 				out.Keys[i] = usableKey{
