@@ -69,13 +69,12 @@ type spec struct {
 	// Snapshot names the sealed files that an earlier run found at this
 	// identity place, and this run puts back; or is empty.
 	Snapshot string `json:"snapshot,omitempty"`
-	// Removed are lines that a retirement took out and this run puts back,
-	// RemovedSHA the file's hash after that, Worked how well the key opened the
-	// account before, and Opens whether it did so for Keyturn itself.
-	Removed    []Removed `json:"removed,omitempty"`
-	RemovedSHA string    `json:"removed_sha256,omitempty"`
-	Worked     Level     `json:"worked,omitempty"`
-	Opens      bool      `json:"opens,omitempty"`
+	// Taken is what a retirement took out and this run puts back, Worked how well
+	// the key opened the account before, and Opens whether it did so for Keyturn
+	// itself.
+	Taken  Taken `json:"taken,omitzero"`
+	Worked Level `json:"worked,omitempty"`
+	Opens  bool  `json:"opens,omitempty"`
 }
 
 // A half says which half of a key lies in a place.

@@ -37,6 +37,8 @@ type found struct {
 	// Of an authorized place: the lines of the old and the new key.
 	OldLines []string `json:"old_lines,omitempty"`
 	NewLines []string `json:"new_lines,omitempty"`
+	// Taken is what a retirement is going to take out.
+	Taken *Taken `json:"taken,omitempty"`
 	// Beside: some other file that sshd reads for the account holds one of the
 	// keys, too.
 	Beside bool `json:"beside,omitempty"`
@@ -121,6 +123,10 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 	f.SHA = file.SHA256
 	f.OldLines = textsOf(file.Content, c.pair.OldKey)
 	f.NewLines = textsOf(file.Content, c.pair.NewKey)
+	if c.pair.NewKey.IsZero() {
+		_, t := takeOut(file.Content, c.pair.OldKey)
+		f.Taken = &t
+	}
 	for _, x := range others {
 		olds, news := textsOf(x.Content, c.pair.OldKey), textsOf(x.Content, c.pair.NewKey)
 		if len(olds) > 0 && !ro.planned(ctx, c, x.Path) {

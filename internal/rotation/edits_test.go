@@ -278,31 +278,44 @@ func TestUndoAuthorizeKeepsWhatWasThere(t *testing.T) {
 // written the file since, at its end; and never more often than they stood there.
 func TestPutBack(t *testing.T) {
 	first, second := filled("{{old}} 1"), filled("restrict {{old}} 2")
-	lines := []Removed{{At: 1, Text: first}, {At: 3, Text: second}}
-	twice := []Removed{{At: 0, Text: first}, {At: 2, Text: first}, {At: 4, Text: first}}
+	lines := []Removed{{At: 1, Text: first, End: "\n"}, {At: 3, Text: second, End: "\n"}}
+	twice := []Removed{{At: 0, Text: first, End: "\n"}, {At: 2, Text: first, End: "\n"}}
 	for _, test := range []struct {
 		name, now string
-		untouched bool
 		lines     []Removed
 		want      string
 	}{
-		{"untouched", "# a\n# b\n", true, lines, "# a\n{{old}} 1\n# b\nrestrict {{old}} 2\n"},
-		{"touched", "# a\n# b\n# c\n", false, lines, "# a\n# b\n# c\n{{old}} 1\nrestrict {{old}} 2\n"},
-		{"one is back already", "# a\n# b\nrestrict {{old}} 2\n", false, lines, "# a\n# b\nrestrict {{old}} 2\n{{old}} 1\n"},
-		{"both are back already", "{{old}} 1\nrestrict {{old}} 2\n", false, lines, "{{old}} 1\nrestrict {{old}} 2\n"},
-		{"nobody knows where they stood", "# a\n", true, []Removed{{At: -1, Text: first}}, "# a\n{{old}} 1\n"},
-		{"the file is shorter than it can be", "", true, []Removed{{At: 7, Text: first}}, "{{old}} 1\n"},
-		{"it stood three times", "# a\n# b\n", true, twice, "{{old}} 1\n# a\n{{old}} 1\n# b\n{{old}} 1\n"},
-		{"it stood twice, and one is back", "{{old}} 1\n# a\n# c\n", false, twice[:2], "{{old}} 1\n# a\n# c\n{{old}} 1\n"},
-		{"no final newline", "# a\r\n# b", false, lines[:1], "# a\r\n# b\r\n{{old}} 1"},
+		{"touched", "# a\n# b\n# c\n", lines, "# a\n# b\n# c\n{{old}} 1\nrestrict {{old}} 2\n"},
+		{"one is back already", "# a\n# b\nrestrict {{old}} 2\n", lines, "# a\n# b\nrestrict {{old}} 2\n{{old}} 1\n"},
+		{"both are back already", "{{old}} 1\nrestrict {{old}} 2\n", lines, "{{old}} 1\nrestrict {{old}} 2\n"},
+		{"it stood twice, and one is back", "{{old}} 1\n# a\n# c\n", twice, "{{old}} 1\n# a\n# c\n{{old}} 1\n"},
+		{"no final newline", "# a\r\n# b", lines[:1], "# a\r\n# b\r\n{{old}} 1"},
+		{"a line number that cannot be", "# a\n", []Removed{{At: 7, Text: first}}, "# a\n{{old}} 1\n"},
 	} {
-		got, err := putBack([]byte(filled(test.now)), test.lines, test.untouched)
-		if err != nil || string(got) != filled(test.want) {
-			t.Errorf("%s: got %q, %v; want %q", test.name, got, err, filled(test.want))
+		for _, untouched := range []bool{false, true} { // a record that is not true of the file
+			k := Taken{Lines: test.lines, Before: sum([]byte("another"))}
+			if untouched {
+				k.SHA256 = sum([]byte(filled(test.now)))
+			}
+			got, err := putBack([]byte(filled(test.now)), k)
+			if err != nil || string(got) != filled(test.want) {
+				t.Errorf("%s: got %q, %v; want %q", test.name, got, err, filled(test.want))
+			}
+			again, err := putBack(got, k)
+			if err != nil || !bytes.Equal(again, got) {
+				t.Errorf("%s: again: got %q, %v; want %q", test.name, again, err, got)
+			}
 		}
-		again, err := putBack(got, test.lines, false)
-		if err != nil || !bytes.Equal(again, got) {
-			t.Errorf("%s: again: got %q, %v; want %q", test.name, again, err, got)
+	}
+	// Where nobody wrote since, the file is what it was, to the byte.
+	for _, before := range []string{
+		"# a\n{{old}} 1\n# b\nrestrict {{old}} 2\n", "{{old}}", "{{old}}\n", "{{old}}\r\n", "# a\r\n{{old}}", "# a\r\n# b\n{{old}}", "# a\n{{old}}\r\n# b\n", "# a\n{{old}}\r\n",
+		"# a\r\n{{old}}\n# b\r\n", "{{old}}\r\n# b\n", "{{old}}\n{{old}}", "{{old}}\r", "\n\n{{old}}", "{{old}}\r\n\n{{old}} 1\n# b\r\n{{old}} 2", "# b\r", "",
+	} {
+		whole := []byte(filled(before))
+		after, k := takeOut(whole, testKey("old"))
+		if got, err := putBack(after, k); err != nil || !bytes.Equal(got, whole) {
+			t.Errorf("out of %q came %q, and back %q, %v", whole, after, got, err)
 		}
 	}
 }
@@ -327,7 +340,7 @@ func TestTakeBack(t *testing.T) {
 
 // Whatever a file holds: undoing gives it back byte for byte, adding again adds
 // nothing, a rotation and the way back of it leave every line of others where it
-// stands, and what a retirement took out comes back as often as it was there.
+// stands, and what a retirement took out comes back byte for byte.
 func FuzzEdits(f *testing.F) {
 	corpus := filepath.Join("..", "trust", "testdata", "corpus", "authorized_keys")
 	entries, err := os.ReadDir(corpus)
@@ -365,9 +378,9 @@ func FuzzEdits(f *testing.F) {
 			if got, want := foreign(after, old, next), foreign(before, old, next); !slices.Equal(got, want) {
 				t.Fatalf("the lines of others are %q, and were %q", got, want)
 			}
-			retired, lines := takeOut(before, old)
-			restored, err := putBack(retired, lines, true)
-			if err != nil || !slices.Equal(textsOf(restored, old), textsOf(before, old)) || !bytes.Equal(takeBack(restored, lines, nil), retired) {
+			retired, taken := takeOut(before, old)
+			restored, err := putBack(retired, taken)
+			if err != nil || !bytes.Equal(restored, before) || !bytes.Equal(takeBack(restored, taken.Lines, nil), retired) {
 				t.Fatalf("restored: got %q, %v; want %q", restored, err, before)
 			}
 			if len(textsOf(before, next)) > 0 {

@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"keyturn/internal/inventory"
@@ -33,16 +34,25 @@ func (ro *Rotator) retire() job.Procedure {
 	}
 }
 
-// A Removed is a line that was taken out of a file, with its number then, from 0.
+// A Removed is a line that was taken out of a file, with its number then, from 0, or -1
+// where that is not known, and its ending.
 type Removed struct {
 	At   int    `json:"at"`
 	Text string `json:"text"`
+	End  string `json:"end,omitempty"`
 }
 
-// taken is what row Withdraw of a retirement saves.
-type taken struct {
+// A Taken is what was taken out of a file, and what it takes to put it back byte for
+// byte where nobody has written to the file since.
+type Taken struct {
 	Lines []Removed `json:"lines"`
-	SHA   string    `json:"sha256"` // of the file afterwards
+	// Tail is the ending that the last line lost which stayed, when the last line of
+	// all had none.
+	Tail string `json:"tail,omitempty"`
+	// Before and SHA256 are of the file before and afterwards; Before is empty where it
+	// is not known.
+	Before string `json:"before,omitempty"`
+	SHA256 string `json:"sha256,omitempty"`
 }
 
 // retireLines is row Withdraw of a retirement.
@@ -56,29 +66,29 @@ func (ro *Rotator) retireLines(ctx context.Context, r job.Run, t job.Target) (jo
 		return nil, err
 	}
 	defer h.Close()
-	var k taken
+	var k, now Taken
 	if _, err := r.ResultOf(ctx, "Withdraw", t, &k); err != nil {
 		return nil, err
 	}
-	var lines []Removed
 	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) (data []byte, _ error) {
-		data, lines = takeOut(old, c.pair.OldKey)
+		data, now = takeOut(old, c.pair.OldKey)
 		return data, nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case len(lines) > 0:
-		k.Lines = append(k.Lines, lines...)
+	case len(k.Lines) == 0 && len(now.Lines) > 0:
+		k = now
 	case len(k.Lines) == 0:
-		// An attempt whose outcome was lost took them away: Baseline still
-		// has them, though not where in the file they stood.
-		for _, text := range f.OldLines {
-			k.Lines = append(k.Lines, Removed{At: -1, Text: text})
-		}
+		// An attempt whose outcome was lost took them away: Baseline still has them.
+		k = f.taken()
+	case len(now.Lines) > 0: // somebody had put some back
+		k = Taken{Lines: append(k.Lines, now.Lines...)}
 	}
-	k.SHA = change.SHA256
+	if k.SHA256 != change.SHA256 {
+		k.Before, k.SHA256 = "", change.SHA256
+	}
 	if err := r.Save(k); err != nil {
 		return nil, err
 	}
@@ -173,16 +183,14 @@ func (ro *Rotator) reverseRetirement(tx *store.Tx, r job.Run) (job.Plan, error) 
 		} else if !ok || f.untouched() != "" {
 			continue
 		}
-		var k taken
+		var k Taken
 		if ok, err := journal.ResultOf("Withdraw", t, &k); err != nil {
 			return job.Plan{}, err
 		} else if !ok {
-			for _, text := range f.OldLines {
-				k.Lines = append(k.Lines, Removed{At: -1, Text: text})
-			}
+			k = f.taken()
 		}
 		s := c.spec
-		s.Removed, s.RemovedSHA, s.Worked, s.Opens = k.Lines, k.SHA, f.Works, f.Opens
+		s.Taken, s.Worked, s.Opens = k, f.Works, f.Opens
 		places = append(places, s)
 	}
 	for i := range args.Pairs {
@@ -262,7 +270,7 @@ func (ro *Rotator) restoreLines(ctx context.Context, r job.Run, t job.Target) (j
 	}
 	defer h.Close()
 	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
-		return putBack(old, c.spec.Removed, sum(old) == c.spec.RemovedSHA)
+		return putBack(old, c.spec.Taken)
 	})
 	if err != nil {
 		return nil, err
@@ -270,41 +278,71 @@ func (ro *Rotator) restoreLines(ctx context.Context, r job.Run, t job.Target) (j
 	return recordFile(c, change.After, h.Server()), nil
 }
 
-// takeOut removes every line of a key, and returns which they were.
-func takeOut(data []byte, key trust.PublicKey) ([]byte, []Removed) {
-	f := trust.ParseAuthorizedKeys(data)
-	var lines []Removed
-	for _, i := range f.Find(key) {
-		l := f.Line(i)
-		lines = append(lines, Removed{At: i, Text: l.Text()})
+// taken returns what a retirement takes out of the file if that is as Baseline found it.
+func (f found) taken() Taken {
+	if f.Taken != nil {
+		return *f.Taken
 	}
-	f.RemoveKey(key)
-	return f.Bytes(), lines
+	return Taken{}
 }
 
-// putBack inserts those lines that are not there, each as often as it was taken out,
-// at their old numbers if the file is as it was when they were taken out, else at
-// its end.
-func putBack(data []byte, lines []Removed, untouched bool) ([]byte, error) {
+// takeOut removes every line of a key, and returns what that was.
+func takeOut(data []byte, key trust.PublicKey) (after []byte, t Taken) {
+	f := trust.ParseAuthorizedKeys(data)
+	ours, kept := f.Find(key), []byte(nil)
+	for i, l := range f.Lines() {
+		if slices.Contains(ours, i) {
+			t.Lines = append(t.Lines, Removed{At: i, Text: l.Text(), End: l.Ending()})
+		} else {
+			kept = append(append(kept, l.Text()...), l.Ending()...)
+		}
+	}
+	f.RemoveKey(key)
+	after = f.Bytes()
+	t.Tail, t.Before, t.SHA256 = string(kept[len(after):]), sum(data), sum(after)
+	return after, t
+}
+
+// putBack puts those lines back that are not there, each as often as it was taken out:
+// where they stood, byte for byte, if the file is as it was when they were taken out,
+// else at its end.
+func putBack(data []byte, t Taken) ([]byte, error) {
+	if sum(data) == t.SHA256 {
+		if whole := t.undo(data); sum(whole) == t.Before {
+			return whole, nil
+		}
+	}
 	f := trust.ParseAuthorizedKeys(data)
 	there := map[string]int{} // how many of a text
 	for _, x := range f.Lines() {
 		there[x.Text()]++
 	}
-	for _, l := range lines {
+	for _, l := range t.Lines {
 		if there[l.Text] > 0 {
 			there[l.Text]--
 			continue
 		}
-		at := f.Len()
-		if untouched && l.At >= 0 && l.At <= at {
-			at = l.At
-		}
-		if err := f.Insert(at, l.Text); err != nil {
+		if err := f.Append(l.Text); err != nil {
 			return nil, err
 		}
 	}
 	return f.Bytes(), nil
+}
+
+// undo returns what takeOut made data of, if it made that.
+func (t Taken) undo(data []byte) []byte {
+	var lines []string // with their endings
+	f := trust.ParseAuthorizedKeys(append(slices.Clone(data), t.Tail...))
+	for _, x := range f.Lines() {
+		lines = append(lines, x.Text()+x.Ending())
+	}
+	for _, l := range t.Lines {
+		if l.At < 0 || l.At > len(lines) {
+			return nil
+		}
+		lines = slices.Insert(lines, l.At, l.Text+l.End)
+	}
+	return []byte(strings.Join(lines, ""))
 }
 
 // takeBack takes out of data the lines that a restoration put there, but for those
@@ -342,7 +380,7 @@ func (ro *Rotator) takeAgain(ctx context.Context, r job.Run, t job.Target) (job.
 	}
 	defer h.Close()
 	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) ([]byte, error) {
-		return takeBack(old, c.spec.Removed, f.NewLines), nil
+		return takeBack(old, c.spec.Taken.Lines, f.NewLines), nil
 	})
 	if err != nil {
 		return nil, err
