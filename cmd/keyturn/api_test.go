@@ -55,7 +55,7 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/keys/" + someKey + "/signatures", map[string]any{"data": "AAAA", "algorithm": "ssh-ed25519", "host_key": "SHA256:" + strings.Repeat("A", 43), "forwarded": false}, []string{"Keys Use"}},
 		{"GET", "/keys/" + someKey + "/users", nil, []string{"Keys Read"}},
 		{"POST", "/keys/" + someKey + "/users", map[string]any{"allow": []string{"admin"}, "disallow": []string{}, "everybody": false}, []string{"Keys Write"}},
-		{"POST", "/keys/" + someKey + "/supply", map[string]any{"public_key": strings.TrimSpace(w.read(w.ops + ".pub"))}, []string{"Keys Write"}},
+		{"POST", "/keys/" + someKey + "/supply", map[string]any{"public_key": strings.TrimSpace(w.read(w.ops + ".pub"))}, []string{"Keys Supply"}},
 		{"POST", "/rotations", map[string]any{"keys": []string{someKey}, "soak": "1h", "canary": 1, "dry_run": false, "share": false, "compromised": false}, []string{"Keys Write"}},
 		{"POST", "/rollbacks", map[string]any{"keys": []string{someKey}, "current": false, "force": false, "soak": "1h"}, []string{"Keys Write", "Runs Write"}},
 		{"POST", "/retirements", map[string]any{"keys": []string{someKey}}, []string{"Keys Write", "Runs Write"}},
@@ -267,7 +267,7 @@ func TestPermissions(t *testing.T) {
 	w := newWorld(t, 0)
 	all := []string{
 		"Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
-		"Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
+		"Keys Supply", "Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
 	}
 	without := map[string]string{} // permission to a token that has all others
 	for _, p := range append(all[:len(all):len(all)], "All") {

@@ -23,7 +23,8 @@ and gives its public half, which is what this takes. "keyturn rotate UUID" then 
 beside the old one everywhere; the owner begins to use it; and when a login with it has
 been seen, and none with the old one while the run soaks, the old one is withdrawn.
 
-The last one that was supplied counts. What Keyturn holds itself is rotated without.`,
+The last one that was supplied counts. It takes the permission "Keys Supply": whose key
+it is will be let in. What Keyturn holds itself is rotated without.`,
 		Example: `  keyturn key supply 7f1c... --public-key alice.pub
   keyturn key supply 7f1c... --public-key "ssh-ed25519 AAAA... alice"
   keyturn rotate 7f1c... --public-key alice.pub --wait`,

@@ -65,7 +65,7 @@ var verbs = map[string][]identity.Permission{
 	"SetKeyFacts": {identity.KeysWrite},
 	"DeleteKey":   {identity.KeysWrite},
 	"RestoreKey":  {identity.KeysWrite},
-	"SupplyKey":   {identity.KeysWrite},
+	"SupplyKey":   {identity.KeysSupply},
 	"Rotate":      {identity.KeysWrite, identity.RunsWrite},
 	"Rollback":    {identity.KeysWrite, identity.RunsWrite},
 	"Retire":      {identity.KeysWrite, identity.RunsWrite},

@@ -13,9 +13,10 @@ import (
 
 // SupplyKey takes the public half of the key that is to take the place of one whose
 // private half its owner keeps, when that is rotated, and returns the new key. The last
-// one that was supplied counts.
+// one that was supplied counts. Who may do so can have himself let in, which to rotate
+// a key does not allow: it is a permission of its own.
 func (p *Plane) SupplyKey(ctx context.Context, actor identity.Actor, idOrFingerprint string, publicKey []byte) (next inventory.Relationship, err error) {
-	if err := require(actor, identity.KeysWrite); err != nil {
+	if err := require(actor, identity.KeysSupply); err != nil {
 		return next, err
 	}
 	if trust.LooksPrivate(publicKey) {
@@ -26,7 +27,7 @@ func (p *Plane) SupplyKey(ctx context.Context, actor identity.Actor, idOrFingerp
 	if err != nil {
 		return next, err
 	}
-	err = p.update(ctx, actor, needs(identity.KeysWrite), "key.supply", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
+	err = p.update(ctx, actor, needs(identity.KeysSupply), "key.supply", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
 		old, err := inventory.FindKey(tx, idOrFingerprint)
 		if err != nil {
 			return err

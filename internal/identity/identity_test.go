@@ -376,7 +376,7 @@ func TestPasswordIsStoredAsArgon2id(t *testing.T) {
 func TestPermissions(t *testing.T) {
 	names := []string{
 		"All", "Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
-		"Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
+		"Keys Supply", "Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
 	}
 	list, err := ParsePermissions(names)
 	if err != nil || len(list) != len(Permissions) {

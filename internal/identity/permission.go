@@ -26,6 +26,7 @@ const (
 	HostsWrite    Permission = "Hosts Write"
 	KeysRead      Permission = "Keys Read"
 	KeysWrite     Permission = "Keys Write"
+	KeysSupply    Permission = "Keys Supply"
 	KeysUse       Permission = "Keys Use"
 	KeysReveal    Permission = "Keys Reveal"
 	RunsRead      Permission = "Runs Read"
@@ -54,7 +55,8 @@ var Permissions = []Grant{
 	{HostsRead, "see hosts, what was found on them, and findings"},
 	{HostsWrite, "add, import, confirm, enforce, scan and remove hosts"},
 	{KeysRead, "see keys, where they are, and what replaced them"},
-	{KeysWrite, "generate, import, supply, rotate, roll back, retire, restore and delete keys"},
+	{KeysWrite, "generate, import, rotate, roll back, retire, restore and delete keys"},
+	{KeysSupply, "say which public key takes the place of one that is its owner's alone, and so who is let in where that was"},
 	{KeysUse, "have the server sign with held keys, as keyturn agent does; the private keys stay where they are"},
 	{KeysReveal, "read private keys; every use is recorded"},
 	{RunsRead, "see runs and watch them"},
