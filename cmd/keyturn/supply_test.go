@@ -124,36 +124,114 @@ func TestOwnersKeyWithoutALog(t *testing.T) {
 	w.nothingLeft(0)
 }
 
-// An identity file that is its owner's is not written; while it holds the old key, that
-// is not withdrawn anywhere.
+// An identity file that is its owner's, because it has a passphrase, is not written;
+// while it holds the old key, that is not withdrawn anywhere.
 func TestOwnersIdentityFile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2)
 	k, identity := w.inPlace()
-	w.keyFile(w.dir+"/new", "alice@laptop")
+	if out, err := exec.Command("ssh-keygen", "-q", "-p", "-P", "", "-N", "owl-and-otter", "-f", identity).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	w.ok("scan", "--wait")
+	for _, more := range []string{"--share", "--dry-run"} {
+		if code, _, errs := w.try("rotate", k.UUID, more); code == 0 || !strings.Contains(errs, "with a passphrase") || !strings.Contains(errs, "keyturn key supply "+k.UUID) {
+			t.Errorf("rotate %s: %d %s", more, code, errs)
+		}
+	}
+	next := w.keyFile(w.dir+"/new", "alice@laptop")
 	w.ok("key", "supply", k.UUID, "--public-key", w.dir+"/new.pub")
+	if out := w.ok("rotate", k.UUID, "--dry-run"); !strings.Contains(out, identity+" would stay as it is: its owner puts the new key there") {
+		t.Errorf("the dry run printed\n%s", out)
+	}
 	was := w.read(identity)
 	var run startedJSON
 	w.json(&run, "rotate", k.UUID, "--soak", "0s")
 	w.held(run.Run, "Soak", "no log can be read")
 	w.ok("run", "resume", run.Run)
 	w.held(run.Run, "Reconfirm", "still holds the old key: its owner has not put the new one there")
+	w.accepts(w.parse(k.PublicKey).String(), true)
 	if w.read(identity) != was {
 		t.Error("the owner's file was written")
 	}
-	if out := w.ok("run", "show", run.Run); !strings.Contains(out, ownersPlace) {
+	if out := w.ok("run", "show", run.Run); !strings.Contains(out, "its owner puts the new key there") {
 		t.Errorf("the run does not say whose the file is:\n%s", out)
 	}
 	w.move(w.dir+"/new", identity)
 	w.move(w.dir+"/new.pub", identity+".pub")
 	w.ok("run", "resume", run.Run)
 	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	w.accepts(next.String(), false)
 	if !w.logsIn(identity) {
 		t.Error("the owner is locked out")
 	}
+	if now := w.key(next); len(now.Identities) != 1 || now.Custody == "held" {
+		t.Errorf("the new key is %+v", now)
+	}
 }
 
-const ownersPlace = "its owner puts the new key there"
+// One owner changes before anybody has asked for it: to go back would lock him out, and
+// is held until somebody has been told so.
+func TestBackFromAnOwnerWhoHasChanged(t *testing.T) {
+	t.Parallel()
+	o := &owner{ward: simWard(t, 2, nil)}
+	before := o.files()
+	o.fault = func(point string) {
+		if strings.HasPrefix(point, "before do Recheck") {
+			if err := o.login([]byte(o.read(filepath.Join(o.dir, "made1")))); err != nil {
+				t.Errorf("the new key does not log in yet: %v", err)
+			}
+			o.until = "before do Recheck"
+		}
+	}
+	run, _ := o.rotate(-1)
+	if _, _, crashed := o.await(run); !crashed {
+		t.Fatal("the rotation passed row Recheck")
+	}
+	release := o.hold()
+	o.stop()
+	o.fault = nil
+	o.arm(-1)
+	o.start()
+	if by := o.ward.back(run); by != run {
+		t.Fatalf("the rotation is taken back by %s, and not undone", by)
+	}
+	release()
+	for range o.hosts {
+		if state, reason, _ := o.await(run); state != job.Held || !strings.Contains(reason, "its owner may have nothing else by now") {
+			t.Fatalf("the run is %s: %s", state, reason)
+		}
+		o.api(nil, http.MethodPost, "/runs/"+run+"/resume", nil)
+	}
+	o.mustEnd(run, job.WentBack)
+	o.wentBack(before)
+}
+
+// A host whose log cannot be asked is waited for: the old key may be in use there. What
+// is left of the plan keeps it.
+func TestOwnersHostIsAway(t *testing.T) {
+	t.Parallel()
+	o := &owner{ward: simWard(t, 2, nil)}
+	o.fault = func(point string) {
+		if strings.HasPrefix(point, "before do Soak") {
+			o.hosts[1].(simHost).Refuse()
+		}
+	}
+	run, next := o.rotate(-1)
+	name := "web2:deploy:/home/deploy/.ssh/authorized_keys"
+	r := o.world.await(run, func(r runJSON) bool { return len(r.Troubled) > 0 })
+	if said := r.Troubled[0].Error; r.State != "waiting" || !strings.Contains(said, name+" cannot be asked who logs in with which key") || !strings.Contains(said, "keyturn run leave "+run+" "+name) {
+		t.Errorf("the run is %s: %s", r.State, said)
+	}
+	o.mu.Lock()
+	o.hosts, o.fault = o.hosts[:1], nil // nobody logs in to the other
+	o.mu.Unlock()
+	o.ok("run", "leave", run, name)
+	o.answer(run, next, job.Partial)
+	if k := o.world.key(o.key); len(k.Authorized) != 2 || k.Authorized[0].Host != "web2" {
+		t.Errorf("the old key is %+v", k)
+	}
+}
 
 // Crashed at any instant, forward or on a way back, the rotation of an owner's key goes
 // on, and the owner, who changes when he is asked to, is never locked out.

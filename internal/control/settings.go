@@ -52,7 +52,7 @@ var settings = []Setting{
 	},
 	{
 		Name: rotationProof, Default: string(rotation.Login), check: func(v string) error { _, err := rotation.ParseLevel(v); return err },
-		Meaning: "the lowest proof of a new key that a rotation goes on with: written, matched, login-here or login; a key that is restricted to sources we cannot use is always enough at matched",
+		Meaning: "the lowest proof of a new key that a rotation goes on with: written, matched, login-here or login; a key that is restricted to sources we cannot use, or that its owner made, is always enough at matched",
 	},
 	{
 		Name: rotationCanary, Default: "1", check: numberBetween(0, 10_000),

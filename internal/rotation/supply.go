@@ -171,9 +171,7 @@ type sighting struct {
 }
 
 // switched holds a run until the owners of its keys use the new ones. It asks again
-// whenever the run is resumed. A person who has been told twice that nobody was seen
-// to use a new key, or once where no log can be read, decides; s keeps of whom that is
-// true.
+// whenever the run is resumed.
 func (ro *Rotator) switched(ctx context.Context, r job.Run, args Args, s *soaking) error {
 	if !slices.ContainsFunc(args.Pairs, func(p Pair) bool { return p.Supplied }) {
 		return nil
@@ -184,6 +182,13 @@ func (ro *Rotator) switched(ctx context.Context, r job.Run, args Args, s *soakin
 		return err
 	}
 	s.Looked = now
+	return s.decide(r, args, seen)
+}
+
+// decide holds a run whose owners have not been seen to change, by index of their
+// pairs. A person who has been told twice that nobody was seen to use a new key, or
+// once where no log can be read, decides himself; s keeps of whom that is true.
+func (s *soaking) decide(r job.Run, args Args, seen map[int]sighting) error {
 	var used, unseen, unsafe []string
 	for i, p := range args.Pairs {
 		at, ok := seen[i]

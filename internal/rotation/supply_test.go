@@ -1,0 +1,144 @@
+package rotation
+
+import (
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"keyturn/internal/inventory"
+	"keyturn/internal/job"
+	"keyturn/internal/store"
+	"keyturn/internal/store/storetest"
+	"keyturn/internal/trust"
+)
+
+// What holds a run over keys that their owners made, each time that it is resumed.
+func TestDecideOnOwners(t *testing.T) {
+	t.Parallel()
+	const used, unseen, unsafe, nothing = "was used, from 192.0.2.7", "its owner may not have it yet", "is locked out when it goes", ""
+	never, changed := sighting{logged: true}, sighting{logged: true, next: "from 192.0.2.7"}
+	both := sighting{logged: true, next: "from 192.0.2.7", old: "from 192.0.2.7", recent: "from 192.0.2.7"}
+	before := sighting{logged: true, old: "from 192.0.2.7"}
+	for name, c := range map[string]struct {
+		soak  time.Duration
+		back  bool
+		seen  []map[int]sighting // at each look
+		holds []string
+	}{
+		"changed":                        {time.Hour, false, []map[int]sighting{{0: changed}}, []string{nothing}},
+		"no place is touched":            {time.Hour, false, []map[int]sighting{{}}, []string{nothing}},
+		"uses both":                      {time.Hour, false, []map[int]sighting{{0: both}, {0: both}, {0: changed}}, []string{used, used, nothing}},
+		"uses both, and is not to soak":  {0, false, []map[int]sighting{{0: both}}, []string{nothing}},
+		"uses the old one":               {0, false, []map[int]sighting{{0: before}, {0: before}, {0: before}}, []string{unseen, unsafe, nothing}},
+		"comes late":                     {time.Hour, false, []map[int]sighting{{0: never}, {0: changed}}, []string{unseen, nothing}},
+		"never comes":                    {time.Hour, false, []map[int]sighting{{0: never}, {0: never}, {0: never}}, []string{unseen, unsafe, nothing}},
+		"no log":                         {time.Hour, false, []map[int]sighting{{0: {}}, {0: {}}}, []string{unsafe, nothing}},
+		"no log any more":                {time.Hour, false, []map[int]sighting{{0: never}, {0: {}}, {0: {}}}, []string{unseen, unsafe, nothing}},
+		"two owners, one comes":          {time.Hour, false, []map[int]sighting{{0: changed, 1: never}, {0: changed, 1: changed}}, []string{unseen, nothing}},
+		"two owners, one without a log":  {time.Hour, false, []map[int]sighting{{0: never, 1: {}}, {0: never, 1: {}}, {0: never, 1: {}}}, []string{unseen, unsafe, nothing}},
+		"back, and nobody had changed":   {time.Hour, true, []map[int]sighting{{0: never}}, []string{nothing}},
+		"back, and somebody had changed": {time.Hour, true, []map[int]sighting{{0: before}, {0: changed}}, []string{unseen, nothing}},
+		"back, and nobody can know":      {time.Hour, true, []map[int]sighting{{0: {}}, {0: {}}}, []string{unsafe, nothing}},
+	} {
+		args := Args{Soak: c.soak, Pairs: []Pair{
+			{Old: "old1", OldKey: testKey("key1"), New: "new1", NewKey: testKey("key2"), Supplied: true},
+			{Old: "old2", OldKey: testKey("key3"), New: "new2", NewKey: testKey("key4"), Supplied: true},
+		}}
+		if c.back {
+			args.Since = time.Now()
+		}
+		var s soaking
+		for i, seen := range c.seen {
+			err := s.decide(job.Run{ID: "run1"}, args, seen)
+			switch want := c.holds[i]; {
+			case want == nothing && err != nil, want != nothing && (trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), want)):
+				t.Errorf("%s: at look %d the run is held by %v, want %q", name, i+1, err, want)
+			}
+		}
+	}
+}
+
+// What was supplied last counts, until it must not any more.
+func TestSupply(t *testing.T) {
+	t.Parallel()
+	storetest.Both(t, []fs.FS{inventory.Schema}, func(t *testing.T, s *store.Store) {
+		update := func(fn func(tx *store.Tx) error) error {
+			return s.Update(t.Context(), storetest.Event(), fn)
+		}
+		put := func(name string) (k inventory.Key) {
+			t.Helper()
+			if err := update(func(tx *store.Tx) (err error) {
+				k, err = inventory.PutKey(tx, inventory.Key{Kind: inventory.UserKey, Public: testKey(name), Owner: "alice", Purpose: "backup"})
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		old, other := put("key1"), put("key2")
+		supply := func(id trust.KeyID, name string) (next inventory.Key, err error) {
+			err = update(func(tx *store.Tx) (err error) {
+				next, err = Supply(tx, id, testKey(name), "", "admin")
+				return err
+			})
+			return next, err
+		}
+		candidate := func() (c []Candidate, err error) {
+			err = s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) (err error) {
+				c, err = Candidates(tx, Request{Keys: []trust.KeyID{old.ID}, Proof: Login})
+				return err
+			})
+			return c, err
+		}
+		if _, err := candidate(); trust.KindOf(err) != trust.Conflict {
+			t.Errorf("nothing was supplied: %v", err)
+		}
+		for _, name := range []string{"key3", "key4", "key4"} {
+			next, err := supply(old.ID, name)
+			if err != nil || next.Owner != "alice" || next.Purpose != "backup" {
+				t.Fatalf("supplied: %+v, %v", next, err)
+			}
+			c, err := candidate()
+			if err != nil || len(c) != 1 || c[0].Supplied.ID != next.ID {
+				t.Errorf("to be rotated: %+v, %v", c, err)
+			}
+		}
+		if _, err := supply(other.ID, "key4"); trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), string(old.ID)) {
+			t.Errorf("supplied for two keys: %v", err)
+		}
+		if _, err := supply(other.ID, "key3"); err != nil {
+			t.Errorf("one that another took the place of: %v", err)
+		}
+		change := func(name string, fn func(tx *store.Tx, k inventory.Key) error) {
+			t.Helper()
+			if err := update(func(tx *store.Tx) error {
+				k, err := inventory.KeyByID(tx, inventory.KeyIDOf(storetest.Tenant, inventory.UserKey, testKey(name)))
+				if err != nil {
+					return err
+				}
+				return fn(tx, k)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		change("key4", func(tx *store.Tx, k inventory.Key) error {
+			k.Compromised = true
+			_, err := inventory.UpdateKey(tx, k)
+			return err
+		})
+		if _, err := candidate(); trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), "compromised") {
+			t.Errorf("the supplied key is compromised: %v", err)
+		}
+		if _, err := supply(old.ID, "key5"); err != nil {
+			t.Error(err)
+		}
+		change("key5", func(tx *store.Tx, k inventory.Key) error {
+			_, err := inventory.DeleteKey(tx, k.ID, k.Revision)
+			return err
+		})
+		if _, err := candidate(); trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), "deleted") {
+			t.Errorf("the supplied key is deleted: %v", err)
+		}
+	})
+}
