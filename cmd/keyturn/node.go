@@ -58,6 +58,7 @@ type node struct {
 	server    *http.Server
 	listener  net.Listener
 	engine    *job.Engine
+	plane     *control.Plane
 	reach     *reach.Reach
 	store     *store.Store
 	log       *slog.Logger
@@ -135,6 +136,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 		return nil, err
 	}
 	plane := control.New(n.store, directory, keys, n.engine)
+	n.plane = plane
 	if err := plane.Schedule(ctx); err != nil {
 		return nil, err
 	}
@@ -172,10 +174,16 @@ func (n *node) run(ctx context.Context) error {
 		cancel(err)
 		serveDone <- err
 	}()
+	stockDone := make(chan struct{})
+	go func() {
+		defer close(stockDone)
+		n.plane.Stock(ctx, func(err error) { n.log.Warn("no key could be made ready", "err", err) })
+	}()
 	<-ctx.Done()
 	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer stop()
 	_ = n.server.Shutdown(grace) // what is not done by then is cut off by close
+	<-stockDone                  // which may finish a key
 	err := <-engineDone
 	if serveErr := <-serveDone; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -141,13 +142,28 @@ func (p *Plane) GenerateKey(ctx context.Context, actor identity.Actor, spec keyr
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return k, err // before seconds of work
 	}
-	private, err := p.keyring.Make(ctx, spec)
-	if err != nil {
-		return k, err
+	err = p.make(ctx, actor, spec, comment, func(private keyring.Private) error {
+		k, err = p.hold(ctx, actor, "key.generate", private, facts)
+		return err
+	})
+	return k, err
+}
+
+// make makes a key pair and has commit commit it: again with another one if it had
+// been ready and another node was faster.
+func (p *Plane) make(ctx context.Context, actor identity.Actor, spec keyring.Spec, comment string, commit func(keyring.Private) error) error {
+	for {
+		private, err := p.keyring.Make(ctx, actor.Tenant, spec)
+		if err != nil {
+			return err
+		}
+		private.Comment = comment
+		err = commit(private)
+		private.Wipe()
+		if !errors.Is(err, keyring.ErrTaken) {
+			return err
+		}
 	}
-	defer private.Wipe()
-	private.Comment = comment
-	return p.hold(ctx, actor, "key.generate", private, facts)
 }
 
 func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private, facts KeyFacts) (k inventory.Relationship, err error) {

@@ -16,27 +16,23 @@ func (p *Plane) GenerateNumberedKey(ctx context.Context, actor identity.Actor, s
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return n, err // before seconds of work
 	}
-	private, err := p.keyring.Make(ctx, spec)
-	if err != nil {
-		return n, err
-	}
-	defer private.Wipe()
-	private.Comment = comment
-	id := inventory.KeyIDOf(actor.Tenant, inventory.UserKey, private.Public())
-	err = p.update(ctx, actor, needs(identity.KeysWrite), "key.generate", "key:"+string(id), func(tx *store.Tx) error {
-		by, err := p.directory.User(tx, actor.Owner)
-		if err != nil {
-			return err
-		}
-		if _, err := p.put(tx, private); err != nil {
-			return err
-		}
-		if n, err = inventory.NumberKey(tx, id, by.Name); err != nil {
-			return err
-		}
-		tx.Note("fingerprint", string(n.Public.Fingerprint()))
-		tx.Note("number", strconv.FormatInt(n.Number, 10))
-		return nil
+	err = p.make(ctx, actor, spec, comment, func(private keyring.Private) error {
+		id := inventory.KeyIDOf(actor.Tenant, inventory.UserKey, private.Public())
+		return p.update(ctx, actor, needs(identity.KeysWrite), "key.generate", "key:"+string(id), func(tx *store.Tx) error {
+			by, err := p.directory.User(tx, actor.Owner)
+			if err != nil {
+				return err
+			}
+			if _, err := p.put(tx, private); err != nil {
+				return err
+			}
+			if n, err = inventory.NumberKey(tx, id, by.Name); err != nil {
+				return err
+			}
+			tx.Note("fingerprint", string(n.Public.Fingerprint()))
+			tx.Note("number", strconv.FormatInt(n.Number, 10))
+			return nil
+		})
 	})
 	return n, err
 }

@@ -107,7 +107,7 @@ var verbs = map[string][]identity.Permission{
 
 // unasked is what anybody may call: what says who somebody is, and what the
 // program itself calls.
-var unasked = []string{"AccessToken", "Bearer", "IssueServiceToken", "Login", "Password", "PasswordGrant", "PasswordLogin", "Ready", "RefreshGrant", "Schedule", "ServiceToken", "Token", "WebLogin"}
+var unasked = []string{"AccessToken", "Bearer", "IssueServiceToken", "Login", "Password", "PasswordGrant", "PasswordLogin", "Ready", "RefreshGrant", "Schedule", "ServiceToken", "Stock", "Token", "WebLogin"}
 
 // Whoever may not do a thing is refused before anything is read, checked, made or
 // written, and learns which permission that takes. The verbs are called on a plane

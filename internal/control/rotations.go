@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -60,7 +61,16 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 	if err != nil || run != "" {
 		return run, err
 	}
-	made, news, err := successors(candidates)
+	for {
+		if run, err = p.rotate(ctx, actor, r, candidates); !errors.Is(err, keyring.ErrTaken) {
+			return run, p.wake(err)
+		}
+	}
+}
+
+// rotate makes the new keys and commits the run of a Rotate.
+func (p *Plane) rotate(ctx context.Context, actor identity.Actor, r Rotate, candidates []rotation.Candidate) (run trust.RunID, err error) {
+	made, news, err := p.successors(ctx, actor, candidates)
 	defer func() {
 		for _, private := range made {
 			private.Wipe()
@@ -89,19 +99,19 @@ func (p *Plane) Rotate(ctx context.Context, actor identity.Actor, r Rotate) (run
 		run, err = p.begin(tx, actor, plan)
 		return err
 	})
-	return run, p.wake(err)
+	return run, err
 }
 
 // successors makes the keys that take the place of others, or takes those that their
 // owners made, of which made holds nothing.
-func successors(candidates []rotation.Candidate) (made []keyring.Private, news []trust.PublicKey, err error) {
+func (p *Plane) successors(ctx context.Context, actor identity.Actor, candidates []rotation.Candidate) (made []keyring.Private, news []trust.PublicKey, err error) {
 	made, news = make([]keyring.Private, len(candidates)), make([]trust.PublicKey, len(candidates))
 	for i, c := range candidates {
 		if c.Supplied.ID != "" {
 			news[i] = c.Supplied.Public
 			continue
 		}
-		if made[i], err = keyring.Generate(c.Spec); err != nil {
+		if made[i], err = p.keyring.Make(ctx, actor.Tenant, c.Spec); err != nil {
 			return made, nil, err
 		}
 		made[i].Comment, news[i] = c.Key.Comment, made[i].Public()

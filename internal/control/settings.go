@@ -36,6 +36,7 @@ const (
 	archiveRetention = "archive.retention"
 	scanInterval     = "scan.interval"
 	rotationApproval = "rotation.approval"
+	keysRSAPool      = "keys.rsa-pool"
 )
 
 // The values of settings that are either.
@@ -73,6 +74,10 @@ var settings = []Setting{
 	{
 		Name: rotationApproval, Default: off, check: onOrOff,
 		Meaning: "whether a rotation or retirement begins only when another user has approved, within 7 days: on or off; going back never waits, and that it is switched off has to be approved too",
+	},
+	{
+		Name: keysRSAPool, Default: "4", check: numberBetween(0, 64),
+		Meaning: "how many RSA keys of 4096 bits are kept ready, sealed, once somebody has asked for one: they are made when there is nothing else to do, and handed out at once; 0 for none",
 	},
 }
 
@@ -170,10 +175,31 @@ func (p *Plane) set(tx *store.Tx, actor identity.Actor, name, value string) (s S
 	tx.Note("to", value)
 	s = settings[slices.IndexFunc(settings, func(s Setting) bool { return s.Name == name })]
 	s.Value, s.ChangedAt = value, tx.Now()
-	if err := putSetting(tx, name, value); err != nil || name != scanInterval {
+	if err := putSetting(tx, name, value); err != nil {
 		return s, err
 	}
-	return s, p.scheduleScans(tx, actor, value)
+	switch name {
+	case scanInterval:
+		err = p.scheduleScans(tx, actor, value)
+	case keysRSAPool:
+		err = p.dropReady(tx)
+	}
+	return s, err
+}
+
+// dropReady destroys the keys that lie ready beyond what the setting says now.
+func (p *Plane) dropReady(tx *store.Tx) error {
+	most, err := numberSetting(tx, keysRSAPool)
+	if err != nil {
+		return err
+	}
+	return p.keyring.Drop(tx, most)
+}
+
+// Stock keeps RSA keys ready, as the setting says, until ctx ends. What goes wrong it
+// tells failed, and tries again.
+func (p *Plane) Stock(ctx context.Context, failed func(error)) {
+	p.keyring.Stock(ctx, func(tx *store.Tx) (int, error) { return numberSetting(tx, keysRSAPool) }, failed)
 }
 
 // askForSetting asks for approval of what one user cannot switch off alone.

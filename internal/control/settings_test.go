@@ -43,6 +43,7 @@ func TestBadSettings(t *testing.T) {
 		rotationCanary:   {"", "-1", "10001", "1.5", "one"},
 		rotationWave:     {"", "-1", "100001", "0x10"},
 		archiveRetention: {"", "0s", "59m59s", "87841h"},
+		keysRSAPool:      {"", "-1", "65", "many"},
 		scanInterval:     {"", "-10m", "1ns", "9m59s", "8785h"},
 		rotationApproval: {"", "yes", "ON", "true"},
 	}

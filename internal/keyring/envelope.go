@@ -27,6 +27,7 @@ const (
 	kindRoot     = "root keyset"
 	kindKeyset   = "tenant keyset"
 	kindPrivate  = "private key"
+	kindReady    = "ready key"
 	kindPerson   = "person key"
 	kindPersonal = "personal value"
 )

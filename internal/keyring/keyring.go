@@ -58,6 +58,10 @@ type Keyring struct {
 	mu    sync.Mutex
 	cache map[trust.TenantID]*cached // guarded by mu
 	lent  map[loan]lent              // guarded by mu; see Lend
+	asked map[trust.TenantID]bool    // guarded by mu: those who may lack ready keys
+	// claimed are the ready keys that Make has handed out and that are not put yet.
+	claimed map[string]bool // guarded by mu
+	wake    chan struct{}   // of Stock
 
 	working chan struct{} // one for each Read and Make at work
 	queue   chan struct{} // one for each, at work or not
@@ -103,7 +107,7 @@ func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
+	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, asked: map[trust.TenantID]bool{}, claimed: map[string]bool{}, wake: make(chan struct{}, 1), working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
 }
 
 // To open a private key file may take ten seconds of a CPU and 256 MiB, as its writer
@@ -122,16 +126,6 @@ func (k *Keyring) Read(ctx context.Context, file, passphrase []byte) (Private, e
 	}
 	defer done()
 	return Parse(file, passphrase)
-}
-
-// Make is Generate, in turn with others.
-func (k *Keyring) Make(ctx context.Context, spec Spec) (Private, error) {
-	done, err := k.turn(ctx)
-	if err != nil {
-		return Private{}, err
-	}
-	defer done()
-	return Generate(spec)
 }
 
 // turn waits until fewer than maxWorking others work. done ends the work.

@@ -44,6 +44,7 @@ type half struct {
 	key    crypto.Signer
 	public trust.PublicKey
 	format Format
+	ready  *ready // in place of key, of one that lay ready
 }
 
 // A Format is a container in which private key files are kept.
@@ -207,7 +208,24 @@ func (p Private) Signer() (ssh.Signer, error) {
 	if p.half == nil {
 		return nil, trust.Errorf(trust.Invalid, "no private key to sign with")
 	}
+	p, err := p.opened()
+	if err != nil {
+		return nil, err
+	}
 	return newSigner(p.half())
+}
+
+// opened returns p with its key.
+func (p Private) opened() (Private, error) {
+	if p.half().ready == nil {
+		return p, nil
+	}
+	text, err := p.text(OpenSSH)
+	if err != nil {
+		return Private{}, err
+	}
+	defer clear(text)
+	return Parse(text, nil)
 }
 
 // Wipe overwrites what Go lets us reach of the private half. Signers that p
@@ -215,6 +233,10 @@ func (p Private) Signer() (ssh.Signer, error) {
 func (p Private) Wipe() {
 	if p.half == nil {
 		return
+	}
+	if r := p.half().ready; r != nil {
+		clear(r.part)
+		r.release()
 	}
 	switch k := p.half().key.(type) {
 	case ed25519.PrivateKey:
@@ -239,8 +261,14 @@ func (p Private) text(format Format) ([]byte, error) {
 	if p.half == nil {
 		return nil, trust.Errorf(trust.Invalid, "no private key to write")
 	}
+	if r := p.half().ready; r != nil && format == OpenSSH {
+		return r.text(p.Public(), p.Comment), nil
+	}
+	p, err := p.opened()
+	if err != nil {
+		return nil, err
+	}
 	var block *pem.Block
-	var err error
 	switch format {
 	case OpenSSH:
 		block, err = ssh.MarshalPrivateKey(p.half().key, p.Comment)

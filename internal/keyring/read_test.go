@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"keyturn/internal/store/storetest"
 	"keyturn/internal/trust"
 )
 
@@ -26,7 +27,7 @@ func TestReadTakesTurns(t *testing.T) {
 	if _, err := k.Read(t.Context(), nil, nil); trust.KindOf(err) != trust.Exhausted {
 		t.Errorf("read behind %d others: %v", maxQueue, err)
 	}
-	if _, err := k.Make(t.Context(), Spec{Type: "ed25519"}); trust.KindOf(err) != trust.Exhausted {
+	if _, err := k.Make(t.Context(), storetest.Tenant, Spec{Type: "ed25519"}); trust.KindOf(err) != trust.Exhausted {
 		t.Errorf("made behind %d others: %v", maxQueue, err)
 	}
 	for len(k.queue) > 0 {

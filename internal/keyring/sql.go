@@ -115,6 +115,42 @@ func deletePrivate(tx *store.Tx, id trust.KeyID) error {
 	return err
 }
 
+// selectReadyIDs returns the keys that lie ready for the tenant of tx, oldest first.
+func selectReadyIDs(tx *store.Tx) (ids []string, err error) {
+	rows, err := tx.Query(`SELECT id FROM ready_keys WHERE tenant = $1 ORDER BY created, id`, tx.Tenant())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+// selectReady returns a key that lies ready and what its tenant's keyset is wrapped
+// as, or sql.ErrNoRows.
+func selectReady(tx *store.Tx, id string) (public, sealed, keyset []byte, err error) {
+	err = tx.QueryRow(`SELECT r.public, r.sealed, k.wrapped FROM ready_keys r
+		JOIN keysets k ON k.tenant = r.tenant AND k.id = $3
+		WHERE r.tenant = $1 AND r.id = $2`, tx.Tenant(), id, dataID).Scan(&public, &sealed, &keyset)
+	return public, sealed, keyset, err
+}
+
+func insertReady(tx *store.Tx, id string, public, sealed []byte) error {
+	_, err := tx.Exec(`INSERT INTO ready_keys (tenant, id, public, sealed, created) VALUES ($1, $2, $3, $4, $5)`,
+		tx.Tenant(), id, public, sealed, store.Micros(tx.Now()))
+	return err
+}
+
+func deleteReady(tx *store.Tx, id string) (rows int64, err error) {
+	return tx.Exec(`DELETE FROM ready_keys WHERE tenant = $1 AND id = $2`, tx.Tenant(), id)
+}
+
 func selectSealed(tx *store.Tx, kind, id string) (sealed, keyset []byte, err error) {
 	err = tx.QueryRow(`SELECT s.sealed, k.wrapped FROM sealed_values s
 		JOIN keysets k ON k.tenant = s.tenant AND k.id = $4

@@ -18,7 +18,7 @@ import (
 
 // Put seals p into the database as the private half of key id. It may run
 // twice: the same key again changes nothing, its comment included. Another key
-// under the same id is a Conflict.
+// under the same id is a Conflict, and so is a key of Make that was taken: ErrTaken.
 func (k *Keyring) Put(tx *store.Tx, id trust.KeyID, p Private) error {
 	if err := checkWrite(tx); err != nil {
 		return err
@@ -34,6 +34,11 @@ func (k *Keyring) Put(tx *store.Tx, id trust.KeyID, p Private) error {
 		return err
 	}
 	defer clear(text)
+	if r := p.half().ready; r != nil {
+		if err := r.took(tx); err != nil {
+			return err
+		}
+	}
 	there, err := selectPublic(tx, id)
 	if err == nil && bytes.Equal(there, p.Public().Blob()) {
 		return nil
