@@ -27,7 +27,8 @@ var mayImport = map[string]string{
 
 	// rows, and who asks
 	"keyring":   "store audit",
-	"identity":  "store audit keyring",
+	"oidc":      "",
+	"identity":  "store audit keyring oidc",
 	"inventory": "store audit",
 
 	// hands
@@ -62,16 +63,17 @@ var mayImport = map[string]string{
 	// what only tests import
 	"need":            "",
 	"store/storetest": "store audit need",
+	"oidc/oidctest":   "",
 }
 
 // forTests may be imported by the tests of every package, which may also import
 // whatever their own package reaches in mayImport, however many arrows down.
-var forTests = []string{"need", "store/storetest", "lab", "lab/sim"}
+var forTests = []string{"need", "store/storetest", "oidc/oidctest", "lab", "lab/sim"}
 
 // serveTests are the packages that are no tests themselves and run in none but
 // them (lab in the demo too). They may wait by polling, skip, and keep one
 // server for the whole test process.
-var serveTests = []string{"need", "store/storetest", "lab", "lab/sim", "test/lab"}
+var serveTests = []string{"need", "store/storetest", "oidc/oidctest", "lab", "lab/sim", "test/lab"}
 
 // secretOf names the package whose business a module is, with those below it.
 // Nobody else imports it: that is what makes it possible to exchange it.
@@ -82,6 +84,8 @@ var secretOf = map[string]string{
 	"github.com/tink-crypto/":         "keyring",
 	"gocloud.dev/":                    "keyring",
 	"github.com/alexedwards/argon2id": "identity",
+	"github.com/coreos/go-oidc/":      "oidc",
+	"golang.org/x/oauth2":             "oidc",
 	"github.com/spf13/cobra":          "cmd/keyturn",
 	"github.com/prometheus/":          "api/metrics",
 }

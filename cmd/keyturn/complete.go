@@ -49,6 +49,12 @@ func completeUsers(env environ) cobra.CompletionFunc {
 	}
 }
 
+func completeProviders(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, unpaged[providerJSON]("/providers", "providers"), func(p providerJSON) string { return p.Name + "\t" + p.Issuer })
+	}
+}
+
 func completeRoles(env environ) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return complete(env, cmd, unpaged[roleJSON]("/roles", "roles"), func(r roleJSON) string { return r.Name + "\t" + r.Meaning })

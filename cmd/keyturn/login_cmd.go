@@ -37,35 +37,92 @@ type loginJSON struct {
 }
 
 func loginCommand(env environ) *cobra.Command {
-	var user string
-	var stdin bool
+	var how loginFlags
 	cmd := &cobra.Command{
 		Use: "login", Short: "Log in, for the commands that follow",
 		Long: `Log in, for the commands that follow: they use the login wherever neither
-KEYTURN_TOKEN nor KEYTURN_USER is set. It holds for 12 hours, and for 2 without being
-used; "keyturn logout" ends it at once, as a change of the password does.
+KEYTURN_TOKEN nor KEYTURN_USER is set.
 
-It is kept in $XDG_CONFIG_HOME/keyturn/credentials.json, or below ~/.config, which
-nobody else can read, one for each server. --json prints its token, too, for other
-tools: they send it as "Authorization: Bearer ...".`,
-		Example: `  keyturn login --user alice
-  keyturn login --user alice --password-stdin < password-file`,
+People log in by their identity provider, with a browser on this machine or, with
+--device, on any other; where there is none, or with --user, with a password. Such a
+login holds for 12 hours, and for 2 without being used. A machine, such as a CI job,
+exchanges the token that its platform has issued it: KEYTURN_OIDC_TOKEN, or --jwt-stdin.
+Its login holds as long as that token, and for an hour at the most.
+
+"keyturn logout" ends a login at once. It is kept in
+$XDG_CONFIG_HOME/keyturn/credentials.json, or below ~/.config, which nobody else can
+read, one for each server. --json prints its token, too, for other tools: they send it
+as "Authorization: Bearer ...".`,
+		Example: `  keyturn login
+  keyturn login --provider corp --device
+  keyturn login --user alice --password-stdin < password-file
+  KEYTURN_OIDC_TOKEN=... keyturn login --provider ci`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newVisitor(env)
 			if err != nil {
 				return err
 			}
-			l, err := c.loginWithPassword(cmd, env, user, stdin)
+			l, err := c.login(cmd, env, how)
 			if err != nil {
 				return err
 			}
 			return c.keep(cmd, env, l)
 		},
 	}
-	cmd.Flags().StringVar(&user, "user", "", "the user to log in as, with a password (default asked for)")
-	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
+	cmd.Flags().StringVar(&how.provider, "provider", "", "the identity provider to log in by, NAME or ACCOUNT/NAME (default the only one)")
+	cmd.Flags().BoolVar(&how.device, "device", false, "log in with a browser on another device")
+	cmd.Flags().BoolVar(&how.jwt, "jwt-stdin", false, "read a machine's token of the provider from standard input")
+	cmd.Flags().StringVar(&how.user, "user", "", "the user to log in as with a password")
+	cmd.Flags().BoolVar(&how.password, "password-stdin", false, "read the password from standard input")
+	cmd.MarkFlagsMutuallyExclusive("provider", "user")
+	cmd.MarkFlagsMutuallyExclusive("device", "jwt-stdin", "user")
+	cmd.MarkFlagsMutuallyExclusive("password-stdin", "jwt-stdin")
 	return cmd
+}
+
+// loginFlags say how somebody logs in.
+type loginFlags struct {
+	provider, user        string
+	device, jwt, password bool
+}
+
+// login logs in as the flags and the environment say.
+func (c *client) login(cmd *cobra.Command, env environ, how loginFlags) (l loginJSON, err error) {
+	token := env("KEYTURN_OIDC_TOKEN")
+	switch {
+	case how.jwt && how.provider == "":
+		return l, &usageError{cmd.CommandPath(), errors.New("--jwt-stdin needs --provider")}
+	case how.jwt:
+		if token, err = readToken(cmd); err != nil {
+			return l, err
+		}
+		return c.loginByToken(cmd, how.provider, token)
+	case token != "" && how.provider != "" && !how.device:
+		return c.loginByToken(cmd, how.provider, token)
+	case token != "" && how.user == "" && !how.device:
+		return l, &usageError{cmd.CommandPath(), errors.New("KEYTURN_OIDC_TOKEN needs --provider")}
+	}
+	if how.provider == "" && how.user == "" && !how.password {
+		if how.provider, err = c.pickProvider(cmd.Context()); err != nil {
+			return l, err
+		}
+	}
+	switch {
+	case how.device && how.provider == "":
+		return l, trust.Errorf(trust.NotFound, "there is no identity provider here to log in by").WithHint("keyturn login --user NAME")
+	case how.device:
+		return c.loginByDevice(cmd, how.provider)
+	case how.provider != "":
+		return c.loginByBrowser(cmd, how.provider)
+	}
+	return c.loginWithPassword(cmd, env, how.user, how.password)
+}
+
+// readToken reads a token that is longer than a password can be.
+func readToken(cmd *cobra.Command) (string, error) {
+	data, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 64<<10))
+	return strings.TrimSpace(string(data)), err
 }
 
 // keep keeps a login for the commands that follow, and says who has logged in.

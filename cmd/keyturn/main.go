@@ -110,7 +110,7 @@ KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd.CommandPath(), err} })
 	root.AddCommand(
 		serveCommand(env), demoCommand(), lookCommand(), versionCommand(),
-		loginCommand(env), logoutCommand(env), whoamiCommand(env), accountCommand(env), userCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env), kekCommand(env),
+		loginCommand(env), logoutCommand(env), whoamiCommand(env), accountCommand(env), userCommand(env), providerCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env), kekCommand(env),
 		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env),
 		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env), approvalCommand(env), agentCommand(env),
 	)

@@ -20,6 +20,7 @@ type userJSON struct {
 	Permissions []string   `json:"permissions"`
 	HasPassword bool       `json:"has_password"`
 	TOTP        bool       `json:"totp"`
+	Provider    string     `json:"provider,omitempty"`
 	CreatedAt   *time.Time `json:"created_at"`
 }
 
@@ -91,9 +92,9 @@ func userListCommand(env environ) *cobra.Command {
 			return show(cmd, users, func(w io.Writer) error {
 				var rows [][]string
 				for _, u := range users {
-					rows = append(rows, []string{u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), yes(u.TOTP), when(u.CreatedAt)})
+					rows = append(rows, []string{u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), yes(u.TOTP), u.Provider, when(u.CreatedAt)})
 				}
-				return table(w, "NAME ROLES PERMISSIONS PASSWORD TOTP CREATED", rows)
+				return table(w, "NAME ROLES PERMISSIONS PASSWORD TOTP PROVIDER CREATED", rows)
 			})
 		}),
 	}
@@ -289,7 +290,7 @@ func userRemoveCommand(env environ) *cobra.Command {
 
 func printUser(w io.Writer, u userJSON) error {
 	return fields(w, "id", u.ID, "name", u.Name, "roles", strings.Join(u.Roles, ", "), "permissions", strings.Join(u.Granted, ", "),
-		"may", strings.Join(u.Permissions, ", "), "password", yes(u.HasPassword), "second factor", yes(u.TOTP), "created", when(u.CreatedAt))
+		"may", strings.Join(u.Permissions, ", "), "password", yes(u.HasPassword), "second factor", yes(u.TOTP), "logs in by", u.Provider, "created", when(u.CreatedAt))
 }
 
 func roleCommand(env environ) *cobra.Command {

@@ -49,7 +49,7 @@ type Event struct {
 
 // An Actor is who did it.
 type Actor struct {
-	Kind string // "user", "token" or "system"
+	Kind string // "user", "token", "machine" or "system"
 	ID   string // required, except for "system"
 	// Name and Source (the address from which the actor came) are personal:
 	// they are sealed to Person, or to Kind:ID where that is empty.
@@ -93,8 +93,8 @@ func (e Event) Check() error {
 
 func (a Actor) check(action string) error {
 	switch {
-	case a.Kind != "user" && a.Kind != "token" && a.Kind != "system":
-		return trust.Errorf(trust.Invalid, "audit event %q: actor kind %q is none of user, token, system", action, clip(a.Kind)).WithField("actor")
+	case a.Kind != "user" && a.Kind != "token" && a.Kind != "machine" && a.Kind != "system":
+		return trust.Errorf(trust.Invalid, "audit event %q: actor kind %q is none of user, token, machine, system", action, clip(a.Kind)).WithField("actor")
 	case !isID(a.ID) && (a.ID != "" || a.Kind != "system"):
 		return trust.Errorf(trust.Invalid, "audit event %q: actor id %q is not 1 to %d printable ASCII characters", action, clip(a.ID), MaxID).WithField("actor")
 	case a.Person != "" && !isID(a.Person):

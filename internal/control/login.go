@@ -33,6 +33,38 @@ func (p *Plane) PasswordLogin(ctx context.Context, user, password, code, source 
 	return p.directory.PasswordLogin(ctx, user, password, code, source)
 }
 
+// LoginProviders returns the names of the identity providers by which people can log
+// in to an account.
+func (p *Plane) LoginProviders(ctx context.Context, account string) ([]string, error) {
+	return p.directory.LoginProviders(ctx, account)
+}
+
+// BeginLogin begins a login by an identity provider, and returns the URL where it goes
+// on and the state that it comes back with.
+func (p *Plane) BeginLogin(ctx context.Context, provider, redirect, challenge, source string) (authorizationURL, state string, err error) {
+	return p.directory.BeginLogin(ctx, provider, redirect, challenge, source)
+}
+
+// FinishLogin exchanges what such a login came back with for a login token.
+func (p *Plane) FinishLogin(ctx context.Context, state, code, verifier, source string) (LoginToken, error) {
+	return p.directory.FinishLogin(ctx, state, code, verifier, source)
+}
+
+// StartDeviceLogin begins a login by an identity provider at another device.
+func (p *Plane) StartDeviceLogin(ctx context.Context, provider, source string) (DeviceLogin, error) {
+	return p.directory.StartDeviceLogin(ctx, provider, source)
+}
+
+// PollDeviceLogin returns the login token of such a login, or how far it is.
+func (p *Plane) PollDeviceLogin(ctx context.Context, code, source string) (LoginToken, DeviceProgress, error) {
+	return p.directory.PollDeviceLogin(ctx, code, source)
+}
+
+// TokenLogin exchanges a machine's token of an identity provider for a login token.
+func (p *Plane) TokenLogin(ctx context.Context, provider, token, source string) (LoginToken, error) {
+	return p.directory.TokenLogin(ctx, provider, token, source)
+}
+
 // Bearer checks an API token or a login token.
 func (p *Plane) Bearer(ctx context.Context, text, source string) (Actor, error) {
 	return p.directory.Bearer(ctx, text, source)

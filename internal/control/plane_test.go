@@ -41,6 +41,12 @@ var verbs = map[string][]identity.Permission{
 	"SetRole":         {identity.UsersWrite},
 	"RemoveRole":      {identity.UsersWrite},
 
+	"ListProviders":  {identity.UsersRead},
+	"AddProvider":    {identity.UsersWrite},
+	"SetProvider":    {identity.UsersWrite},
+	"RemoveProvider": {identity.UsersWrite},
+	"TestProvider":   {identity.UsersWrite},
+
 	"ListHosts":      {identity.HostsRead},
 	"ShowHost":       {identity.HostsRead},
 	"ListKnownHosts": {identity.HostsRead},
@@ -107,7 +113,11 @@ var verbs = map[string][]identity.Permission{
 
 // unasked is what anybody may call: what says who somebody is, and what the
 // program itself calls.
-var unasked = []string{"AccessToken", "Bearer", "IssueServiceToken", "Login", "Password", "PasswordGrant", "PasswordLogin", "Ready", "RefreshGrant", "Schedule", "ServiceToken", "Stock", "Token", "WebLogin"}
+var unasked = []string{
+	"AccessToken", "Bearer", "BeginLogin", "FinishLogin", "IssueServiceToken", "Login", "LoginProviders", "Password",
+	"PasswordGrant", "PasswordLogin", "PollDeviceLogin", "Ready", "RefreshGrant", "Schedule", "ServiceToken", "StartDeviceLogin",
+	"Stock", "Token", "TokenLogin", "WebLogin",
+}
 
 // Whoever may not do a thing is refused before anything is read, checked, made or
 // written, and learns which permission that takes. The verbs are called on a plane

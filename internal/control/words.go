@@ -43,9 +43,16 @@ type (
 	KeySpec   = keyring.Spec
 	KEKStatus = keyring.KEKStatus
 
-	LoginToken  = identity.LoginToken
-	OAuthTokens = identity.OAuthTokens
-	Throttled   = identity.Throttled
+	Provider          = identity.Provider
+	NewProvider       = identity.NewProvider
+	ProviderKind      = identity.ProviderKind
+	PublishedProvider = identity.PublishedProvider
+
+	LoginToken     = identity.LoginToken
+	DeviceLogin    = identity.DeviceLogin
+	DeviceProgress = identity.DeviceProgress
+	OAuthTokens    = identity.OAuthTokens
+	Throttled      = identity.Throttled
 
 	RunSummary  = job.Summary
 	RunFilter   = job.Filter
@@ -69,6 +76,8 @@ const (
 	RetiredKey = inventory.Retired
 	DeletedKey = inventory.Deleted
 
+	DeviceDone = identity.DeviceDone
+
 	RunRunning = job.Running
 	RunWaiting = job.Waiting
 	RunPaused  = job.Paused
@@ -77,6 +86,12 @@ const (
 	RunBack    = job.WentBack
 	RunPartial = job.Partial
 )
+
+// ParseClaimRule reads "claim=value -> Role".
+func ParseClaimRule(text string) (identity.ClaimRule, error) { return identity.ParseClaimRule(text) }
+
+// ParseClaimMatch reads "claim=value".
+func ParseClaimMatch(text string) (identity.ClaimMatch, error) { return identity.ParseClaimMatch(text) }
 
 // ParseKeyID reads a key's id in any text form of a UUID.
 func ParseKeyID(id string) (trust.KeyID, error) { return inventory.ParseKeyID(id) }

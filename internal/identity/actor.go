@@ -9,14 +9,15 @@ import (
 	"keyturn/internal/trust"
 )
 
-// An Actor is who asks: a user, an API token, or the system on its own behalf.
+// An Actor is who asks: a user, an API token, a machine that an identity provider
+// vouches for, or the system on its own behalf.
 // It is a value that nothing refers back to; what it may do was settled when its
 // credential was checked.
 type Actor struct {
 	Tenant trust.TenantID
-	Kind   string // "user", "token" or "system"
-	ID     string // of the user or the token
-	Name   string // of the user or the token, to be shown
+	Kind   string // "user", "token", "machine" or "system"
+	ID     string // of the user, the token or the machine's provider
+	Name   string // of the user or the token, or PROVIDER/SUBJECT, to be shown
 	Owner  string // id of the user on whose behalf a token acts; a user's own id
 	// Source is the address that the actor came from, without port, as the
 	// front door told it.
@@ -24,7 +25,7 @@ type Actor struct {
 	// Permissions are those that hold now: of a token, only those that its
 	// owner has as well.
 	Permissions []Permission
-	// Roles are those that a user has, by name. What they permit is among
+	// Roles are those that a user or a machine has, by name. What they permit is among
 	// Permissions.
 	Roles []string
 	// Until is when the credential ends however much it is used, zero for never.

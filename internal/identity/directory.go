@@ -2,10 +2,11 @@
 // their passwords, API tokens, the short-lived service tokens that are had for
 // one, web logins, and grants of OAuth 2.0.
 //
-// Checking a credential is one call (Password, Login, Token, WebLogin,
+// Checking a credential is one call (Password, Login, Bearer, Token, WebLogin,
 // ServiceToken, AccessToken) that returns a value, or an error of kind Unauthenticated that
 // says the same whatever the reason, or Exhausted for someone who has to wait.
-// Calls that check passwords make their own commits, since a login and a burst of
+// Calls that check passwords, or logins by an identity provider (BeginLogin,
+// FinishLogin), make their own commits, since a login and a burst of
 // failures are events. Everything else (AddUser, CreateToken, ...) runs
 // in the Update of the verb that calls it, whose event says what happened and
 // whose actor has been asked for its permission; rules that no caller may forget
@@ -17,8 +18,9 @@
 // because nobody can choose the hash of what they try.
 //
 // Nodes hold no state of this package but the count of wrong passwords (see
-// throttle), which passwords were right within the last minute (see verified), and
-// when they last wrote down that a token was used.
+// throttle), which passwords were right within the last minute (see verified), what
+// identity providers have published (see package oidc), and when they last wrote down
+// that a token was used.
 package identity
 
 import (
@@ -34,6 +36,7 @@ import (
 
 	"keyturn/internal/audit"
 	"keyturn/internal/keyring"
+	"keyturn/internal/oidc"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -60,9 +63,10 @@ type Directory struct {
 	hasher   *hasher
 	throttle *throttle
 	verified *verified
+	oidc     *oidc.Client
 
 	mu    sync.Mutex
-	noted map[string]time.Time // token id to when its use was last written down; guarded by mu
+	noted map[string]time.Time // what was last done when; guarded by mu
 }
 
 // Open returns the Directory of a database. The keyring seals the key of service
@@ -81,7 +85,8 @@ func open(s *store.Store, k *keyring.Keyring, o Options, cost *argon2id.Params) 
 	}
 	return &Directory{
 		store: s, keyring: k, log: o.Log, hasher: newHasher(cost),
-		throttle: newThrottle(o.Now), verified: newVerified(o.Now), noted: map[string]time.Time{},
+		throttle: newThrottle(o.Now), verified: newVerified(o.Now),
+		oidc: oidc.New(o.Now), noted: map[string]time.Time{},
 	}, nil
 }
 

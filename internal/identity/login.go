@@ -263,24 +263,28 @@ func (d *Directory) token(ctx context.Context, source string, find func(*store.T
 	return actor, nil
 }
 
-// maxNoted bounds how many tokens and web logins are remembered to have been
-// written down lately.
+// maxNoted bounds how many tokens and logins are remembered to have been written down,
+// or asked after, lately.
 const maxNoted = 4096
+
+// due reports whether what a node does once per interval is to be done now.
+func (d *Directory) due(what string, now time.Time, interval time.Duration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if last, there := d.noted[what]; there && now.Sub(last) < interval {
+		return false
+	}
+	if len(d.noted) >= maxNoted {
+		clear(d.noted) // costs each of it once more
+	}
+	d.noted[what] = now
+	return true
+}
 
 // note writes down that a credential is in use, once per interval and node. The
 // credential holds whether or not that can be written down.
 func (d *Directory) note(ctx context.Context, a Actor, subject, action string, interval time.Duration, now time.Time, fn func(*store.Tx) error) {
-	d.mu.Lock()
-	last, there := d.noted[subject]
-	due := !there || now.Sub(last) >= interval
-	if due {
-		if len(d.noted) >= maxNoted {
-			clear(d.noted) // costs an event each, at most once more
-		}
-		d.noted[subject] = now
-	}
-	d.mu.Unlock()
-	if !due {
+	if !d.due(subject, now, interval) {
 		return
 	}
 	err := d.store.Update(ctx, audit.Event{Tenant: a.Tenant, Actor: a.Audit(), Action: action, Subject: subject}, fn)

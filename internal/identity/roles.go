@@ -93,7 +93,7 @@ func (d *Directory) SetRole(tx *store.Tx, by Actor, name string, list []Permissi
 	return old, d.checkAdministered(tx)
 }
 
-// RemoveRole removes a role that nobody has.
+// RemoveRole removes a role that nobody has, and no identity provider gives.
 func (d *Directory) RemoveRole(tx *store.Tx, by Actor, name string) error {
 	if err := checkActor(tx, by); err != nil {
 		return err
@@ -112,6 +112,15 @@ func (d *Directory) RemoveRole(tx *store.Tx, by Actor, name string) error {
 	for _, u := range users {
 		if slices.ContainsFunc(u.Rights.Roles, func(has string) bool { return strings.EqualFold(has, name) }) {
 			return trust.Errorf(trust.Conflict, "user %q has the role %q", u.Name, r.Name).WithHint("keyturn user set %s --role ...", u.Name)
+		}
+	}
+	providers, err := selectProviders(tx)
+	if err != nil {
+		return err
+	}
+	for _, p := range providers {
+		if slices.Contains(p.given(), r.Name) {
+			return trust.Errorf(trust.Conflict, "the identity provider %q gives the role %q", p.Name, r.Name).WithHint("keyturn provider set %s ...", p.Name)
 		}
 	}
 	return deleteRole(tx, r.Name)

@@ -11,7 +11,7 @@ import (
 // Queries that name no tenant of a transaction are those by which a credential is
 // found before anybody knows whose it is, and what lists tenants: selectTenants,
 // selectTenantByName, selectLogin, selectTokenByHash, selectTokenByID, selectWebLogin,
-// selectGrantByAccess, selectGrantByRefresh.
+// selectMachineLogin, selectGrantByAccess, selectGrantByRefresh, selectBegunLogin.
 
 // Tenants.
 
@@ -54,12 +54,13 @@ func selectTenantByName(tx *store.Tx, nameOrID string) (id trust.TenantID, err e
 
 // Users.
 
-const userColumns = `u.tenant, u.id, u.name, u.password, u.permissions, u.roles, u.created, u.totp, u.totp_step`
+const userColumns = `u.tenant, u.id, u.name, u.password, u.permissions, u.roles, u.created, u.totp, u.totp_step,
+	COALESCE((SELECT p.name FROM identity_providers p WHERE p.tenant = u.tenant AND p.id = u.provider), '')`
 
 func scanUser(scan func(...any) error) (u loginRow, err error) {
 	var permissions, roles string
 	var created, totp int64
-	err = scan(&u.tenant, &u.ID, &u.Name, &u.hash, &permissions, &roles, &created, &totp, &u.totpStep)
+	err = scan(&u.tenant, &u.ID, &u.Name, &u.hash, &permissions, &roles, &created, &totp, &u.totpStep, &u.Provider)
 	u.TOTP = totp != 0
 	u.Rights = Rights{decodePermissions(permissions), decodeRoles(roles)}
 	u.HasPassword, u.Created = u.hash != "", store.Time(created)
@@ -82,6 +83,22 @@ func insertUser(tx *store.Tx, u User, hash string) error {
 	return err
 }
 
+// insertProvidersUser inserts a user who logs in by an identity provider, where the
+// user is a subject.
+func insertProvidersUser(tx *store.Tx, u User, provider, subject string) error {
+	if err := insertUser(tx, u, ""); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`UPDATE users SET provider = $3, subject = $4 WHERE tenant = $1 AND id = $2`, tx.Tenant(), u.ID, provider, subject)
+	return err
+}
+
+// selectUserBySubject returns who a subject is at an identity provider, or
+// sql.ErrNoRows.
+func selectUserBySubject(tx *store.Tx, provider, subject string) (loginRow, error) {
+	return readUser(tx, `u.tenant = $1 AND u.provider = $2 AND u.subject = $3`, tx.Tenant(), provider, subject)
+}
+
 func selectUser(tx *store.Tx, id string) (loginRow, error) {
 	return readUser(tx, `u.tenant = $1 AND u.id = $2`, tx.Tenant(), id)
 }
@@ -96,7 +113,16 @@ func selectLogin(tx *store.Tx, tenant trust.TenantID, login string) (loginRow, e
 }
 
 func selectUsers(tx *store.Tx) ([]User, error) {
-	rows, err := tx.Query(`SELECT `+userColumns+` FROM users u WHERE u.tenant = $1 ORDER BY u.login`, tx.Tenant())
+	return readUsers(tx, `u.tenant = $1`, tx.Tenant())
+}
+
+// selectUsersOf returns the users of an identity provider.
+func selectUsersOf(tx *store.Tx, provider string) ([]User, error) {
+	return readUsers(tx, `u.tenant = $1 AND u.provider = $2`, tx.Tenant(), provider)
+}
+
+func readUsers(tx *store.Tx, where string, args ...any) ([]User, error) {
+	rows, err := tx.Query(`SELECT `+userColumns+` FROM users u WHERE `+where+` ORDER BY u.login`, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +228,10 @@ func selectRoles(tx *store.Tx) ([]Role, error) {
 
 func encodeRoles(names []string) string { return strings.Join(names, "\n") }
 
-func decodeRoles(text string) []string {
+func decodeRoles(text string) []string { return lines(text) }
+
+// lines returns the lines of a column.
+func lines(text string) []string {
 	if text == "" {
 		return nil
 	}

@@ -115,9 +115,13 @@ func (d *Directory) RemoveTOTP(tx *store.Tx, by Actor, id string) error {
 func (d *Directory) inPerson(tx *store.Tx, by Actor) (User, error) {
 	if by.Kind != "user" {
 		return User{}, trust.Errorf(trust.Denied, "a second factor is a user's own, and %s is no user in person", by.describe()).
-			WithHint("set KEYTURN_USER and KEYTURN_PASSWORD instead of KEYTURN_TOKEN")
+			WithHint("keyturn login, without KEYTURN_TOKEN")
 	}
-	return d.overUser(tx, by, by.ID)
+	u, err := d.overUser(tx, by, by.ID)
+	if err != nil {
+		return User{}, err
+	}
+	return u, u.checkOwn()
 }
 
 // totpMatch returns the time step at which secret has the code, or 0 if it has it

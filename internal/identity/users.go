@@ -21,7 +21,10 @@ type User struct {
 	Rights      Rights
 	HasPassword bool
 	TOTP        bool // the user logs in with a second factor
-	Created     time.Time
+	// Provider is the name of the identity provider by which the user logs in, and
+	// which says what the user may do; "" for a user of our own.
+	Provider string
+	Created  time.Time
 }
 
 // A NewUser is what AddUser makes a User of.
@@ -82,7 +85,11 @@ func (d *Directory) User(tx *store.Tx, idOrName string) (User, error) {
 // SetPassword gives a user another password, or none, and ends the user's web
 // logins and grants. Only who may do whatever that user may do, and the user, may.
 func (d *Directory) SetPassword(tx *store.Tx, by Actor, id string, hash PasswordHash) error {
-	if _, err := d.overUser(tx, by, id); err != nil {
+	u, err := d.overUser(tx, by, id)
+	if err != nil {
+		return err
+	}
+	if err := u.checkOwn(); err != nil {
 		return err
 	}
 	if err := endLogins(tx, id); err != nil {
@@ -114,6 +121,13 @@ func (d *Directory) RemoveUser(tx *store.Tx, by Actor, id string) error {
 	if _, err := d.overUser(tx, by, id); err != nil {
 		return err
 	}
+	if err := d.removeUser(tx, id); err != nil {
+		return err
+	}
+	return d.checkAdministered(tx)
+}
+
+func (d *Directory) removeUser(tx *store.Tx, id string) error {
 	if err := endLogins(tx, id); err != nil {
 		return err
 	}
@@ -125,10 +139,15 @@ func (d *Directory) RemoveUser(tx *store.Tx, by Actor, id string) error {
 			return err
 		}
 	}
-	if err := deleteUser(tx, id); err != nil {
-		return err
+	return deleteUser(tx, id)
+}
+
+// checkOwn refuses a password or a second factor for a user who logs in elsewhere.
+func (u User) checkOwn() error {
+	if u.Provider == "" {
+		return nil
 	}
-	return d.checkAdministered(tx)
+	return trust.Errorf(trust.Conflict, "user %q logs in by the identity provider %q, and has neither a password nor a second factor here", u.Name, u.Provider)
 }
 
 // overUser returns the user of an id if by may do to that user as it likes.
@@ -149,20 +168,26 @@ func (d *Directory) overUser(tx *store.Tx, by Actor, id string) (User, error) {
 	if self := by.Kind == "user" && by.ID == id; self {
 		return u.User, nil
 	}
+	return u.User, checkOver(by, u.User)
+}
+
+// checkOver refuses what is to be done to a user by who may do less.
+func checkOver(by Actor, u User) error {
 	if p := beyond(by.Permissions, u.Permissions); p != "" {
-		return User{}, trust.Errorf(trust.Denied, "user %q has the permission %q, which %s does not have", u.Name, p, by.describe())
+		return trust.Errorf(trust.Denied, "user %q has the permission %q, which %s does not have", u.Name, p, by.describe())
 	}
-	return u.User, nil
+	return nil
 }
 
 // checkAdministered refuses a change after which nobody may do everything: there
-// would be no way to make another one who may.
+// would be no way to make another one who may. A user of an identity provider does
+// not count, who may do everything only as long as that says so.
 func (d *Directory) checkAdministered(tx *store.Tx) error {
 	users, err := selectUsers(tx)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(users, func(u User) bool { return slices.Contains(u.Permissions, All) }) {
+	if slices.ContainsFunc(users, func(u User) bool { return u.Provider == "" && slices.Contains(u.Permissions, All) }) {
 		return nil
 	}
 	return trust.Errorf(trust.Conflict, "nobody would be left with the permission %q", All).

@@ -39,16 +39,16 @@ type webLoginRow struct {
 	idle       time.Duration
 }
 
-// holds reports whether w has not ended.
+// holds reports whether w has not ended. That of a machine has no idle.
 func (w webLoginRow) holds(now time.Time) bool {
-	return now.Before(w.ends) && now.Sub(w.seen) <= w.idle+w.idle/5
+	return now.Before(w.ends) && (w.idle == 0 || now.Sub(w.seen) <= w.idle+w.idle/5)
 }
 
 // A LoginToken is what keyturn login gets.
 type LoginToken struct {
 	Actor Actor
 	Text  string // which is not kept
-	// Idle is how long it holds without being used.
+	// Idle is how long it holds without being used; 0 for as long as it holds.
 	Idle time.Duration
 }
 
@@ -120,6 +120,9 @@ func (d *Directory) webLogin(ctx context.Context, secret, from string) (Actor, e
 	err := d.store.View(ctx, store.System, func(tx *store.Tx) (err error) {
 		w, err = selectWebLogin(tx, hash)
 		if errors.Is(err, sql.ErrNoRows) {
+			w, err = selectMachineLogin(tx, hash)
+		}
+		if errors.Is(err, sql.ErrNoRows) {
 			return unauthenticated()
 		}
 		if err != nil {
@@ -135,7 +138,7 @@ func (d *Directory) webLogin(ctx context.Context, secret, from string) (Actor, e
 	}
 	actor := w.actor
 	actor.Source, actor.Until, actor.webLogin = shown, w.ends, hash
-	if extend := w.idle / 5; now.Sub(w.seen) >= extend {
+	if extend := w.idle / 5; extend > 0 && now.Sub(w.seen) >= extend {
 		d.note(ctx, actor, "web-login:"+hash[:32], "web-login.extend", extend, now, func(tx *store.Tx) error { return extendWebLogin(tx, hash) })
 	}
 	return actor, nil
@@ -149,6 +152,9 @@ func (d *Directory) EndWebLogin(tx *store.Tx, by Actor) error {
 	if by.webLogin == "" {
 		return trust.Errorf(trust.Conflict, "%s has not logged in: there is nothing to end", by.describe()).
 			WithHint("keyturn token revoke ends an API token")
+	}
+	if by.Kind == "machine" {
+		return deleteMachineLogin(tx, by.webLogin)
 	}
 	return deleteWebLogin(tx, by.webLogin)
 }

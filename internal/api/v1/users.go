@@ -19,6 +19,7 @@ type user struct {
 	Permissions []string   `json:"permissions" doc:"All that the user may do"`
 	HasPassword bool       `json:"has_password"`
 	TOTP        bool       `json:"totp" doc:"The user logs in with a second factor"`
+	Provider    string     `json:"provider,omitempty" doc:"The identity provider by which the user logs in, and which says what the user may do"`
 	CreatedAt   *time.Time `json:"created_at"`
 }
 
@@ -207,7 +208,7 @@ func rightsOf(roles, permissions []string) (r control.Rights, err error) {
 func showUser(u control.User) user {
 	return user{
 		ID: u.ID, Name: u.Name, Roles: append([]string{}, u.Rights.Roles...), Granted: texts(u.Rights.Permissions),
-		Permissions: texts(u.Permissions), HasPassword: u.HasPassword, TOTP: u.TOTP, CreatedAt: at(u.Created),
+		Permissions: texts(u.Permissions), HasPassword: u.HasPassword, TOTP: u.TOTP, Provider: u.Provider, CreatedAt: at(u.Created),
 	}
 }
 

@@ -92,6 +92,7 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	d.accountRoutes(a)
 	d.kekRoutes(a)
 	d.userRoutes(a)
+	d.providerRoutes(a)
 	d.hostRoutes(a)
 	d.discoveryRoutes(a)
 	d.keyRoutes(a)
