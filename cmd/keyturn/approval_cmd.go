@@ -45,6 +45,8 @@ func approvalCommand(env environ) *cobra.Command {
 func (a approvalJSON) what() string {
 	kind, of, _ := strings.Cut(a.Subject, ":")
 	switch kind {
+	case "key":
+		return "reveal key " + of
 	case "setting":
 		return "set " + of + " to " + a.Value
 	}
@@ -57,6 +59,8 @@ func (a approvalJSON) next() string {
 	switch {
 	case a.ApprovedAt != nil:
 		return "approved"
+	case kind == "key":
+		return "keyturn key approve-reveal " + of + " " + a.AskedBy
 	case kind == "setting":
 		return "keyturn settings approve " + of
 	}
@@ -83,9 +87,9 @@ A request that nobody approves of lapses after 7 days; "keyturn run back" withdr
 func settingsApproveCommand(env environ) *cobra.Command {
 	return &cobra.Command{
 		Use: "approve KEY", Short: "Change a setting as another user asked for", Args: exactly(1),
-		Long: `Change a setting as another user asked for: that rotation.approval is
-switched off is for two users, because one of them could otherwise do alone what they
-are there to prevent.`,
+		Long: `Change a setting as another user asked for: that rotation.approval or
+key.reveal-approval is switched off is for two users, because one of them could
+otherwise do alone what they are there to prevent.`,
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var s settingJSON
 			if err := c.call(cmd.Context(), http.MethodPost, "/settings/"+url.PathEscape(args[0])+"/approve", nil, &s); err != nil {

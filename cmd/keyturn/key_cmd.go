@@ -31,6 +31,8 @@ type keyJSON struct {
 	Labels    []string   `json:"labels"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
+	RevealedAt *time.Time `json:"revealed_at,omitempty"`
+
 	State       string `json:"state"`
 	Custody     string `json:"custody"`
 	Compromised bool   `json:"compromised,omitempty"`
@@ -59,7 +61,7 @@ type placeJSON struct {
 func (p placeJSON) String() string { return p.Host + ":" + p.User + ":" + p.Path }
 
 func keyCommand(env environ) *cobra.Command {
-	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keySetCommand(env), keySupplyCommand(env), keyDeleteCommand(env), keyRestoreCommand(env),
+	return parent("key", "See keys, and have Keyturn hold them", keyListCommand(env), keyShowCommand(env), keyGenerateCommand(env), keyImportCommand(env), keyExportCommand(env), keySetCommand(env), keySupplyCommand(env), keyRevealCommand(env), keyApproveRevealCommand(env), keyDeleteCommand(env), keyRestoreCommand(env),
 		keyUsersCommand(env), keyAllowCommand(env), keyDisallowCommand(env))
 }
 
@@ -133,7 +135,7 @@ func (c *client) key(cmd *cobra.Command, id string) (k keyJSON, err error) {
 func printKey(w io.Writer, k keyJSON) error {
 	pairs := []string{
 		"uuid", k.UUID, "kind", k.Kind, "fingerprint", k.Fingerprint, "type", fmt.Sprintf("%s (%d bits)", k.Type, k.Bits), "comment", k.Comment, "owner", k.Owner,
-		"purpose", k.Purpose, "labels", strings.Join(k.Labels, ", "), "expires", when(k.ExpiresAt),
+		"purpose", k.Purpose, "labels", strings.Join(k.Labels, ", "), "expires", when(k.ExpiresAt), "revealed", when(k.RevealedAt),
 		"state", k.State, "custody", k.Custody, "created", when(k.CreatedAt), "last rotated", when(k.LastRotatedAt),
 		"replaces", strings.Join(k.Replaces, ", "), "replaced by", strings.Join(k.ReplacedBy, ", "), "supplied", k.Supplied, "in run", k.Run,
 	}

@@ -23,6 +23,8 @@ import (
 const (
 	// requestLapses is for how long a request waits for approval.
 	requestLapses = 7 * 24 * time.Hour
+	// approvalLapses is for how long an approval of a reveal can be made use of.
+	approvalLapses = time.Hour
 	// maxApprovals is how many open requests are listed.
 	maxApprovals = 1000
 )
@@ -33,7 +35,8 @@ var errApproval = errors.New("it takes the approval of another user")
 
 // An Approval is a request that takes the approval of another user.
 type Approval struct {
-	// Subject is what it is about: "run:" and a run, or "setting:" and a setting.
+	// Subject is what it is about: "run:" and a run, "key:" and a key that is to be
+	// revealed, "setting:" and a setting.
 	Subject string
 	// Value is what a setting is to be.
 	Value string

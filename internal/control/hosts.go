@@ -147,6 +147,9 @@ func (p *Plane) credential(tx *store.Tx, a AddHost) (trust.KeyID, error) {
 	if err != nil {
 		return "", err
 	}
+	if !k.RevealedAt.IsZero() {
+		return "", trust.Errorf(trust.Conflict, "key %s was revealed, and whoever has it would open the host as well", a.Key).WithField("key").WithHint("keyturn key generate")
+	}
 	if k.Custody != inventory.Held {
 		return "", trust.Errorf(trust.Conflict, "Keyturn does not hold the private half of key %s", a.Key).WithField("key").WithHint("keyturn key import FILE")
 	}

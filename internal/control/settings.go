@@ -37,6 +37,7 @@ const (
 	scanInterval     = "scan.interval"
 	rotationApproval = "rotation.approval"
 	keysRSAPool      = "keys.rsa-pool"
+	revealApproval   = "key.reveal-approval"
 )
 
 // The values of settings that are either.
@@ -78,6 +79,10 @@ var settings = []Setting{
 	{
 		Name: keysRSAPool, Default: "4", check: numberBetween(0, 64),
 		Meaning: "how many RSA keys of 4096 bits are kept ready, sealed, once somebody has asked for one: they are made when there is nothing else to do, and handed out at once; 0 for none",
+	},
+	{
+		Name: revealApproval, Default: off, check: onOrOff,
+		Meaning: "whether another user has to approve that a private key is revealed, to one user, once, within an hour: on or off; that it is switched off has to be approved too",
 	},
 }
 

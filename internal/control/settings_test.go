@@ -46,6 +46,7 @@ func TestBadSettings(t *testing.T) {
 		keysRSAPool:      {"", "-1", "65", "many"},
 		scanInterval:     {"", "-10m", "1ns", "9m59s", "8785h"},
 		rotationApproval: {"", "yes", "ON", "true"},
+		revealApproval:   {"", "no", "Off"},
 	}
 	for _, s := range before {
 		if len(bad[s.Name]) == 0 {
@@ -85,6 +86,7 @@ func TestGoodSettings(t *testing.T) {
 		archiveRetention: {"1h", "87840h", "48h"},
 		scanInterval:     {"10m", "8784h", "0s", "24h"},
 		rotationApproval: {"off", "on"},
+		revealApproval:   {"off", "on"},
 	} {
 		for _, value := range values {
 			got, err := p.SetSetting(t.Context(), actor, name, value)

@@ -169,7 +169,7 @@ func judgeKey(c keyCase, now time.Time) []inventory.Finding {
 		return found
 	}
 	switch {
-	case accepted && len(c.identities) == 0 && k.Custody != inventory.Held:
+	case accepted && len(c.identities) == 0 && k.Custody != inventory.Held && k.RevealedAt.IsZero():
 		add(inventory.Orphaned, inventory.Warning, "is accepted, and its private half is in no place that a scan has seen")
 		if k.Owner == "" {
 			add(inventory.Unknown, inventory.Warning, "is accepted, and nobody is known to have it")

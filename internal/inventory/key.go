@@ -73,6 +73,9 @@ type Key struct {
 	// server signs with it for no user. Keyturn takes no line away by it: it says
 	// so when a key is accepted for longer.
 	ExpiresAt time.Time
+	// RevealedAt is when Keyturn last gave its private half to somebody, or zero. From
+	// then on it is External, although the keyring may have that half still.
+	RevealedAt time.Time
 	// DeletedAt is when it was deleted, where it is.
 	DeletedAt time.Time
 	Revision  int64

@@ -19,7 +19,7 @@ import (
 //   - k.Custody counts where it is nearer to us (Held, then InPlace, then
 //     External), and k.Comment, k.Owner, k.Purpose, k.ExpiresAt and k.Container where there were
 //     none,
-//   - k.Compromised is never taken back.
+//   - k.Compromised is never taken back, nor External from what was revealed.
 func PutKey(tx *store.Tx, k Key) (Key, error) {
 	keys, err := putKeys(tx, []Key{k})
 	if err != nil {
@@ -75,7 +75,7 @@ func merged(old, k Key) Key {
 	if now.State == Deleted {
 		now.State, now.DeletedAt = Active, store.Time(0)
 	}
-	if custodyRank(k.Custody) > custodyRank(now.Custody) {
+	if now.RevealedAt.IsZero() && custodyRank(k.Custody) > custodyRank(now.Custody) {
 		now.Custody = k.Custody
 	}
 	if now.Comment == "" {
@@ -107,8 +107,8 @@ func custodyRank(c Custody) int {
 	return 0
 }
 
-// UpdateKey writes k's Comment, Owner, Purpose, ExpiresAt, Custody, Container and
-// Compromised and returns it as it is now. Its state changes by TakeOut, BringBack, DeleteKey
+// UpdateKey writes k's Comment, Owner, Purpose, ExpiresAt, Custody, RevealedAt, Container
+// and Compromised and returns it as it is now. Its state changes by TakeOut, BringBack, DeleteKey
 // and UndeleteKey. Errors: NotFound; Invalid; Conflict where k.Revision is not
 // the newest.
 func UpdateKey(tx *store.Tx, k Key) (Key, error) {
@@ -123,7 +123,7 @@ func UpdateKey(tx *store.Tx, k Key) (Key, error) {
 		return Key{}, errKeyChanged(now)
 	}
 	now.Comment, now.Owner, now.Purpose, now.ExpiresAt = k.Comment, k.Owner, k.Purpose, k.ExpiresAt
-	now.Custody, now.Container, now.Compromised = k.Custody, k.Container, k.Compromised
+	now.Custody, now.RevealedAt, now.Container, now.Compromised = k.Custody, k.RevealedAt, k.Container, k.Compromised
 	return now, writeKey(tx, &now)
 }
 
@@ -198,7 +198,7 @@ func insertKey(tx *store.Tx, k Key) error {
 // writeKey writes what can change of a key, over the revision that was read.
 func writeKey(tx *store.Tx, k *Key) error {
 	found, err := one(tx, sqlUpdateKey, tx.Tenant(), k.ID, k.Revision, k.Comment, k.Owner, k.State,
-		k.Custody, k.Container, k.Compromised, store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(*k), k.Purpose, store.Micros(k.ExpiresAt))
+		k.Custody, k.Container, k.Compromised, store.Micros(k.LastRotatedAt), store.Micros(k.DeletedAt), searchText(*k), k.Purpose, store.Micros(k.ExpiresAt), store.Micros(k.RevealedAt))
 	if err != nil {
 		return err
 	}
@@ -295,6 +295,8 @@ type KeyFilter struct {
 	// Overdue narrows to the keys that were made, or first met, and last
 	// rotated before this time.
 	Overdue time.Time
+	// Revealed narrows to the keys that were.
+	Revealed bool
 	// DeletedBefore narrows to the keys that were deleted before this time.
 	DeletedBefore time.Time
 	// Without leaves out the keys with a finding of this kind.
@@ -356,6 +358,9 @@ func (f KeyFilter) apply(q *query) error {
 	}
 	if !f.Overdue.IsZero() {
 		q.and("created_at < ? AND last_rotated_at < ?", store.Micros(f.Overdue), store.Micros(f.Overdue))
+	}
+	if f.Revealed {
+		q.and("revealed_at > ?", int64(0))
 	}
 	if !f.DeletedBefore.IsZero() {
 		q.and("deleted_at > ? AND deleted_at < ?", int64(0), store.Micros(f.DeletedBefore))
@@ -455,15 +460,15 @@ func keyRows(tx *store.Tx, q *query) ([]Key, error) {
 	err := q.rows(tx, func(rows *sql.Rows) error {
 		var k Key
 		var blob []byte
-		var created, rotated, deleted, expires int64
+		var created, rotated, deleted, expires, revealed int64
 		err := rows.Scan(&k.ID, &k.Kind, &blob, &k.Comment, &k.Owner, &k.Purpose, &k.State, &k.Custody, &k.Container, &k.Compromised,
-			&created, &rotated, &deleted, &expires, &k.Revision)
+			&created, &rotated, &deleted, &expires, &revealed, &k.Revision)
 		if err != nil {
 			return err
 		}
 		k.Public, err = trust.ParsePublicKeyBlob(blob)
 		k.CreatedAt, k.LastRotatedAt = store.Time(created), store.Time(rotated)
-		k.DeletedAt, k.ExpiresAt = store.Time(deleted), store.Time(expires)
+		k.DeletedAt, k.ExpiresAt, k.RevealedAt = store.Time(deleted), store.Time(expires), store.Time(revealed)
 		keys = append(keys, k)
 		return err
 	})

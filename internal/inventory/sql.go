@@ -75,7 +75,7 @@ const (
 	sqlKeys       = sqlKeyColumns + ` FROM keys`
 	sqlKeysWanted = sqlKeyColumns + ` FROM wanted CROSS JOIN keys`
 	sqlKeyColumns = `SELECT keys.id, kind, public_key, comment, owner, purpose, state, custody, container, compromised,
-		created_at, last_rotated_at, deleted_at, expires_at, revision`
+		created_at, last_rotated_at, deleted_at, expires_at, revealed_at, revision`
 	sqlCountKeys = `SELECT count(*) FROM keys`
 	// The following are conditions on keys.
 	sqlKeyText = `(search LIKE ? ESCAPE '\'
@@ -96,10 +96,10 @@ const (
 	sqlKeyWithout = `id NOT IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind = ?)`
 
 	sqlAddKey = `INSERT INTO keys (tenant, id, kind, fingerprint, public_key, comment, owner, state, custody, container, compromised,
-		created_at, last_rotated_at, deleted_at, revision, search, purpose, expires_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15, $16, $17)`
+		created_at, last_rotated_at, deleted_at, revision, search, purpose, expires_at, revealed_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15, $16, $17, 0)`
 	sqlUpdateKey = `UPDATE keys SET comment = $4, owner = $5, state = $6, custody = $7, container = $8, compromised = $9,
-		last_rotated_at = $10, deleted_at = $11, search = $12, purpose = $13, expires_at = $14, revision = revision + 1
+		last_rotated_at = $10, deleted_at = $11, search = $12, purpose = $13, expires_at = $14, revealed_at = $15, revision = revision + 1
 		WHERE tenant = $1 AND id = $2 AND revision = $3`
 	sqlSummarizeKeys = `SELECT kind, state, custody, count(*) FROM keys WHERE tenant = $1 GROUP BY kind, state, custody`
 

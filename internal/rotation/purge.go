@@ -73,9 +73,10 @@ func (ro *Rotator) destroy(context.Context, job.Run, job.Target) (job.Record, er
 // destroyDeleted forgets the private halves of keys that nobody can bring back any
 // more.
 func (ro *Rotator) destroyDeleted(tx *store.Tx) error {
-	gone, _, err := inventory.Keys(tx, inventory.KeyFilter{
-		States: []inventory.KeyState{inventory.Deleted}, Custodies: []inventory.Custody{inventory.Held}, DeletedBefore: tx.Now().Add(-inventory.DeletedFor),
-	}, inventory.Page{Limit: purgeAtOnce})
+	f := inventory.KeyFilter{States: []inventory.KeyState{inventory.Deleted}, DeletedBefore: tx.Now().Add(-inventory.DeletedFor)}
+	held, revealed := f, f
+	held.Custodies, revealed.Revealed = []inventory.Custody{inventory.Held}, true
+	gone, _, err := inventory.Keys(tx, held, inventory.Page{Limit: purgeAtOnce})
 	if err != nil {
 		return err
 	}
@@ -89,5 +90,32 @@ func (ro *Rotator) destroyDeleted(tx *store.Tx) error {
 		}
 		tx.Note("key", string(k.ID))
 	}
-	return nil
+	return ro.destroyRevealed(tx, revealed)
+}
+
+// destroyRevealed forgets the private halves of keys that somebody has besides. They
+// are external as it is, and few.
+func (ro *Rotator) destroyRevealed(tx *store.Tx, f inventory.KeyFilter) error {
+	for p := (inventory.Page{Limit: purgeAtOnce}); ; {
+		gone, next, err := inventory.Keys(tx, f, p)
+		if err != nil {
+			return err
+		}
+		for _, k := range gone {
+			held, err := ro.keyring.Has(tx, k.ID)
+			if err != nil {
+				return err
+			}
+			if !held {
+				continue
+			}
+			if err := ro.keyring.Destroy(tx, k.ID); err != nil {
+				return err
+			}
+			tx.Note("key", string(k.ID))
+		}
+		if p.After = next; next == "" {
+			return nil
+		}
+	}
 }

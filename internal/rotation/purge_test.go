@@ -15,8 +15,14 @@ import (
 )
 
 // A deleted key is kept for thirty days, and its private half destroyed then; who
-// finds the key again is not told that Keyturn holds it.
+// finds the key again is not told that Keyturn holds it. So is that of a key which
+// somebody else has.
 func TestPurgeOfDeletedKeys(t *testing.T) {
+	t.Run("held", func(t *testing.T) { purgeDeleted(t, false) })
+	t.Run("revealed", func(t *testing.T) { purgeDeleted(t, true) })
+}
+
+func purgeDeleted(t *testing.T, revealed bool) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	s, err := store.Open(t.Context(), store.Options{
 		URL: "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db"), Schema: []fs.FS{inventory.Schema, job.Schema, keyring.Schema}, Now: func() time.Time { return now },
@@ -46,6 +52,12 @@ func TestPurgeOfDeletedKeys(t *testing.T) {
 		if err = k.Put(tx, key.ID, private); err != nil {
 			return err
 		}
+		if revealed {
+			key.Custody, key.RevealedAt = inventory.External, tx.Now()
+			if key, err = inventory.UpdateKey(tx, key); err != nil {
+				return err
+			}
+		}
 		key, err = inventory.DeleteKey(tx, key.ID, key.Revision)
 		return err
 	})
@@ -60,7 +72,7 @@ func TestPurgeOfDeletedKeys(t *testing.T) {
 				return err
 			}
 			now, err := inventory.KeyByID(tx, key.ID)
-			if (now.Custody == inventory.Held) != has {
+			if (now.Custody == inventory.Held) != (has && !revealed) {
 				t.Errorf("its private half is held: %v, and its custody is %s", has, now.Custody)
 			}
 			return err

@@ -11,7 +11,7 @@ import (
 )
 
 type approval struct {
-	Subject    string     `json:"subject" doc:"run:ID or setting:NAME"`
+	Subject    string     `json:"subject" doc:"run:ID, key:ID of a key to be revealed, or setting:NAME"`
 	Value      string     `json:"value,omitempty" doc:"What the setting is to be"`
 	AskedBy    string     `json:"asked_by" doc:"Name of the user who asked, or whose token did"`
 	AskedAt    *time.Time `json:"asked_at"`
@@ -34,10 +34,7 @@ func (d door) approvalRoutes(a huma.API) {
 			list, err := d.plane.ListApprovals(ctx, who)
 			out := approvals{Approvals: make([]approval, len(list))}
 			for i, x := range list {
-				out.Approvals[i] = approval{
-					Subject: x.Subject, Value: x.Value, AskedBy: x.AskedBy, AskedAt: at(x.AskedAt),
-					Until: at(x.Until), ApprovedBy: x.ApprovedBy, ApprovedAt: at(x.ApprovedAt),
-				}
+				out.Approvals[i] = showApproval(x)
 			}
 			return out, err
 		})
@@ -46,4 +43,11 @@ func (d door) approvalRoutes(a huma.API) {
 			s, err := d.plane.ApproveSetting(ctx, who, in.Name)
 			return showSetting(s), err
 		})
+}
+
+func showApproval(x control.Approval) approval {
+	return approval{
+		Subject: x.Subject, Value: x.Value, AskedBy: x.AskedBy, AskedAt: at(x.AskedAt),
+		Until: at(x.Until), ApprovedBy: x.ApprovedBy, ApprovedAt: at(x.ApprovedAt),
+	}
 }

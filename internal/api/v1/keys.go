@@ -25,6 +25,7 @@ type key struct {
 	ExpiresAt     *time.Time   `json:"expires_at,omitempty" doc:"Until when it is meant to be used; from then on it signs for no user, and no line is taken away"`
 	State         string       `json:"state" enum:"active,rotated,retired,deleted"`
 	Custody       string       `json:"custody" enum:"held,in-place,external"`
+	RevealedAt    *time.Time   `json:"revealed_at,omitempty" doc:"When its private half was last given to somebody"`
 	Compromised   bool         `json:"compromised,omitempty"`
 	Authorized    []authorized `json:"authorized"`
 	Identities    []Place      `json:"identities"`
@@ -101,6 +102,27 @@ type exportKey struct {
 type exportedKey struct {
 	Format    string `json:"format"`
 	PublicKey string `json:"public_key" doc:"A file of that format"`
+}
+
+type revealKey struct {
+	ByKey
+	Body struct {
+		Format     string `json:"format,omitempty" enum:"openssh,pem,pkcs8" doc:"openssh if absent"`
+		Passphrase string `json:"passphrase,omitempty" maxLength:"1024" doc:"Encrypts the file, which must be of the format openssh"`
+		Plain      bool   `json:"plain,omitempty" doc:"Or: the file is to be unencrypted"`
+	}
+}
+
+type revealedKey struct {
+	UUID       string `json:"uuid"`
+	PrivateKey string `json:"private_key" doc:"A private key file"`
+}
+
+type approveReveal struct {
+	ByKey
+	Body struct {
+		User string `json:"user" minLength:"1" maxLength:"100" doc:"Name or id of the user who asked for it"`
+	}
 }
 
 type newKey struct {
@@ -217,6 +239,18 @@ func (d door) keyRoutes(a huma.API) {
 			k, err := d.plane.SupplyKey(ctx, who, in.Key, []byte(in.Body.PublicKey))
 			return showKey(k), err
 		})
+	operation(d, a, http.MethodPost, "/keys/{key}/reveal", "reveal-key", "Give away the private half of a key, which is recorded first",
+		func(ctx context.Context, who control.Actor, in *revealKey) (revealedKey, error) {
+			b := in.Body
+			k, file, err := d.plane.RevealKey(ctx, who, in.Key, control.Reveal{Format: b.Format, Passphrase: []byte(b.Passphrase), Plain: b.Plain})
+			defer file.Wipe()
+			return revealedKey{string(k.ID), string(file.Bytes())}, err
+		})
+	operation(d, a, http.MethodPost, "/keys/{key}/reveal/approve", "approve-reveal", "Approve that a key is revealed to the user who asked, once, within an hour",
+		func(ctx context.Context, who control.Actor, in *approveReveal) (approval, error) {
+			x, err := d.plane.ApproveReveal(ctx, who, in.Key, in.Body.User)
+			return showApproval(x), err
+		})
 	operation(d, a, http.MethodPost, "/rotations", "rotate-keys", "Start a rotation of user keys",
 		func(ctx context.Context, who control.Actor, in *rotateKeys) (started, error) {
 			b := in.Body
@@ -270,7 +304,7 @@ func showKey(k control.Relationship) key {
 	out := key{
 		UUID: string(k.Key.ID), Kind: string(k.Key.Kind), Fingerprint: string(k.Key.Public.Fingerprint()), PublicKey: k.Key.Public.String(),
 		Type: k.Key.Public.Type(), Bits: k.Key.Public.Bits(), Comment: k.Key.Comment, Owner: k.Key.Owner,
-		Purpose: k.Key.Purpose, Labels: make([]string, len(k.Labels)), ExpiresAt: at(k.Key.ExpiresAt),
+		Purpose: k.Key.Purpose, Labels: make([]string, len(k.Labels)), ExpiresAt: at(k.Key.ExpiresAt), RevealedAt: at(k.Key.RevealedAt),
 		State: string(k.Key.State), Custody: string(k.Key.Custody), Compromised: k.Key.Compromised,
 		Authorized: make([]authorized, len(k.Authorized)), Identities: make([]Place, len(k.Identities)),
 		Replaces: texts(k.Replaces), ReplacedBy: texts(k.ReplacedBy), Supplied: string(k.Supplied),

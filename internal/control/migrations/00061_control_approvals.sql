@@ -5,7 +5,7 @@
 CREATE TABLE approvals (
     tenant      TEXT   NOT NULL,
     id          TEXT   NOT NULL,
-    subject     TEXT   NOT NULL, -- run:ID or setting:NAME
+    subject     TEXT   NOT NULL, -- run:ID, key:ID for a reveal, setting:NAME
     value       TEXT   NOT NULL, -- of a setting, what it is to be
     asked_by    TEXT   NOT NULL,
     person      TEXT   NOT NULL,

@@ -1,8 +1,10 @@
 -- +goose Up
 -- What people say of a key: what it is for, until when it is meant to be used (0:
--- nobody said), and words of their own to find it by.
+-- nobody said), and words of their own to find it by. And when Keyturn last gave its
+-- private half to somebody, or 0.
 ALTER TABLE keys ADD COLUMN purpose TEXT NOT NULL DEFAULT '';
 ALTER TABLE keys ADD COLUMN expires_at BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE keys ADD COLUMN revealed_at BIGINT NOT NULL DEFAULT 0;
 
 CREATE INDEX keys_expires ON keys (tenant, expires_at, id) WHERE expires_at > 0;
 
