@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -84,6 +86,12 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/kek/rotate", nil, []string{"All"}},
 		{"POST", "/kek/rotate-data", nil, []string{"All"}},
 		{"GET", "/kek", nil, []string{"Settings Read"}},
+		{"POST", "/login/password", map[string]any{"user": "nobody", "password": "guess", "code": "123456"}, nil},
+		{"POST", "/logout", nil, nil},
+		{"GET", "/whoami", nil, nil},
+		{"GET", "/permissions", nil, nil},
+		{"POST", "/totp", nil, nil},
+		{"POST", "/totp/confirm", map[string]any{"code": "123456"}, nil},
 		{"GET", "/account", nil, []string{"Account Read"}},
 		{"GET", "/accounts", nil, []string{"All"}},
 		{"POST", "/accounts", map[string]any{"name": "emea", "password": "a long password"}, []string{"All"}},
@@ -131,47 +139,86 @@ func (w *world) ask(token, method, path, body string) (status int, p problem, ra
 	return resp.StatusCode, p, string(data)
 }
 
+// A badRequest is one that every server has to refuse.
+type badRequest struct{ token, method, path, body string }
+
+// badRequests returns twenty and more bad requests to an endpoint: by who may not ask, by
+// methods and paths and queries that there are not, and, where it has them, by names in
+// its path and bodies that cannot be.
+func (e endpoint) badRequests(t *testing.T, w *world) (list []badRequest) {
+	t.Helper()
+	good := ""
+	if e.body != nil {
+		data, err := json.Marshal(e.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		good = string(data)
+	}
+	for _, token := range []string{"", "x", "kt_", "kt_" + strings.Repeat("0", 49), w.token[:51] + "x", w.token + "x", "kl_" + strings.Repeat("0", 49)} {
+		list = append(list, badRequest{token, e.method, e.path, good})
+	}
+	for _, method := range []string{"PROPFIND", "TRACE", "get"} {
+		list = append(list, badRequest{w.token, method, e.path, good})
+	}
+	for _, path := range []string{e.path + "/", e.path + "/nothing/here", "/x" + e.path, strings.ToUpper(e.path), e.path + "%00"} {
+		list = append(list, badRequest{w.token, e.method, path, good})
+	}
+	for _, query := range []string{"no_such=1", "limit=0", "limit=1001", "limit=x", "limit=-1", "after=garbage", "format=xml"} {
+		list = append(list, badRequest{w.token, e.method, e.path + "?" + query, good})
+	}
+	if parts := strings.SplitN(e.path, "/", 4); len(parts) > 2 && len(parts[2]) > 0 && !e.isVerb(parts[2]) {
+		for _, name := range []string{"%00", "a%20b", "%2e%2e", "%ff", "%0a", strings.Repeat("x", 300)} {
+			parts[2] = name
+			list = append(list, badRequest{w.token, e.method, strings.Join(parts, "/"), good})
+		}
+	}
+	if e.body == nil {
+		return list
+	}
+	for _, body := range []string{"", "{", "null", "[]", "7", `"x"`, `{"a":}`, `{"no_such_field":1}`, "\x00", strings.Repeat("[", 10_000), "{} {}"} {
+		list = append(list, badRequest{w.token, e.method, e.path, body})
+	}
+	change := func(name string, value any) {
+		body := maps.Clone(e.body)
+		body[name] = value
+		data, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, badRequest{w.token, e.method, e.path, string(data)})
+	}
+	change("no_such_field", 1)
+	for name := range e.body {
+		for _, wrong := range []any{map[string]any{"x": 1}, []any{[]any{}}, 1e300, strings.Repeat("x", 2<<20)} {
+			change(name, wrong)
+		}
+	}
+	return list
+}
+
+// isVerb reports whether what stands second in the path is no name of a thing.
+func (endpoint) isVerb(part string) bool {
+	return slices.Contains([]string{"pause", "resume", "rotate", "rotate-data", "keys"}, part)
+}
+
 // Every bad request gets a documented error, and starts and changes nothing.
 func TestBadRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 0)
-	var before []runJSON
-	w.json(&before, "run", "list")
+	before := w.inventoryOf(w.token)
 	tried := 0
 	for _, e := range endpoints(w) {
-		if e.body == nil {
-			continue
+		list := e.badRequests(t, w)
+		if len(list) < 20 {
+			t.Errorf("%s %s: only %d bad requests", e.method, e.path, len(list))
 		}
-		bad := []string{"", "{", "null", "[]", "7", `"x"`, `{"a":}`, `{"no_such_field":1}`, "\x00", strings.Repeat("[", 10_000), "{} {}"}
-		for name := range e.body {
-			for _, wrong := range []any{map[string]any{"x": 1}, []any{[]any{}}, 1e300, strings.Repeat("x", 2<<20)} {
-				body := map[string]any{}
-				for k, v := range e.body {
-					body[k] = v
-				}
-				body[name] = wrong
-				text, err := json.Marshal(body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				bad = append(bad, string(text))
-			}
-			body := map[string]any{"no_such_field": 1}
-			for k, v := range e.body {
-				body[k] = v
-			}
-			text, err := json.Marshal(body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			bad = append(bad, string(text))
-		}
-		for _, text := range bad {
-			tried++
-			if status, p, _ := w.ask(w.token, e.method, e.path, text); status < 400 || status >= 500 {
-				t.Errorf("%s %s %.80s: %d %+v", e.method, e.path, text, status, p)
+		for _, bad := range list {
+			if status, p, _ := w.ask(bad.token, bad.method, bad.path, bad.body); status < 400 || status >= 500 {
+				t.Errorf("%s %.200s %.80s: %d %+v", bad.method, bad.path, bad.body, status, p)
 			}
 		}
+		tried += len(list)
 	}
 	for _, bad := range []struct{ method, path, body, says string }{
 		{"POST", "/rotations", `{"keys":["nonsense"]}`, "is not a UUID"},
@@ -282,12 +329,8 @@ func TestBadRequests(t *testing.T) {
 		}
 	}
 	t.Logf("%d bad requests", tried)
-	var after []runJSON
-	w.json(&after, "run", "list")
-	var keys []keyJSON
-	w.json(&keys, "key", "list")
-	if len(after) != len(before) || len(keys) != 0 {
-		t.Errorf("bad requests left %d runs and %d keys", len(after)-len(before), len(keys))
+	if after := w.inventoryOf(w.token); after != before {
+		t.Errorf("bad requests made\n%s\nof\n%s", after, before)
 	}
 }
 

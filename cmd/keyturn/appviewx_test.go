@@ -240,8 +240,83 @@ func TestAppViewX(t *testing.T) {
 	if now := w.read(w.authorized(0)); now != before {
 		t.Errorf("rolled back to\n%s\nwant\n%s", now, before)
 	}
-	if status, text, _ = a.do("POST", "/ssh/key/rollback?gwsource=external", `{"type":"User Keys","uuids":["`+uuid+`"],"keyInventory":"true"}`); status != 400 && status != 200 {
-		t.Errorf("rollback by the current key: %d %s", status, text)
+	// By the key that is in use now, which is the one that came back: the one that it took
+	// the place of comes back in turn.
+	status, text, header = a.do("POST", "/ssh/key/rollback?gwsource=external", `{"type":"User Keys","uuids":["`+uuid+`"],"keyInventory":"true"}`)
+	if status != 200 || text != back {
+		t.Fatalf("rollback by the current key: %d %s", status, text)
+	}
+	a.follow(header, 1)
+	if now := w.read(w.authorized(0)); now == before || strings.Count(now, "\n") != strings.Count(before, "\n") {
+		t.Errorf("rolled back by the current key to\n%s\nfrom\n%s", now, before)
+	}
+}
+
+// Twenty and more bad requests to each endpoint: a documented error, and nothing begun.
+func TestAppViewXBadRequests(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	var token tokenJSON
+	w.json(&token, "token", "create", "avx", "--permission", "All")
+	before := w.inventoryOf(w.token)
+	anyone := avx{w: w}
+	own := anyone.with("token", token.Token)
+	client := anyone.with("client_id", token.ID).with("client_secret", token.Token)
+	const uuid = "1f4158e4-c12d-5097-a058-7bb2817e132b"
+	long := strings.Repeat("x", 5000)
+	type request struct {
+		as           avx
+		method, path string
+		body         string
+	}
+	bad := map[string][]request{}
+	add := func(endpoint string, as avx, method, query, body string) {
+		bad[endpoint] = append(bad[endpoint], request{as, method, endpoint + query, body})
+	}
+	for endpoint, good := range map[string]string{
+		"/login": `{}`, "/acctmgmt-get-service-token": `{"grant_type":"client_credentials"}`, "/visualworkflow-request-logs": ``, "/ssh/search/userKeys": `{"input":{},"filter":{}}`,
+		"/ssh/key/rotate": `{"type":"User Keys","uuids":["` + uuid + `"]}`, "/ssh/key/rollback": `{"type":"User Keys","uuids":["` + uuid + `"]}`,
+	} {
+		for _, method := range []string{"PUT", "PATCH", "DELETE", "PROPFIND", "OPTIONS"} {
+			add(endpoint, own, method, "?gwsource=x", good)
+		}
+		method := "POST"
+		if good == "" {
+			method = "GET"
+		}
+		for _, path := range []string{"/", "x", "/x", "%00", "/%2e%2e"} {
+			add(endpoint, own, method, path+"?gwsource=x", good)
+		}
+		for _, as := range []avx{
+			anyone, anyone.with("token", "x"), anyone.with("token", token.Token[:51]+"x"), anyone.with("token", "a.b.c"), anyone.with("sessionId", "x"), anyone.with("sessionId", uuid),
+			anyone.with("username", "admin"), anyone.with("password", testPassword), anyone.with("username", "nobody").with("password", "x"), anyone.with("username", long).with("password", long),
+			anyone.with("Authorization", "Bearer "+token.Token), anyone.with("client_id", token.ID).with("client_secret", "x"), anyone.with("client_id", "x").with("client_secret", token.Token),
+		} {
+			add(endpoint, as, method, "?gwsource=x", good)
+		}
+		add(endpoint, own, method, "", good)
+		add(endpoint, own, method, "?gwsource=", good)
+		add(endpoint, own, method, "?gwsource=%zz", good)
+	}
+	for _, query := range []string{"&ids=,", "&ids=" + uuid, "&ids=%00", "&ids=" + strings.Repeat("x,", 51)} {
+		add("/visualworkflow-request-logs", own, "GET", "?gwsource=x"+query, "")
+	}
+	for _, body := range []string{"", "no", "[]", "7", `{"grant_type":7}`, `{"grant_type":"password"}`, `{"payload":7}`, "{} {}", strings.Repeat("[", 10_000)} {
+		add("/acctmgmt-get-service-token", client, "POST", "?gwsource=x", body)
+	}
+	for endpoint, list := range bad {
+		if len(list) < 20 {
+			t.Errorf("%s: %d bad requests", endpoint, len(list))
+		}
+		for _, b := range list {
+			status, text, _ := b.as.do(b.method, b.path, b.body)
+			if status < 400 || status >= 500 || !strings.Contains(text, `"appStatusCode":"A`) && !strings.Contains(text, `"appStatusCode":"WORKFLOW_1300"`) {
+				t.Errorf("%s %s %.60s: %d %.200s", b.method, b.path, b.body, status, text)
+			}
+		}
+	}
+	if after := w.inventoryOf(w.token); after != before {
+		t.Errorf("bad requests made\n%s\nof\n%s", after, before)
 	}
 }
 

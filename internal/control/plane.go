@@ -15,6 +15,8 @@ import (
 	"context"
 	"embed"
 
+	"github.com/google/uuid"
+
 	"keyturn/internal/audit"
 	"keyturn/internal/identity"
 	"keyturn/internal/job"
@@ -92,6 +94,14 @@ type Page struct {
 
 // MaxPage is the most entries that a page can have.
 const MaxPage = 1000
+
+// id returns After where it is an id of a run or a key, or nothing.
+func (p Page) id() (string, error) {
+	if p.After != "" && uuid.Validate(p.After) != nil {
+		return "", trust.Errorf(trust.Invalid, "%q is not where a page ended", clip(p.After)).WithField("after")
+	}
+	return p.After, nil
+}
 
 func (p Page) limit() (int, error) {
 	switch {

@@ -36,8 +36,12 @@ func (p *Plane) ListRuns(ctx context.Context, actor identity.Actor, f job.Filter
 	if err != nil {
 		return nil, "", err
 	}
+	after, err := page.id()
+	if err != nil {
+		return nil, "", err
+	}
 	err = p.view(ctx, actor, identity.RunsRead, func(tx *store.Tx) error {
-		list, err = p.engine.List(tx, f, trust.RunID(page.After), limit)
+		list, err = p.engine.List(tx, f, trust.RunID(after), limit)
 		return err
 	})
 	if len(list) == limit {

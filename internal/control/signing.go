@@ -26,11 +26,15 @@ func (p *Plane) ListUsableKeys(ctx context.Context, actor identity.Actor, named 
 	if err != nil {
 		return nil, "", err
 	}
+	after, err := page.id()
+	if err != nil {
+		return nil, "", err
+	}
 	err = p.view(ctx, actor, identity.KeysUse, func(tx *store.Tx) error {
 		var ids []trust.KeyID
 		if len(named) > 0 {
 			ids, err = namedKeys(tx, named)
-		} else if ids, err = p.keyring.Held(tx, trust.KeyID(page.After), limit); len(ids) == limit {
+		} else if ids, err = p.keyring.Held(tx, trust.KeyID(after), limit); len(ids) == limit {
 			next = string(ids[limit-1])
 		}
 		if err != nil || len(ids) == 0 {

@@ -28,6 +28,10 @@ func (d door) login(w http.ResponseWriter, r *http.Request) {
 		fail(w, fault{http.StatusBadRequest, "AVX_GW_003", "Username or password cannot be null or empty", nil})
 		return
 	}
+	if r.URL.Query().Get("gwsource") == "" {
+		fail(w, *invalid("gwsource"))
+		return
+	}
 	_, id, err := d.plane.Login(r.Context(), user, password, "", api.Source(r))
 	if trust.KindOf(err) == trust.Unauthenticated {
 		fail(w, fault{http.StatusUnauthorized, "AVX_GW_003", "Login failed. Invalid Credentials", nil})
@@ -35,10 +39,6 @@ func (d door) login(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		fail(w, *faultOf(err))
-		return
-	}
-	if r.URL.Query().Get("gwsource") == "" {
-		fail(w, *invalid("gwsource"))
 		return
 	}
 	api.WriteJSON(w, http.StatusOK, envelope{Response: loginAnswer{Status: "SUCCESS", SessionID: id}})
