@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"encoding/base32"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/alexedwards/argon2id"
+	"github.com/pquerna/otp/totp"
 
 	"keyturn/internal/need"
 	"keyturn/internal/store"
@@ -172,6 +175,19 @@ func fromHex(t *testing.T, text string) string {
 	return string(b)
 }
 
+// spellings are the forms in which a secret could stand in a file: base64 begins at
+// any of three places.
+func spellings(secret string) map[string]string {
+	forms := map[string]string{"": secret, " in hex": hex.EncodeToString([]byte(secret)), " in upper hex": fmt.Sprintf("%X", secret)}
+	for shift := range 3 {
+		for name, encoding := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "URL's base64": base64.RawURLEncoding} {
+			text := encoding.EncodeToString([]byte(strings.Repeat("\x00", shift) + secret))
+			forms[fmt.Sprintf(" in %s, shifted by %d", name, shift)] = text[4 : len(text)-4]
+		}
+	}
+	return forms
+}
+
 // A thief of the database finds nothing to log in with.
 func TestStolenDatabase(t *testing.T) {
 	secrets := func(t *testing.T, w *world) map[string]string {
@@ -183,6 +199,8 @@ func TestStolenDatabase(t *testing.T) {
 		must(t, err)
 		oauth, err := w.PasswordGrant(t.Context(), "admin", adminPassword, "", "192.0.2.1")
 		must(t, err)
+		login, err := w.PasswordLogin(t.Context(), "admin", adminPassword, "", "192.0.2.1")
+		must(t, err)
 		jwt, _, err := w.IssueServiceToken(t.Context(), token.ID, text, "192.0.2.1")
 		must(t, err)
 		var key []byte
@@ -190,20 +208,34 @@ func TestStolenDatabase(t *testing.T) {
 			key, err = w.keyring.Unseal(tx, signingKind, signingID)
 			return err
 		}))
+		// Last, for from then on a password alone does not log in.
+		var second TOTP
+		must(t, w.update(w.tenant, func(tx *store.Tx) (err error) {
+			second, err = w.OfferTOTP(tx, admin)
+			return err
+		}))
+		code, err := totp.GenerateCode(second.Secret, w.clock.Now())
+		must(t, err)
+		must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.ConfirmTOTP(tx, admin, code) }))
+		shared, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(second.Secret)
+		must(t, err)
 		_, err = w.Password(t.Context(), "typed-into-the-wrong-field", "x", "", "192.0.2.1")
 		wantKind(t, "an unknown name", err, trust.Unauthenticated)
 		return map[string]string{
 			"password": adminPassword, "token": text[3:40], "web login": id, "web login without dashes": strings.ReplaceAll(id, "-", ""),
 			"service token": jwt[strings.LastIndex(jwt, ".")+1:], "signing key": string(key), "access token": oauth.Access, "refresh token": oauth.Refresh,
 			"refresh token in bytes": fromHex(t, oauth.Refresh), "signing key in hex": fmt.Sprintf("%x", key),
+			"login token": login.Text[4:40], "second factor": second.Secret, "second factor in bytes": string(shared),
 			"unknown name": "typed-into-the-wrong-field",
 		}
 	}
 	search := func(t *testing.T, where, content string, secrets map[string]string) {
 		t.Helper()
 		for what, secret := range secrets {
-			if len(secret) < 10 || strings.Contains(content, secret) {
-				t.Errorf("%s holds the %s", where, what)
+			for form, text := range spellings(secret) {
+				if len(secret) < 10 || strings.Contains(content, text) {
+					t.Errorf("%s holds the %s%s", where, what, form)
+				}
 			}
 		}
 	}

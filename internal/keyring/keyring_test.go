@@ -667,10 +667,16 @@ func TestStolenData(t *testing.T) {
 			}
 			must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Put(tx, trust.KeyID(fmt.Sprint("key-", i)), p) }))
 		}
+		ready := smallRSA(t)
+		for name, raw := range rawHalves(t, ready) {
+			secrets["ready key's "+name] = raw
+		}
 		must(t, update(s, storetest.Tenant, func(tx *store.Tx) error {
 			_, err := k.SealPersonal(tx, storetest.Tenant, "user:1", secrets["person"])
-			return errors.Join(err, k.Seal(tx, "snapshot", "marker-of-a-snapshot", secrets["snapshot"]))
+			return errors.Join(err, k.putReady(tx, ready), k.Seal(tx, "snapshot", "marker-of-a-snapshot", secrets["snapshot"]))
 		}))
+		secrets["passphrase"] = []byte("correct horse battery")
+		must(t, k.Move(t.Context(), Passphrase(write(t, filepath.Join(t.TempDir(), "passphrase"), string(secrets["passphrase"])), "")))
 		root := keysetKey(t, k.handle)
 		secrets["root key"] = root
 		must(t, s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) error {
