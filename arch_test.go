@@ -38,7 +38,7 @@ var mayImport = map[string]string{
 	"job":    "store audit",
 
 	// which credential opens a host, and connections that are kept
-	"reach": "store inventory keyring dial remote",
+	"reach": "store inventory keyring agent dial remote",
 
 	// mechanisms
 	"discovery": "store inventory job remote reach",

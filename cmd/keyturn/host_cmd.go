@@ -70,20 +70,24 @@ func hostCommand(env environ) *cobra.Command {
 		hostAddCommand(env), hostImportCommand(env), hostListCommand(env), hostShowCommand(env),
 		hostChangeCommand("enforce", "Let Keyturn change a host", "/enforce", "%s may be changed now\n", env),
 		hostChangeCommand("inventory", "Have Keyturn only watch a host", "/inventory", "%s is only watched now\n", env),
-		hostConfirmCommand(env), hostKnownCommand(env), hostRemoveCommand(env),
+		hostConfirmCommand(env), hostKnownCommand(env), hostCredentialCommand(env), hostRemoveCommand(env),
 	)
 }
 
 func hostAddCommand(env environ) *cobra.Command {
 	in := map[string]any{}
-	var address, login, identity, key, become, hostKey string
+	var address, login, identity, key, agentKey, become, hostKey string
 	var acceptNew, enforce, wait, passphrase, password bool
 	cmd := &cobra.Command{
-		Use:   "add NAME --address HOST:PORT --login USER (--identity FILE | --key UUID | --password-stdin) (--host-key KEY | --accept-new)",
+		Use:   "add NAME --address HOST:PORT --login USER (--identity FILE | --key UUID | --agent-key FILE | --password-stdin) (--host-key KEY | --accept-new)",
 		Short: "Take in a host: log in once, read what it is, and keep the credential",
 		Long: `Take in a host. Keyturn logs in to one account with a private key that it keeps,
 sealed, from then on; as root, or with --become sudo or doas, it sees every
 account, else that one.
+
+With --agent-key the private key is not Keyturn's, but in the ssh-agent that the
+server was started with (keyturn serve --agent), such as one with a token or a security
+module behind it; that signs each login.
 
 The host is known by its host key: given with --host-key, or with --accept-new
 whatever it presents first, which is a finding until "keyturn host confirm".
@@ -113,6 +117,11 @@ Keyturn change it.`,
 				return &usageError{cmd.CommandPath(), errors.New("standard input can be one of a private key, its passphrase, and a password")}
 			}
 			var err error
+			if agentKey != "" {
+				if in["agent_key"], err = c.agentKey(cmd, agentKey); err != nil {
+					return err
+				}
+			}
 			if identity != "" {
 				if in["private_key"], err = readSecretFile(cmd, identity); err != nil {
 					return err
@@ -176,6 +185,7 @@ Keyturn change it.`,
 	f.StringVar(&login, "login", "", "the account to log in to")
 	f.StringVar(&identity, "identity", "", "private key file that opens the account")
 	f.StringVar(&key, "key", "", "or the uuid of a key that Keyturn holds")
+	f.StringVar(&agentKey, "agent-key", "", agentKeyUsage)
 	f.BoolVar(&passphrase, "passphrase-stdin", false, "read the private key file's passphrase from standard input")
 	f.BoolVar(&password, "password-stdin", false, "read a password from standard input that opens the account once, to put a key there")
 	f.StringVar(&become, "become", "", "how that account becomes root: sudo or doas, without a password")

@@ -53,7 +53,7 @@ type importReport struct {
 }
 
 func hostImportCommand(env environ) *cobra.Command {
-	var login, identity, key, become, knownHosts string
+	var login, identity, key, agentKey, become, knownHosts string
 	var acceptNew, enforce, dry, wait, passphrase bool
 	cmd := &cobra.Command{
 		Use:   "import FILE",
@@ -83,6 +83,11 @@ can be imported again.`,
 				return &usageError{cmd.CommandPath(), errors.New("standard input can be one of the hosts, a private key, and its passphrase")}
 			}
 			var err error
+			if agentKey != "" {
+				if common["agent_key"], err = c.agentKey(cmd, agentKey); err != nil {
+					return err
+				}
+			}
 			if identity != "" {
 				if common["private_key"], err = readSecretFile(cmd, identity); err != nil {
 					return err
@@ -117,6 +122,7 @@ can be imported again.`,
 	f.StringVar(&login, "login", "", "the account to log in to, where the file does not say")
 	f.StringVar(&identity, "identity", "", "private key file that opens the accounts")
 	f.StringVar(&key, "key", "", "or the uuid of a key that Keyturn holds")
+	f.StringVar(&agentKey, "agent-key", "", agentKeyUsage)
 	f.BoolVar(&passphrase, "passphrase-stdin", false, "read the private key file's passphrase from standard input")
 	f.StringVar(&become, "become", "", "how the account becomes root: sudo or doas, without a password")
 	f.StringVar(&knownHosts, "known-hosts", "", "take host keys that the file does not say from this known_hosts file")
@@ -246,7 +252,7 @@ func fill(hosts []importedHost, common map[string]any, known *trust.KnownHosts) 
 	for i := range hosts {
 		h := &hosts[i]
 		for name, v := range common {
-			own := h.ask["key"] != nil && (name == "private_key" || name == "passphrase")
+			own := h.ask["key"] != nil && (name == "private_key" || name == "passphrase" || name == "agent_key")
 			if _, said := h.ask[name]; !said && !own {
 				h.ask[name] = v
 			}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"keyturn/internal/agent"
 	"keyturn/internal/api"
 	"keyturn/internal/api/appviewx"
 	"keyturn/internal/api/cfengine"
@@ -40,6 +41,7 @@ type config struct {
 	kekWas   keyring.Source // where that was until now, or nil
 	http     string         // address to listen at
 	password string         // of "admin" at the first start, or empty
+	agent    string         // socket of an ssh-agent that signs for Keyturn, or empty
 	workers  int            // steps of runs at a time
 	log      *slog.Logger
 	// crash is called around every commit of the engine and every effect on a
@@ -117,6 +119,9 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 
 	n.reach = reach.New(n.store, keys, c.crash, c.log)
 	n.reach.Connected = counted.Connected
+	if c.agent != "" {
+		n.reach.Agent, n.reach.AgentOf = agent.NewClient(c.agent), n.beginning.Tenant
+	}
 	procedures := rotation.New(n.store, keys, n.reach, discovery.Judge).Procedures()
 	procedures = append(procedures, discovery.New(n.store, n.reach).Procedures()...)
 	if c.alter != nil {

@@ -80,6 +80,7 @@ itself. All of this is told in docs/secrets.md.`,
 	f.BoolVar(&kek.passphrase, "kek-passphrase", false, "ask at the terminal for that passphrase")
 	f.StringVar(&kek.url, "kek-url", "", "key management service that opens the key-encryption key, such as hashivault://keyturn")
 	f.StringVar(&kek.was, "kek-was", "", "where the key-encryption key was until now, to change over: file:PATH, command:CMD, passphrase-file:PATH, passphrase or url:URL")
+	f.StringVar(&c.agent, "agent", "", "socket of an ssh-agent that signs Keyturn's own logins by keys that only it has (see keyturn host add --agent-key)")
 	f.IntVar(&c.workers, "workers", 32, "how many steps of runs are worked on at a time")
 	return cmd
 }

@@ -14,6 +14,11 @@
 // nothing is signed unless the Server says otherwise; a login on a bound connection
 // must be for that session and that host. Older clients bind nothing, and are neither
 // known to be forwarded nor bound.
+//
+// # The other side
+//
+// A Client has another agent sign: for Keyturn's own logins by keys that it does not
+// hold.
 package agent
 
 import (

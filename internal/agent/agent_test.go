@@ -298,3 +298,57 @@ func TestOtherUser(t *testing.T) {
 		t.Errorf("it says %q", refused)
 	}
 }
+
+// A Client signs by an agent, and says which agent and which key it is when that does not
+// sign, or not as it was asked to.
+func TestClient(t *testing.T) {
+	w := newWorld(t, false)
+	key := trust.PublicKeyOf(w.signer.PublicKey())
+	s, err := NewClient(w.socket).Signer(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := userauth(w.signer.PublicKey(), []byte("a session"), nil)
+	signature, err := s.Sign(rand.Reader, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.signer.PublicKey().Verify(data, signature); err != nil {
+		t.Error(err)
+	}
+	refused := func(what string, err error, says ...string) {
+		t.Helper()
+		for _, s := range append(says, w.socket, string(key.Fingerprint())) {
+			if trust.KindOf(err) != trust.Unavailable || !strings.Contains(err.Error(), s) {
+				t.Errorf("%s: %v, want %q", what, err, s)
+			}
+		}
+	}
+	refused("what the agent refuses", second(s.Sign(rand.Reader, []byte("a text"))), "does not sign")
+	as := s.(ssh.AlgorithmSigner)
+	refused("another algorithm than was asked for", second(as.SignWithAlgorithm(rand.Reader, data, ssh.KeyAlgoRSASHA512)), "answered with ssh-ed25519")
+
+	before := w.signer
+	w.signer = newSigner(t)
+	refused("a key that the agent has no more", second(NewClient(w.socket).Signer(t.Context(), key)), "does not have key")
+	w.signer = before
+
+	silent := filepath.Join(filepath.Dir(w.socket), "silent")
+	l, err := net.Listen("unix", silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			cancel() // while the agent is being waited for
+			defer c.Close()
+			_, _ = io.ReadAll(c)
+		}
+	}()
+	w.socket = silent
+	refused("an agent that is silent", second(NewClient(silent).Signer(ctx, key)))
+	w.socket = filepath.Join(filepath.Dir(silent), "none")
+	refused("no agent", second(NewClient(w.socket).Signer(t.Context(), key)), "no such file")
+}

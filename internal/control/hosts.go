@@ -21,9 +21,11 @@ type AddHost struct {
 	User    string // the account that Keyturn logs in to
 	Become  inventory.Become
 	// Identity is the private key that opens the account. It goes into the
-	// keyring; without one, Key names one that is there.
+	// keyring; without one, Key names one that is there, or AgentKey is the public
+	// half of one that the server's ssh-agent has.
 	Identity KeyFile
 	Key      trust.KeyID
+	AgentKey trust.PublicKey
 	// Password opens the account once, to put the key there, or where none is
 	// named one that is made for it. It is not stored.
 	Password string
@@ -51,8 +53,15 @@ func (a AddHost) check() error {
 			WithHint("give --host-key, as ssh-keyscan and the console of the host show it, or --accept-new to trust what it presents first")
 	case !a.HostKey.IsZero() && a.AcceptNew:
 		return trust.Errorf(trust.Invalid, "host %q: a host key is given, and the first one that it presents is to be accepted, too", clip(a.Name)).WithField("accept_new")
-	case len(a.Identity.Text) > 0 && a.Key != "", len(a.Identity.Text) == 0 && a.Key == "" && a.Password == "":
-		return trust.Errorf(trust.Invalid, "host %q needs one credential: a private key, or the id of a key that Keyturn holds, or a password to put a key there", clip(a.Name)).WithField("identity")
+	}
+	keys := 0
+	for _, given := range []bool{len(a.Identity.Text) > 0, a.Key != "", !a.AgentKey.IsZero()} {
+		if given {
+			keys++
+		}
+	}
+	if keys > 1 || keys == 0 && a.Password == "" {
+		return trust.Errorf(trust.Invalid, "host %q needs one credential: a private key, or the id of a key that Keyturn holds, or the public half of one that its ssh-agent has, or a password to put a key there", clip(a.Name)).WithField("identity")
 	}
 	return nil
 }
@@ -71,7 +80,7 @@ func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h
 	switch {
 	case len(a.Identity.Text) > 0:
 		a.private, err = p.read(ctx, a.Identity)
-	case a.Key == "": // so there is a password, by which one is put there
+	case a.Key == "" && a.AgentKey.IsZero(): // so there is a password, by which one is put there
 		a.private, err = keyring.Generate(keyring.Spec{Type: "ed25519"})
 		a.private.Comment = "keyturn"
 	}
@@ -143,17 +152,90 @@ func (p *Plane) credential(tx *store.Tx, a AddHost) (trust.KeyID, error) {
 		k, err := p.put(tx, a.private)
 		return k.ID, err
 	}
-	k, err := inventory.KeyByID(tx, a.Key)
+	return loginKey(tx, a.Key, a.AgentKey)
+}
+
+// loginKey returns the key by which Keyturn is to log in: one that it holds, or one that
+// its ssh-agent has, of which it knows the public half.
+func loginKey(tx *store.Tx, held trust.KeyID, agents trust.PublicKey) (trust.KeyID, error) {
+	if !agents.IsZero() {
+		if agents.IsCertificate() {
+			return "", trust.Errorf(trust.Invalid, "that is a certificate, not the public half of a key").WithField("agent_key")
+		}
+		k, err := inventory.PutKey(tx, inventory.Key{Kind: inventory.UserKey, Public: agents, Custody: inventory.External})
+		return k.ID, err
+	}
+	k, err := inventory.KeyByID(tx, held)
 	if err != nil {
 		return "", err
 	}
 	if !k.RevealedAt.IsZero() {
-		return "", trust.Errorf(trust.Conflict, "key %s was revealed, and whoever has it would open the host as well", a.Key).WithField("key").WithHint("keyturn key generate")
+		return "", trust.Errorf(trust.Conflict, "key %s was revealed, and whoever has it would open the host as well", held).WithField("key").WithHint("keyturn key generate")
 	}
 	if k.Custody != inventory.Held {
-		return "", trust.Errorf(trust.Conflict, "Keyturn does not hold the private half of key %s", a.Key).WithField("key").WithHint("keyturn key import FILE")
+		return "", trust.Errorf(trust.Conflict, "Keyturn does not hold the private half of key %s", held).WithField("key").
+			WithHint("keyturn key import FILE; --agent-key FILE.pub, if the server's ssh-agent has it")
 	}
-	return a.Key, nil
+	return held, nil
+}
+
+// A Credential names a key by which Keyturn is to log in to a host: one that it holds, or
+// the public half of one that its ssh-agent has.
+type Credential struct {
+	Key      trust.KeyID
+	AgentKey trust.PublicKey
+	// First has it tried before the others.
+	First bool
+}
+
+// AddHostCredential adds a key to what opens a host, without trying it.
+func (p *Plane) AddHostCredential(ctx context.Context, actor identity.Actor, nameOrID string, c Credential) (now inventory.Host, err error) {
+	if err := require(actor, identity.HostsWrite, identity.KeysWrite); err != nil {
+		return now, err
+	}
+	if (c.Key == "") == c.AgentKey.IsZero() {
+		return now, trust.Errorf(trust.Invalid, "a credential is the id of a key that Keyturn holds, or the public half of one that its ssh-agent has").WithField("key")
+	}
+	err = p.changeHost(ctx, actor, "host.credential-add", nameOrID, func(tx *store.Tx, h inventory.Host) error {
+		key, err := loginKey(tx, c.Key, c.AgentKey)
+		if err != nil {
+			return err
+		}
+		position := -1
+		if c.First {
+			position = 0
+		}
+		if err := inventory.AddCredential(tx, h.ID, key, position); err != nil {
+			return err
+		}
+		tx.Note("key", string(key))
+		now, err = inventory.HostByID(tx, h.ID)
+		return err
+	})
+	return now, err
+}
+
+// RemoveHostCredential takes a key out of what opens a host, unless it is the last one.
+// Its line on the host stays.
+func (p *Plane) RemoveHostCredential(ctx context.Context, actor identity.Actor, nameOrID, key string) (now inventory.Host, err error) {
+	err = p.changeHost(ctx, actor, "host.credential-remove", nameOrID, func(tx *store.Tx, h inventory.Host) error {
+		k, err := inventory.FindKey(tx, key)
+		if err != nil {
+			return err
+		}
+		if run, err := p.engine.WorksOn(tx, h.ID); err != nil {
+			return err
+		} else if run != "" {
+			return trust.Errorf(trust.Conflict, "run %s works on host %q", run, h.Name).WithHint("keyturn run watch %s", run)
+		}
+		if err := inventory.RemoveCredential(tx, h.ID, k.ID); err != nil {
+			return err
+		}
+		tx.Note("key", string(k.ID))
+		now, err = inventory.HostByID(tx, h.ID)
+		return err
+	})
+	return now, err
 }
 
 // ListHosts lists hosts, sorted by name.

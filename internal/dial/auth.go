@@ -138,7 +138,7 @@ func (a *authentication) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) 
 		return nil, broken
 	}
 	if s := last; s != nil && s.offer != nil && s.offer.failed != nil {
-		return nil, trust.Errorf(trust.Internal, "%s cannot sign: %w", s.id, s.offer.failed)
+		return nil, cannotSign(s.id, s.offer.failed)
 	}
 	for _, s := range a.steps {
 		if s.tried {
@@ -152,6 +152,15 @@ func (a *authentication) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) 
 		}
 	}
 	return nil, errExhausted
+}
+
+// cannotSign says that there was no signature. What signs may be elsewhere, and says
+// itself what to do.
+func cannotSign(id string, err error) error {
+	if trust.KindOf(err) == trust.Unavailable {
+		return err
+	}
+	return trust.Errorf(trust.Internal, "%s cannot sign: %w", id, err)
 }
 
 // settle records the answer to the current step, if there is one.

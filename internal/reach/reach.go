@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"keyturn/internal/agent"
 	"keyturn/internal/dial"
 	"keyturn/internal/inventory"
 	"keyturn/internal/keyring"
@@ -47,6 +48,11 @@ type Reach struct {
 	// connection to a host what for it was made, how long that took, and how it
 	// came out. It must not wait.
 	Connected func(purpose string, took time.Duration, err error)
+	// Agent, if it is set before the first call of a method, signs with keys that the
+	// keyring does not hold, for one tenant: whoever may add hosts there decides where
+	// the agent's keys log in to.
+	Agent   *agent.Client
+	AgentOf trust.TenantID
 
 	store   *store.Store
 	keyring *keyring.Keyring
@@ -321,22 +327,49 @@ func (r *Reach) row(ctx context.Context, tenant trust.TenantID, host trust.HostI
 	return row, nil
 }
 
+// Signer returns what signs with a key for a login of Keyturn's own: the private half is
+// in the keyring, or in the agent. Errors: NotFound where it is in neither, Unavailable
+// where the agent does not say.
+func (r *Reach) Signer(ctx context.Context, tenant trust.TenantID, key trust.KeyID) (ssh.Signer, error) {
+	signer, err := r.keyring.Signer(ctx, tenant, key)
+	if trust.KindOf(err) != trust.NotFound || r.Agent == nil || tenant != r.AgentOf {
+		return signer, err
+	}
+	var k inventory.Key
+	err = r.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
+		k, err = inventory.KeyByID(tx, key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.Agent.Signer(ctx, k.Public)
+}
+
 // credentials returns what opens a host, in order.
 func (r *Reach) credentials(ctx context.Context, tenant trust.TenantID, row inventory.Host, except []trust.KeyID) ([]dial.Credential, error) {
 	var list []dial.Credential
+	var lacking error // why the last of the keys that nothing signs with does not open it
 	for _, c := range row.Credentials {
 		if slices.Contains(except, c.Key) {
 			continue
 		}
-		signer, err := r.keyring.Signer(ctx, tenant, c.Key)
-		if trust.KindOf(err) == trust.NotFound {
-			r.log.Warn("the keyring does not hold a key that is to open a host", "host", row.Name, "key", c.Key)
+		signer, err := r.Signer(ctx, tenant, c.Key)
+		switch kind := trust.KindOf(err); {
+		case err == nil:
+			list = append(list, dial.KeyCredential(string(c.Key), signer))
 			continue
-		}
-		if err != nil {
+		case kind == trust.NotFound:
+			err = trust.Errorf(trust.Conflict, "key %s, which is to open it, is not held by Keyturn, and there is no ssh-agent to ask for it", c.Key).
+				WithHint("keyturn serve --agent SOCKET, or keyturn key import FILE")
+		case kind != trust.Unavailable:
 			return nil, err
 		}
-		list = append(list, dial.KeyCredential(string(c.Key), signer))
+		r.log.Warn("nothing signs with a key that is to open a host", "host", row.Name, "err", err)
+		lacking = err
+	}
+	if len(list) == 0 && lacking != nil {
+		return nil, describe(row, lacking)
 	}
 	if len(list) == 0 {
 		return nil, trust.Errorf(trust.Conflict, "there is no other credential that opens host %q", row.Name).

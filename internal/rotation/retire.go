@@ -138,7 +138,7 @@ func (ro *Rotator) disproveByOwn(ctx context.Context, c cell) (accepted, asked b
 	if host.User != c.spec.User || at < 0 {
 		return false, false, nil
 	}
-	good, err := ro.keyring.Signer(ctx, c.run.Tenant, host.Credentials[at].Key)
+	good, err := ro.reach.Signer(ctx, c.run.Tenant, host.Credentials[at].Key)
 	if err != nil {
 		return false, false, err
 	}

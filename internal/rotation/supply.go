@@ -114,7 +114,7 @@ func refuseSupplied(tx *store.Tx, old trust.KeyID, next inventory.Key) error {
 		}
 		if len(hosts) > 0 {
 			return trust.Errorf(trust.Conflict, "key %s opens host %q for Keyturn itself, and Keyturn has to hold it", key, hosts[0].Name).
-				WithHint("keyturn key import FILE, then keyturn rotate %s", key)
+				WithHint("keyturn key import FILE, then keyturn rotate %s; one that an ssh-agent has is exchanged by keyturn host credential", key)
 		}
 	}
 	switch {

@@ -75,6 +75,7 @@ type addHost struct {
 		PrivateKey string `json:"private_key,omitempty" maxLength:"65536" doc:"The private key file that opens the account"`
 		Passphrase string `json:"passphrase,omitempty" maxLength:"1024"`
 		Key        string `json:"key,omitempty" maxLength:"64" doc:"Or the id of a key that Keyturn holds"`
+		AgentKey   string `json:"agent_key,omitempty" maxLength:"32768" doc:"Or the public half of a key that the server's ssh-agent has, as type base64"`
 		Password   string `json:"password,omitempty" maxLength:"1024" doc:"Or a password that opens the account once, to put a key there: the one that is named, or one that is made. Never stored, and not sent to a host whose key nobody has vouched for"`
 		HostKey    string `json:"host_key,omitempty" maxLength:"32768" doc:"type base64"`
 		AcceptNew  bool   `json:"accept_new,omitempty" doc:"Trust the host key that it presents first"`
@@ -91,6 +92,20 @@ type addedHost struct {
 // ByHost names a host in a path.
 type ByHost struct {
 	Host string `path:"host" maxLength:"300" doc:"Name or id"`
+}
+
+type addCredential struct {
+	ByHost
+	Body struct {
+		Key      string `json:"key,omitempty" maxLength:"64" doc:"The id of a key that Keyturn holds"`
+		AgentKey string `json:"agent_key,omitempty" maxLength:"32768" doc:"Or the public half of a key that the server's ssh-agent has, as type base64"`
+		First    bool   `json:"first,omitempty" doc:"Try it before the others"`
+	}
+}
+
+type removeCredential struct {
+	ByHost
+	Key string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
 }
 
 type confirmHost struct {
@@ -184,12 +199,35 @@ func (d door) hostRoutes(a huma.API) {
 			if add.HostKey, err = publicKey(b.HostKey); err != nil {
 				return addedHost{}, err
 			}
+			if add.AgentKey, err = publicKey(b.AgentKey); err != nil {
+				return addedHost{}, err
+			}
 			h, run, err := d.plane.AddHost(ctx, who, add)
 			return addedHost{showHost(h), string(run)}, err
 		})
 	operation(d, a, http.MethodGet, "/hosts/{host}", "show-host", "Show a host",
 		func(ctx context.Context, who control.Actor, in *ByHost) (host, error) {
 			h, err := d.plane.ShowHost(ctx, who, in.Host)
+			return showHost(h), err
+		})
+	operation(d, a, http.MethodPost, "/hosts/{host}/credentials", "add-host-credential", "Add a key to what opens a host for Keyturn",
+		func(ctx context.Context, who control.Actor, in *addCredential) (host, error) {
+			c := control.Credential{First: in.Body.First}
+			var err error
+			if in.Body.Key != "" {
+				if c.Key, err = control.ParseKeyID(in.Body.Key); err != nil {
+					return host{}, err
+				}
+			}
+			if c.AgentKey, err = publicKey(in.Body.AgentKey); err != nil {
+				return host{}, err
+			}
+			h, err := d.plane.AddHostCredential(ctx, who, in.Host, c)
+			return showHost(h), err
+		})
+	operation(d, a, http.MethodDelete, "/hosts/{host}/credentials/{key}", "remove-host-credential", "Take a key out of what opens a host for Keyturn",
+		func(ctx context.Context, who control.Actor, in *removeCredential) (host, error) {
+			h, err := d.plane.RemoveHostCredential(ctx, who, in.Host, in.Key)
 			return showHost(h), err
 		})
 	operation(d, a, http.MethodDelete, "/hosts/{host}", "remove-host", "Forget a host. Nothing on it changes",
