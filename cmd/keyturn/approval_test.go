@@ -68,6 +68,11 @@ func TestRotationWaitsForApproval(t *testing.T) {
 	w.env = alice.user
 	w.ok("run", "approve", other.Run)
 	w.ok("run", "watch", other.Run)
+	w.refused("stays on", "settings", "set", "rotation.approval", "off")
+	w.env = bob.user
+	w.ok("settings", "approve", "rotation.approval") // which lets nothing begin that waits
+	w.env = alice.user
+	w.ok("settings", "set", "rotation.approval", "on")
 	w.stop()
 	w.start()
 	for _, p := range []map[string]string{alice.user, alice.token, bob.user, bob.token} {

@@ -40,8 +40,8 @@ type Approval struct {
 	Subject string
 	// Value is what a setting is to be.
 	Value string
-	// AskedBy is the name of the user who asked, or in whose name a token did; of one
-	// who was removed since, the id.
+	// AskedBy is the name of the user who asked, or in whose name a token did; of who is
+	// none, or was removed since, the kind and the id.
 	AskedBy string
 	AskedAt time.Time
 	// Until is when the request lapses, or, once approved, the approval does.
@@ -146,7 +146,7 @@ func (p *Plane) ListApprovals(ctx context.Context, actor identity.Actor) (list [
 					continue // taken back
 				}
 			}
-			a.AskedBy = a.person
+			a.AskedBy = a.actor
 			if u, err := p.directory.User(tx, a.person); err == nil {
 				a.AskedBy = u.Name
 			}

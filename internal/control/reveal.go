@@ -154,6 +154,9 @@ func spendReveal(tx *store.Tx, actor identity.Actor, key trust.KeyID) error {
 
 // askForReveal asks for the approval that a reveal takes.
 func (p *Plane) askForReveal(ctx context.Context, actor identity.Actor, k inventory.Key) error {
+	if actor.Owner == "" {
+		return trust.Errorf(trust.Denied, "with the setting %s on, keys are revealed to users, and %s %q is none", revealApproval, actor.Kind, actor.Name)
+	}
 	var a Approval
 	err := p.update(ctx, actor, needs(identity.KeysReveal), "approval.ask", "key:"+string(k.ID), func(tx *store.Tx) (err error) {
 		tx.Note("fingerprint", string(k.Public.Fingerprint()))
