@@ -417,7 +417,8 @@ for byte, and others keep what was added. A rotation that is still running is
 taken back from where it is. Keys that one run rotated come back together.
 
 A way back that installs old private keys soaks as long as the way there did,
-for whoever has read the new one; --soak says otherwise.`,
+for whoever has read the new one; --soak says otherwise. A key that its owner made
+goes when he has been seen to use the old one again.`,
 		Example: "  keyturn key list --state rotated\n  keyturn rollback 7f1c... --wait\n  keyturn rollback 7f1c... --soak 0s --wait",
 		Args:    atLeast(1), ValidArgsFunction: completeKeys(env, "rotated", "retired"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {

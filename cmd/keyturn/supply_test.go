@@ -108,8 +108,17 @@ func TestOwnersKeyWithoutALog(t *testing.T) {
 	before := w.read(w.authorized(0))
 	w.ok("scan", "--wait")
 	id := w.key(old).UUID
+	client, wanted := avx{w: w}.with("username", "admin").with("password", testPassword), `{"type":"User Keys","uuids":["`+id+`"]}`
+	if status, text, _ := client.do("POST", "/ssh/key/rotate?gwsource=x", wanted); status != 400 || !strings.Contains(text, "is external") {
+		t.Errorf("to a client of AppViewX it is said: %d %s", status, text)
+	}
+	w.ok("settings", "set", "rotation.soak", "0s")
+	w.ok("key", "supply", id, "--public-key", w.dir+"/new.pub")
+	if status, text, _ := client.do("POST", "/ssh/key/rotate?gwsource=x", wanted); status != 200 {
+		t.Fatalf("a client of AppViewX cannot rotate it: %d %s", status, text)
+	}
 	var run startedJSON
-	w.json(&run, "rotate", id, "--public-key", w.dir+"/new.pub", "--soak", "0s")
+	w.json(&run, "rotate", id, "--public-key", w.dir+"/new.pub")
 	w.held(run.Run, "Soak", "no log can be read that would show whether anybody logs in with the new key "+string(next.Fingerprint())+": whoever has only the old key is locked out")
 	w.accepts(old.String(), true)
 	w.accepts(next.String(), true)

@@ -32,8 +32,17 @@ func (p *Plane) SupplyKey(ctx context.Context, actor identity.Actor, idOrFingerp
 		if err != nil {
 			return err
 		}
-		if err := p.refuseBusy(tx, []trust.KeyID{old.ID, inventory.KeyIDOf(tx.Tenant(), inventory.UserKey, public)}); err != nil {
+		given, err := inventory.SuppliedFor(tx, old.ID)
+		if err != nil {
 			return err
+		}
+		busy := p.refuseBusy(tx, []trust.KeyID{old.ID, inventory.KeyIDOf(tx.Tenant(), inventory.UserKey, public)})
+		if busy != nil && given.ID != "" && given.Public == public {
+			next, err = relate(tx, given)
+			return err // asked twice, while it is being rotated to
+		}
+		if busy != nil {
+			return busy
 		}
 		k, err := rotation.Supply(tx, old.ID, public, comment, actor.Audit().ID)
 		if err != nil {

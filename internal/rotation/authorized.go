@@ -369,10 +369,15 @@ func (ro *Rotator) disprove(ctx context.Context, r job.Run, t job.Target) (job.R
 }
 
 // acceptsOld asks the server about the old key, in a connection that the new one brings
-// to a good end where somebody here can sign with it.
+// to a good end, or Keyturn's own login where only the owner can sign with that. Where
+// there is neither, nobody is asked, as by row Disprove of a retirement.
 func (ro *Rotator) acceptsOld(ctx context.Context, c cell) (accepted bool, level Level, err error) {
 	if c.pair.Supplied {
-		return ro.asked(ctx, c)
+		accepted, asked, err := ro.disproveByOwn(ctx, c)
+		if !asked {
+			return false, Written, err
+		}
+		return accepted, Login, err
 	}
 	signer, err := ro.signer(ctx, c)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/errgroup"
 
-	"keyturn/internal/dial"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
 	"keyturn/internal/reach"
@@ -327,22 +326,13 @@ func (ro *Rotator) sightingAt(ctx context.Context, c cell, args Args, s soaking)
 	return here, nil
 }
 
-// asked is row Disprove where nobody here can log in with the new key: the server is
-// asked whether it takes the old one, in a connection that ends in a login where
-// Keyturn has one to that account.
-func (ro *Rotator) asked(ctx context.Context, c cell) (accepted bool, level Level, err error) {
-	accepted, ok, err := ro.disproveByOwn(ctx, c)
-	if err != nil || ok {
-		return accepted, Login, err
-	}
-	outcome, err := ro.reach.Query(ctx, c.run.Tenant, c.spec.login(), c.pair.OldKey)
-	return outcome == dial.Matched, Matched, err
-}
-
 // noUseSince is the time since which row Reprove looks for logins with the old key.
 func (ro *Rotator) noUseSince(ctx context.Context, c cell) (time.Time, error) {
+	if !c.pair.Supplied {
+		return c.run.Created, nil
+	}
 	var s soaking
-	if _, err := c.run.ResultOf(ctx, "Soak", job.Target{}, &s); err != nil || !c.pair.Supplied || s.Looked.IsZero() {
+	if _, err := c.run.ResultOf(ctx, "Soak", job.Target{}, &s); err != nil || s.Looked.IsZero() {
 		return c.run.Created, err
 	}
 	return s.Looked, nil
