@@ -10,6 +10,7 @@ import (
 
 	"keyturn/internal/lab"
 	"keyturn/internal/need"
+	"keyturn/internal/remote"
 	"keyturn/internal/trust"
 )
 
@@ -90,6 +91,43 @@ func TestKeyTypesAreKept(t *testing.T) {
 		if got := w.ok("key", "show", r.Keys[0].New[0]); !strings.Contains(got, c.becomes) {
 			t.Errorf("a key of type %s and %s bits became\n%s", c.kind, c.bits, got)
 		}
+	}
+}
+
+// A DSA key is refused before anything is planned, by the dry run as by the rotation,
+// with the two ways out; and both lead out.
+func TestDSAIsNotRotated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	identity := filepath.Join(w.servers[0].Home(), ".ssh", "id_dsa")
+	w.write(identity, w.read("../../internal/keyring/testdata/refused/dsa-openssh")) // OpenSSH 10 makes none
+	dsa, _, err := remote.IdentityFiles{Private: []byte(w.read(identity))}.Key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.appendLine(w.authorized(0), "no-pty "+dsa.String())
+	w.ok("scan", "--wait")
+	before, k := w.read(w.authorized(0)), w.key(dsa)
+	for _, args := range [][]string{{"--dry-run"}, {"--soak", "0s"}} {
+		code, out, errs := w.try(append([]string{"rotate", k.UUID, "--share"}, args...)...)
+		if code != 1 || out != "" || !strings.Contains(errs, "is a DSA key") || !strings.Contains(errs, "keyturn key supply "+k.UUID) || !strings.Contains(errs, "keyturn retire "+k.UUID) {
+			t.Errorf("rotate %q: %d\n%s%s", args, code, out, errs)
+		}
+	}
+	if out := w.ok("finding", "list"); !strings.Contains(out, "is a DSA key, which OpenSSH has given up: its owner has to make another") {
+		t.Errorf("the findings are\n%s", out)
+	}
+	if code, _, errs := w.try("key", "import", identity); code != 1 || !strings.Contains(errs, "ssh-keygen -t ed25519") {
+		t.Errorf("key import: %d\n%s", code, errs)
+	}
+	w.keyFile(filepath.Join(w.dir, "next"), "next")
+	w.ok("key", "supply", k.UUID, "--public-key", filepath.Join(w.dir, "next.pub"))
+	if out := w.ok("rotate", k.UUID, "--dry-run"); !strings.Contains(out, "its owner puts the new key there") {
+		t.Errorf("the dry run with another key says\n%s", out)
+	}
+	w.ok("retire", k.UUID, "--wait", "--yes")
+	if now, want := w.read(w.authorized(0)), strings.Replace(before, "no-pty "+dsa.String()+"\n", "", 1); now != want {
+		t.Errorf("after the retirement the file holds\n%q\nwant\n%q", now, want)
 	}
 }
 

@@ -194,7 +194,7 @@ func lastChange(k inventory.Key) time.Time {
 func weakness(key trust.PublicKey) (inventory.Level, string) {
 	switch bits := key.Bits(); key.Plain().Type() {
 	case "ssh-dss":
-		return inventory.Warning, "is a DSA key, which OpenSSH has given up"
+		return inventory.Warning, "is a DSA key, which OpenSSH has given up: its owner has to make another, of another type"
 	case "ssh-rsa":
 		switch {
 		case bits < leastRSA:

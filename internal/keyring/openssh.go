@@ -70,7 +70,7 @@ func parseOpenSSH(block *pem.Block, passphrase []byte) (Private, error) {
 	case ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256:
 		return Private{}, trust.Errorf(trust.Invalid, "private key %s is in a security key (%q) and cannot be held here", public.Fingerprint(), public.Type())
 	default:
-		return Private{}, trust.Errorf(trust.Invalid, "private key of type %q is not supported", public.Type())
+		return Private{}, unsupportedType(public.Type())
 	}
 	plain, err := outer.open(passphrase)
 	if err != nil {

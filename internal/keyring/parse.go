@@ -118,7 +118,7 @@ func parseDER(block *pem.Block, passphrase []byte) (Private, error) {
 		}
 		return parsePKCS8(der, noise)
 	default: // "DSA PRIVATE KEY", "ANY PRIVATE KEY"
-		return Private{}, trust.Errorf(trust.Invalid, "private key of type %q is not supported", strings.TrimSuffix(block.Type, " PRIVATE KEY"))
+		return Private{}, unsupportedType(strings.TrimSuffix(block.Type, " PRIVATE KEY"))
 	}
 	if err != nil && encrypted {
 		return Private{}, passphraseWrong() // noise that unpadded by chance
@@ -128,6 +128,11 @@ func parseDER(block *pem.Block, passphrase []byte) (Private, error) {
 		return Private{}, trust.Errorf(trust.Invalid, "private key: %w", err)
 	}
 	return newPrivate(key, PEM, "")
+}
+
+func unsupportedType(name string) error {
+	return trust.Errorf(trust.Invalid, "private key of type %q is not supported", name).
+		WithHint("make another: ssh-keygen -t ed25519")
 }
 
 func passphraseMissing() error {

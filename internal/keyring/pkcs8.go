@@ -162,9 +162,9 @@ func parsePKCS8(der []byte, noise error) (Private, error) {
 	defer clear(info.Key)
 	switch info.Algorithm.ID.String() {
 	case "1.3.101.113":
-		return Private{}, trust.Errorf(trust.Invalid, "private key of type %q is not supported", "ssh-ed448")
+		return Private{}, unsupportedType("ssh-ed448")
 	case "1.2.840.10040.4.1":
-		return Private{}, trust.Errorf(trust.Invalid, "private key of type %q is not supported", "ssh-dss")
+		return Private{}, unsupportedType("ssh-dss")
 	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {

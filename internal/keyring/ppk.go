@@ -63,7 +63,7 @@ func parsePPK(file, passphrase []byte) (Private, error) {
 	switch public.Plain().Type() {
 	case ssh.KeyAlgoED25519, ssh.KeyAlgoRSA, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521:
 	default: // "ssh-dss", "ssh-ed448"
-		return Private{}, trust.Errorf(trust.Invalid, "private key of type %q is not supported", f.algorithm)
+		return Private{}, unsupportedType(f.algorithm)
 	}
 	if err := f.open(passphrase); err != nil {
 		return Private{}, err

@@ -180,8 +180,9 @@ func successorOf(k inventory.Key) (keyring.Spec, error) {
 	case t == ssh.KeyAlgoRSA:
 		bits := k.Public.Bits()
 		return keyring.Spec{Type: "rsa", Bits: min(max((bits+7)/8*8, 3072), 8192)}, nil
-	case t == "ssh-dss": // what no current server takes is not made again
-		return keyring.Spec{Type: "ed25519"}, nil
+	case t == "ssh-dss": // keyring signs with none, so that nothing could be proven
+		return keyring.Spec{}, trust.Errorf(trust.Conflict, "key %s is a DSA key, which Keyturn neither holds nor proves: its owner has to make another, of another type", k.ID).
+			WithHint("%s; keyturn retire %s", supplyHint(k.ID), k.ID)
 	case strings.HasPrefix(t, "sk-"):
 		return keyring.Spec{}, trust.Errorf(trust.Conflict, "key %s is of type %s: only its owner's security key can make another", k.ID, t).
 			WithHint("%s; keyturn retire %s", supplyHint(k.ID), k.ID)

@@ -1,14 +1,19 @@
 package rotation
 
 import (
+	//lint:ignore SA1019 a key of it is to be refused
+	"crypto/dsa"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
@@ -247,6 +252,14 @@ func TestRefusals(t *testing.T) {
 		}
 		return key
 	}()
+	dsa := trust.PublicKeyOf(func() ssh.PublicKey {
+		number := func(bits uint) *big.Int { return new(big.Int).SetBit(big.NewInt(1), int(bits)-1, 1) }
+		key, err := ssh.NewPublicKey(&dsa.PublicKey{Parameters: dsa.Parameters{P: number(1024), Q: number(160), G: number(1023)}, Y: number(1022)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}())
 	accepted := authorizedKeys("alice", "{{a}}\n")
 	withFile := func(change func(*inventory.FoundFile)) func(*world) {
 		return func(w *world) {
@@ -292,6 +305,12 @@ func TestRefusals(t *testing.T) {
 		{name: "a security key", key: func(k *inventory.Key) { k.Public = securityKey }, arrange: func(w *world) {
 			w.scan("web1", authorizedKeys("alice", securityKey.String()+"\n"))
 		}, kind: trust.Conflict, text: "only its owner's security key can make another", retire: true},
+
+		{name: "a DSA key, to be shared", key: func(k *inventory.Key) { k.Public, k.Custody = dsa, inventory.InPlace }, arrange: func(w *world) {
+			f := identityFile("bob", "a")
+			f.Identity.Key = dsa
+			w.scan("web1", authorizedKeys("alice", dsa.String()+"\n"), f)
+		}, request: func(q *Request) { q.Share = true }, kind: trust.Conflict, text: "is a DSA key", retire: true},
 
 		{name: "an external key of which nobody knows where it lies", key: func(k *inventory.Key) { k.Custody = inventory.External }, kind: trust.Conflict, text: "is external", retire: true},
 		{name: "a key that only hosts have", key: func(k *inventory.Key) { k.Custody = inventory.InPlace }, arrange: func(w *world) {
