@@ -133,6 +133,37 @@ func TestOwnersKeyWithoutALog(t *testing.T) {
 	w.nothingLeft(0)
 }
 
+// A key that was revealed is its owner's from then on. Keyturn has its private half
+// still, and makes no login with it, which would look as if its owner had not changed.
+func TestRotateRevealedKey(t *testing.T) {
+	t.Parallel()
+	w := newWorldOf(t, lab.Options{})
+	old := w.keyFile(w.dir+"/old", "deploy")
+	k := w.heldKey(old, w.dir+"/old", "no-pty")
+	next := w.keyFile(w.dir+"/new", "deploy")
+	w.ok("key", "reveal", k.UUID, "--out", w.dir+"/revealed", "--no-passphrase")
+	if code, _, errs := w.try("rotate", k.UUID, "--share"); code == 0 || !strings.Contains(errs, "was given to somebody") || !strings.Contains(errs, "keyturn key supply "+k.UUID) {
+		t.Errorf("rotate: %d %s", code, errs)
+	}
+	logged := w.servers[0].Log().Seq()
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--public-key", w.dir+"/new.pub", "--soak", "0s")
+	w.held(run.Run, "Soak", "no log can be read")
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	w.accepts(next.String(), false)
+	w.json(&run, "rollback", k.UUID, "--soak", "0s")
+	w.held(run.Run, "Soak", "no log can be read")
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	w.accepts(old.String(), false)
+	for _, e := range w.servers[0].Log().Events(logged) {
+		if lab.AcceptedBy(old.Fingerprint())(e) {
+			t.Errorf("Keyturn has logged in with the owner's key: %s", e.Text)
+		}
+	}
+}
+
 // An identity file that is its owner's, because it has a passphrase, is not written;
 // while it holds the old key, that is not withdrawn anywhere.
 func TestOwnersIdentityFile(t *testing.T) {

@@ -207,6 +207,9 @@ func custodyAllows(tx *store.Tx, k inventory.Key, share bool) error {
 	switch {
 	case k.Custody == inventory.Held:
 		return nil
+	case !k.RevealedAt.IsZero():
+		return trust.Errorf(trust.Conflict, "key %s is external: its private half was given to somebody on %s, and only its owner can make another", k.ID, k.RevealedAt.Format(time.DateOnly)).
+			WithHint("%s; keyturn retire %s", supplyHint(k.ID), k.ID)
 	case len(identities) == 0:
 		return trust.Errorf(trust.Conflict, "key %s is external: nobody said where its private half lies, so a new one could be brought to nobody", k.ID).
 			WithHint("%s; keyturn key import FILE lets Keyturn hold the key; keyturn retire %s takes it away from every host", supplyHint(k.ID), k.ID)
