@@ -19,6 +19,7 @@ func TestReveal(t *testing.T) {
 	t.Parallel()
 	keygen := need.Program(t, "ssh-keygen", "openssh-client")
 	w := newWorld(t, 1)
+	var revealed []keyJSON
 	for name, spec := range map[string]struct{ make, reveal []string }{
 		"ed25519":           {[]string{"ed25519"}, []string{"--passphrase-stdin"}},
 		"ed25519, plain":    {[]string{"ed25519"}, []string{"--no-passphrase"}},
@@ -56,12 +57,18 @@ func TestReveal(t *testing.T) {
 		if err := try(t.Context(), file, w.servers[0]); err != nil {
 			t.Errorf("%s: it does not log in: %v", name, err)
 		}
-		w.ok("scan", "--wait")
-		w.ok("key", "import", file) // nor is it held alone again by being imported
-		if now := w.key(w.parse(k.PublicKey)); now.Custody != "external" || now.RevealedAt == nil {
-			t.Errorf("%s: revealed, it is %+v", name, now)
+		w.ok("key", "import", file)
+		revealed = append(revealed, k)
+		w.ok("key", "reveal", k.UUID, "--out", file+"2", "--no-passphrase") // it is here still
+	}
+	// Nobody has it alone again because it was imported, or found on a host.
+	identity := filepath.Join(w.servers[0].Home(), ".ssh", "id_backup")
+	w.ok("key", "reveal", revealed[0].UUID, "--out", identity, "--no-passphrase")
+	w.ok("scan", "--wait")
+	for i, k := range revealed {
+		if now := w.key(w.parse(k.PublicKey)); now.Custody != "external" || now.RevealedAt == nil || len(now.Authorized) != 1 || i == 0 && len(now.Identities) != 1 {
+			t.Errorf("revealed, imported and found, it is %+v", now)
 		}
-		w.ok("key", "reveal", k.UUID, "--out", file+"2", "--no-passphrase") // and is here still
 	}
 }
 
