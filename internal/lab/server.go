@@ -441,14 +441,16 @@ func (s *Server) Stop() {
 }
 
 // Restart starts the server again, at the same address and with the files that
-// lie there now; one that runs is killed first.
+// lie there now; one that runs is killed first. After Stop, open sessions go on.
 func (s *Server) Restart(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return trust.Errorf(trust.Conflict, "server %q is closed", s.name)
 	}
-	s.run.kill(s.endpoint())
+	if s.run.running() {
+		s.run.kill(s.endpoint())
+	}
 	return s.start(ctx)
 }
 

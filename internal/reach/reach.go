@@ -109,7 +109,7 @@ type Hands struct {
 func (h *Hands) Close() {
 	r := h.reach
 	r.mu.Lock()
-	if r.closed || h.OpenedBy == "" || h.conn.Broken() {
+	if r.closed || h.OpenedBy == "" || h.conn.Broken() || h.Orphan() {
 		r.mu.Unlock()
 		h.end()
 		return

@@ -53,6 +53,7 @@ type Host struct {
 	mu       sync.Mutex
 	accounts map[string]Account
 	sshd     *Sshd
+	orphan   bool                     // the sshd that took the connection has gone
 	configs  map[string]AccountConfig // by user
 	said     map[string]answer        // of op config, by connection, that AskAhead asked for
 	recent   map[recentName]recent    // files that are held
@@ -150,6 +151,14 @@ func (h *Host) hello(ctx context.Context, as actor) error {
 
 // Name returns what messages call the host.
 func (h *Host) Name() string { return h.name }
+
+// Orphan reports whether the sshd that took the connection was found to have gone: the
+// session outlives it, and says nothing of the one that serves the host now.
+func (h *Host) Orphan() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.orphan
+}
 
 // Login returns the account that is logged in.
 func (h *Host) Login() string { return h.login }

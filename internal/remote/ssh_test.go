@@ -263,3 +263,20 @@ func TestIdentify(t *testing.T) {
 		})
 	}
 }
+
+// An sshd that is started anew, as an upgrade does it, leaves its sessions alone. Such a
+// session says nothing of the sshd that serves the host now: another connection does.
+func TestSshdIsStartedAnew(t *testing.T) {
+	t.Parallel()
+	s, h, _ := sshHost(t, nil)
+	if h.Orphan() {
+		t.Error("an orphan from the start")
+	}
+	s.Stop()
+	must(t, s.Restart(t.Context()))
+	_, err := h.Sshd(t.Context())
+	kind(t, err, trust.Unavailable, "stopped or started anew")
+	if !h.Orphan() {
+		t.Error("the connection would be kept")
+	}
+}

@@ -90,7 +90,7 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 			if err != nil {
 				return Sshd{}, h.garbled(l)
 			}
-			chain = append(chain, process{pid: pid, name: f[3]})
+			chain = append(chain, process{pid: pid, orphan: f[1] == "1", name: f[3]})
 		case "exe":
 			exe = l.rest
 		case "arg":
@@ -139,6 +139,12 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 	if !known {
 		if hidden {
 			return h.unseenSshd(ctx, inPath)
+		}
+		if last.orphan && unit.name == "" {
+			h.mu.Lock()
+			h.orphan = true
+			h.mu.Unlock()
+			return Sshd{}, trust.Errorf(trust.Unavailable, "the sshd of %s that took this connection was stopped or started anew since", h.name)
 		}
 		return Sshd{}, trust.Errorf(trust.NotFound, "%s starts its sshd for each connection (process title %q), and no systemd unit says how", h.name, strings.Join(args, " "))
 	}
@@ -208,8 +214,9 @@ func identify(servers []process, unit systemdUnit) (_ Sshd, known bool) {
 
 // A process is one ancestor of a session.
 type process struct {
-	pid  int
-	name string // as in /proc/PID/comm
+	pid    int
+	orphan bool   // init took it over, or started it
+	name   string // as in /proc/PID/comm
 	// Of the last server in a row:
 	exe  string
 	args []string
