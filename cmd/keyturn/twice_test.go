@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -159,13 +160,20 @@ func TestRollbackOfRemovedHost(t *testing.T) {
 // what it shows.
 func TestDryRunSaysWhatItNeeds(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 2)
+	w := newWorld(t, 3)
 	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
 	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), "", "")
 	w.ok("host", "inventory", "web1")
 	w.servers[1].Kill()
+	// A file that has another name, too, cannot be changed.
+	if err := os.Link(w.authorized(2), w.authorized(2)+".copy"); err != nil {
+		t.Fatal(err)
+	}
 	out := w.ok("rotate", k.UUID, "--dry-run")
-	for _, says := range []string{"web1:root:" + w.authorized(0) + ": a rotation would be refused", "keyturn host enforce web1", "+ssh-ed25519 (new key)", "web2:root:" + w.authorized(1) + ": a rotation would wait for it"} {
+	for _, says := range []string{
+		"web1:root:" + w.authorized(0) + ": a rotation would be refused", "keyturn host enforce web1", "+ssh-ed25519 (new key)", "web2:root:" + w.authorized(1) + ": a rotation would wait for it",
+		"web3:root:" + w.authorized(2) + ": a rotation would be held: ",
+	} {
 		if !strings.Contains(out, says) {
 			t.Errorf("the dry run does not say %q:\n%s", says, out)
 		}

@@ -75,6 +75,7 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 		return Sshd{}, h.fail(a.no, "")
 	}
 	var chain []process
+	var parents []string // of those
 	var hidden bool
 	var exe, inPath string
 	var unit systemdUnit
@@ -90,7 +91,7 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 			if err != nil {
 				return Sshd{}, h.garbled(l)
 			}
-			chain = append(chain, process{pid: pid, orphan: f[1] == "1", name: f[3]})
+			chain, parents = append(chain, process{pid: pid, name: f[3]}), append(parents, f[1])
 		case "exe":
 			exe = l.rest
 		case "arg":
@@ -140,7 +141,7 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 		if hidden {
 			return h.unseenSshd(ctx, inPath)
 		}
-		if last.orphan && unit.name == "" {
+		if parents[len(parents)-1] == "1" && unit.name == "" {
 			h.mu.Lock()
 			h.orphan = true
 			h.mu.Unlock()
@@ -214,9 +215,8 @@ func identify(servers []process, unit systemdUnit) (_ Sshd, known bool) {
 
 // A process is one ancestor of a session.
 type process struct {
-	pid    int
-	orphan bool   // init took it over, or started it
-	name   string // as in /proc/PID/comm
+	pid  int
+	name string // as in /proc/PID/comm
 	// Of the last server in a row:
 	exe  string
 	args []string

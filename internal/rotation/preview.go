@@ -47,10 +47,18 @@ const previewTries = 2
 
 func (ro *Rotator) previewPlace(ctx context.Context, r job.Run, t job.Target) (job.Record, error) {
 	record, err := ro.foresee(ctx, r, t)
-	if trust.KindOf(err) == trust.Unavailable && ctx.Err() == nil && r.Attempt >= previewTries {
-		return nil, r.Save(Preview{Needs: fmt.Sprintf("a rotation would wait for it: %v", err)})
+	if err == nil || ctx.Err() != nil {
+		return record, err
 	}
-	return record, err
+	switch trust.KindOf(err) {
+	case trust.Unavailable:
+		if r.Attempt >= previewTries {
+			return nil, r.Save(Preview{Needs: fmt.Sprintf("a rotation would wait for it: %v", err)})
+		}
+	case trust.Conflict, trust.Denied, trust.NotFound, trust.Invalid:
+		return nil, r.Save(Preview{Needs: fmt.Sprintf("a rotation would be held: %v", err)})
+	}
+	return nil, err
 }
 
 // foresee finds out what would become of a place.
