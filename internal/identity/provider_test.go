@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -501,6 +502,12 @@ func TestProviderEnds(t *testing.T) {
 		if holds(machine) || !holds(bob) {
 			t.Error("removing ci does not end its login, or another's")
 		}
+		// Nobody removes by it whom they could not remove.
+		must(t, w.update(w.tenant, func(tx *store.Tx) error {
+			return w.SetRights(tx, admin, bob.Actor.ID, Rights{Permissions: []Permission{All}})
+		}))
+		operator := Actor{Tenant: w.tenant, Kind: "user", ID: newID(), Name: "operator", Permissions: append(slices.Clone(builtIn[1].Permissions), builtIn[2].Permissions...)}
+		fails(t, "with a user who may do more", w.update(w.tenant, func(tx *store.Tx) error { _, err := w.RemoveProvider(tx, operator, "corp"); return err }), trust.Denied, `user "bob"`)
 		state, code := w.beginLogin()
 		remove("CORP")
 		if holds(bob) {
@@ -645,7 +652,9 @@ func TestProviders(t *testing.T) {
 func TestProviderDown(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/keyturn.db")
 	answers := http.HandlerFunc(http.NotFound)
-	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { answers(rw, r) }))
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { answers(rw, r) })
+	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	admin := w.admin()
 	must(t, w.update(w.tenant, func(tx *store.Tx) error {
@@ -661,6 +670,7 @@ func TestProviderDown(t *testing.T) {
 			_, _ = rw.Write([]byte(`{"issuer":"` + issuer + `","authorization_endpoint":"` + authorize + `"}`))
 		}
 	}
+	mux.HandleFunc("/elsewhere", document(s.URL, s.URL))
 	for what, handler := range map[string]http.HandlerFunc{
 		"nothing there":  http.NotFound,
 		"another issuer": document("https://id.example.com", s.URL),
@@ -669,7 +679,7 @@ func TestProviderDown(t *testing.T) {
 			_, _ = rw.Write([]byte(`{"issuer":"` + strings.Repeat("x", 2<<20)))
 		},
 		"a redirect": func(rw http.ResponseWriter, r *http.Request) {
-			http.Redirect(rw, r, "http://192.0.2.1/", http.StatusFound)
+			http.Redirect(rw, r, "/elsewhere", http.StatusFound)
 		},
 		"people to anywhere": document(s.URL, "http://id.example.com/authorize"),
 	} {
@@ -679,4 +689,125 @@ func TestProviderDown(t *testing.T) {
 	s.Close()
 	w.clock.Advance(2 * time.Hour) // what was kept is not believed any more
 	fails(t, "down", begin(), trust.Unavailable, s.URL)
+}
+
+// The log has each login by a provider and each that was turned away, with the
+// reason, and of guesses a bounded number.
+func TestProvidersAreInTheLog(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		i := oidctest.Start(t)
+		w.addProviders(i)
+		i.Say(w.says("1", oidctest.Claims{"preferred_username": "alice", "groups": groups("ops")}))
+		before := len(w.events(w.tenant, "user.login"))
+		alice, err := w.logIn()
+		must(t, err)
+		logins := w.events(w.tenant, "user.login")[before:]
+		if len(logins) != 1 || logins[0].Subject != "user:"+alice.Actor.ID || logins[0].Person != Person(alice.Actor.ID) || field(logins[0], "provider") != "corp" || field(logins[0], "roles") != "Operator" {
+			t.Errorf("the login is %+v", logins)
+		}
+		i.Say(w.says("1", oidctest.Claims{"preferred_username": "alice"}))
+		_, err = w.logIn()
+		fails(t, "without a role", err, trust.Denied, "")
+		i.Say(w.says("2", oidctest.Claims{"preferred_username": "admin", "groups": groups("ops")}))
+		_, err = w.logIn()
+		fails(t, "by a name that is taken", err, trust.Conflict, "")
+		refusals := w.events(w.tenant, "user.refuse")
+		if len(refusals) != 2 || refusals[0].Subject != "user:"+alice.Actor.ID || field(refusals[0], "reason") != "no rule gives a role" ||
+			refusals[1].Subject != "user:unknown" || !strings.Contains(field(refusals[1], "reason"), "calls you") {
+			t.Errorf("the refusals are %+v", refusals)
+		}
+		if begun := w.events(w.tenant, "login.begin"); len(begun) != 3 {
+			t.Errorf("%d logins have begun, want 3", len(begun))
+		}
+
+		job := oidctest.Claims{"sub": "infra", "repository": "acme/infra", "job": "audit"}
+		_, err = w.TokenLogin(t.Context(), "ci", i.Token("keyturn", w.clock.Now(), job), "192.0.2.5")
+		must(t, err)
+		job["job"] = "build"
+		_, err = w.TokenLogin(t.Context(), "ci", i.Token("keyturn", w.clock.Now(), job), "192.0.2.5")
+		fails(t, "a job without a role", err, trust.Denied, "")
+		if in, out := w.events(w.tenant, "machine.login"), w.events(w.tenant, "machine.refuse"); len(in) != 1 || in[0].ActorKind != "machine" || field(in[0], "roles") != "Auditor" ||
+			len(out) != 1 || field(out[0], "reason") != "no rule gives a role" {
+			t.Errorf("machines are %+v and %+v", in, out)
+		}
+		for n := range 200 {
+			_, err := w.TokenLogin(t.Context(), "ci", strings.Repeat("x", n+1), fmt.Sprintf("192.0.2.%d", n))
+			if err == nil {
+				t.Fatal("a guess gets in")
+			}
+		}
+		if guesses := w.events(w.tenant, "provider.refuse"); len(guesses) == 0 || len(guesses) > burstPlaces {
+			t.Errorf("200 guesses are %d events", len(guesses))
+		}
+	})
+}
+
+// Rules that were changed while somebody logged in have not been asked.
+func TestProviderChangedMeanwhile(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		i := oidctest.Start(t)
+		w.addProviders(i)
+		admin := w.admin()
+		i.Say(w.says("1", oidctest.Claims{"preferred_username": "alice", "groups": groups("ops")}))
+		state, _ := w.beginLogin()
+		b, err := w.begun(t.Context(), begunID(state), false)
+		must(t, err)
+		must(t, w.update(w.tenant, func(tx *store.Tx) error {
+			_, err := w.SetProvider(tx, admin, NewProvider{Provider: Provider{
+				Name: "corp", Kind: People, Issuer: i.URL, ClientID: oidctest.ClientID, Rules: []ClaimRule{rule(t, "groups=ops -> Auditor")},
+			}})
+			return err
+		}))
+		fails(t, "by the rules from before", w.update(w.tenant, func(tx *store.Tx) error { return spendBegun(tx, b) }), trust.Conflict, "was changed just now")
+		l, err := w.logIn()
+		must(t, err)
+		if !slices.Equal(l.Actor.Roles, []string{"Auditor"}) {
+			t.Errorf("by the rules of now: %+v", l.Actor)
+		}
+
+		// Of two who finish at once, one does.
+		state, _ = w.beginLogin()
+		b, err = w.begun(t.Context(), begunID(state), false)
+		must(t, err)
+		must(t, w.update(w.tenant, func(tx *store.Tx) error { return spendBegun(tx, b) }))
+		fails(t, "the other", w.update(w.tenant, func(tx *store.Tx) error { return spendBegun(tx, b) }), trust.Unauthenticated, "has not begun here")
+	})
+}
+
+// An address of e-mail is what anybody can say of himself, unless the provider has
+// seen that it is so; and of people a value is what it says, and no pattern.
+func TestRules(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir()+"/keyturn.db")
+	i := oidctest.Start(t)
+	admin := w.admin()
+	must(t, w.update(w.tenant, func(tx *store.Tx) error {
+		_, err := w.AddProvider(tx, admin, NewProvider{Secret: oidctest.Secret, Provider: Provider{
+			Name: "corp", Kind: People, Issuer: i.URL, ClientID: oidctest.ClientID,
+			Rules:    []ClaimRule{rule(t, "email=alice@example.com -> Operator"), rule(t, "groups=a=b -> Auditor")},
+			Required: []ClaimMatch{{"hd", "example.com"}},
+		}})
+		return err
+	}))
+	for _, test := range []struct {
+		claims oidctest.Claims
+		roles  string // or "" for who is let in by none
+	}{
+		{oidctest.Claims{"email": "alice@example.com", "email_verified": true, "hd": "example.com"}, "Operator"},
+		{oidctest.Claims{"email": "alice@example.com", "email_verified": true, "hd": "example.com", "groups": groups("a=b")}, "Operator Auditor"},
+		{oidctest.Claims{"email": "alice@example.com", "email_verified": false, "hd": "example.com"}, ""},
+		{oidctest.Claims{"email": "alice@example.com", "hd": "example.com"}, ""},
+		{oidctest.Claims{"email": "Alice@example.com", "email_verified": true, "hd": "example.com"}, ""},
+		{oidctest.Claims{"email": "alice@example.com", "email_verified": true}, ""},
+		{oidctest.Claims{"email": "alice@example.com", "email_verified": true, "hd": "example.org"}, ""},
+		{oidctest.Claims{"groups": groups("a=bc"), "hd": "example.com"}, ""},
+	} {
+		test.claims["preferred_username"] = "alice"
+		i.Say(w.says("1", test.claims))
+		l, err := w.logIn()
+		if test.roles == "" {
+			fails(t, fmt.Sprint(test.claims), err, trust.Denied, "lets nobody in")
+		} else if err != nil || strings.Join(l.Actor.Roles, " ") != test.roles {
+			t.Errorf("%v: %q, %v; want %q", test.claims, l.Actor.Roles, err, test.roles)
+		}
+	}
 }

@@ -54,8 +54,8 @@ type NewProvider struct {
 	Secret string // of ClientID; "" for none, or the one that is there
 }
 
-// A ClaimMatch asks for a claim that says a value, or has it among others. In a
-// provider of machines a value that ends in "*" asks for what begins so.
+// A ClaimMatch asks for a claim that says a value, or has it among others. A value
+// that ends in "*", which only providers of machines have, asks for what begins so.
 type ClaimMatch struct{ Claim, Value string }
 
 // A ClaimRule gives a role to whom a claim matches.
@@ -97,25 +97,25 @@ func isLine(text string) bool {
 
 // in reports whether claims say what m asks for. An address of e-mail that the
 // provider has not verified is what anybody can say of himself.
-func (m ClaimMatch) in(c oidc.Claims, kind ProviderKind) bool {
+func (m ClaimMatch) in(c oidc.Claims) bool {
 	if m.Claim == "email" && !slices.Equal(c.Values("email_verified"), []string{"true"}) {
 		return false
 	}
 	prefix, glob := strings.CutSuffix(m.Value, "*")
 	return slices.ContainsFunc(c.Values(m.Claim), func(value string) bool {
-		return value == m.Value || kind == Machines && glob && strings.HasPrefix(value, prefix)
+		return value == m.Value || glob && strings.HasPrefix(value, prefix)
 	})
 }
 
 // roles returns the roles that claims give, or why they give none.
 func (p Provider) roles(c oidc.Claims) (names []string, missing string) {
 	for _, m := range p.Required {
-		if !m.in(c, p.Kind) {
+		if !m.in(c) {
 			return nil, m.String() + " is required"
 		}
 	}
 	for _, r := range p.Rules {
-		if r.in(c, p.Kind) && !slices.Contains(names, r.Role) {
+		if r.in(c) && !slices.Contains(names, r.Role) {
 			names = append(names, r.Role)
 		}
 	}

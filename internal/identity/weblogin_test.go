@@ -18,6 +18,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"keyturn/internal/need"
+	"keyturn/internal/oidc/oidctest"
 	"keyturn/internal/store"
 	"keyturn/internal/store/storetest"
 	"keyturn/internal/trust"
@@ -208,6 +209,17 @@ func TestStolenDatabase(t *testing.T) {
 			key, err = w.keyring.Unseal(tx, signingKind, signingID)
 			return err
 		}))
+		idp := oidctest.Start(t)
+		w.addProviders(idp)
+		idp.Say(w.says("1", oidctest.Claims{"preferred_username": "alice", "groups": groups("ops")}))
+		alice, err := w.logIn()
+		must(t, err)
+		state, browsed := w.beginLogin()
+		device, err := w.StartDeviceLogin(t.Context(), "corp", "192.0.2.1")
+		must(t, err)
+		job := idp.Token("keyturn", w.clock.Now(), oidctest.Claims{"repository": "acme/infra", "job": "audit"})
+		machine, err := w.TokenLogin(t.Context(), "ci", job, "192.0.2.1")
+		must(t, err)
 		// Last, for from then on a password alone does not log in.
 		var second TOTP
 		must(t, w.update(w.tenant, func(tx *store.Tx) (err error) {
@@ -222,6 +234,8 @@ func TestStolenDatabase(t *testing.T) {
 		_, err = w.Password(t.Context(), "typed-into-the-wrong-field", "x", "", "192.0.2.1")
 		wantKind(t, "an unknown name", err, trust.Unauthenticated)
 		return map[string]string{
+			"login token by a provider": alice.Text[4:40], "state": state, "code": browsed, "verifier": verifier, "device code": device.Code, "client secret": oidctest.Secret,
+			"job's token": job[strings.LastIndex(job, ".")+1:], "login token of a machine": machine.Text[4:40],
 			"password": adminPassword, "token": text[3:40], "web login": id, "web login without dashes": strings.ReplaceAll(id, "-", ""),
 			"service token": jwt[strings.LastIndex(jwt, ".")+1:], "signing key": string(key), "access token": oauth.Access, "refresh token": oauth.Refresh,
 			"refresh token in bytes": fromHex(t, oauth.Refresh), "signing key in hex": fmt.Sprintf("%x", key),
