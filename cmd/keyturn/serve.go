@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"keyturn/internal/trust"
 )
 
 // gcPercent is how much a server allocates between two collections of garbage, by
@@ -53,6 +56,9 @@ itself. All of this is told in docs/secrets.md.`,
 			c.password = env("KEYTURN_ADMIN_PASSWORD")
 			var err error
 			if c.kek, c.kekWas, err = kek.sources(c.data); err != nil {
+				if known := (*trust.Error)(nil); errors.As(err, &known) {
+					return err // which has a hint of its own
+				}
 				return &usageError{cmd.CommandPath(), err}
 			}
 			n, err := openNode(ctx, c)
