@@ -33,7 +33,7 @@ func (p *Plane) ListUsableKeys(ctx context.Context, actor identity.Actor, named 
 	err = p.view(ctx, actor, identity.KeysUse, func(tx *store.Tx) error {
 		var ids []trust.KeyID
 		if len(named) > 0 {
-			ids, err = namedKeys(tx, named)
+			ids, err = p.namedKeys(tx, named)
 		} else if ids, err = p.keyring.Held(tx, trust.KeyID(after), limit); len(ids) == limit {
 			next = string(ids[limit-1])
 		}
@@ -45,7 +45,7 @@ func (p *Plane) ListUsableKeys(ctx context.Context, actor identity.Actor, named 
 			return err
 		}
 		for _, k := range keys {
-			err := p.mayUse(tx, actor, k)
+			err := mayUse(tx, actor, k)
 			switch {
 			case err == nil:
 				list = append(list, k)
@@ -59,9 +59,9 @@ func (p *Plane) ListUsableKeys(ctx context.Context, actor identity.Actor, named 
 	return list, next, err
 }
 
-// namedKeys returns the keys of names, as far as there are any, and what came in their
-// place.
-func namedKeys(tx *store.Tx, named []string) ([]trust.KeyID, error) {
+// namedKeys returns the keys of names and what came in their place, as far as they are
+// held.
+func (p *Plane) namedKeys(tx *store.Tx, named []string) ([]trust.KeyID, error) {
 	var ids []trust.KeyID
 	for _, name := range named {
 		k, err := inventory.FindKey(tx, name)
@@ -73,7 +73,21 @@ func namedKeys(tx *store.Tx, named []string) ([]trust.KeyID, error) {
 		}
 		ids = append(ids, k.ID)
 	}
-	return inventory.Successors(tx, ids)
+	all, err := inventory.Successors(tx, ids)
+	if err != nil {
+		return nil, err
+	}
+	var held []trust.KeyID
+	for _, id := range all {
+		has, err := p.keyring.Has(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		if has {
+			held = append(held, id)
+		}
+	}
+	return held, nil
 }
 
 // A Sign asks for a signature.
@@ -107,7 +121,7 @@ func (p *Plane) SignWithKey(ctx context.Context, actor identity.Actor, s Sign) (
 	if err != nil {
 		return Signature{}, err
 	}
-	var id trust.KeyID
+	var private keyring.Sealed
 	var algorithm string
 	err = p.update(ctx, actor, needs(identity.KeysUse), "key.sign", "key:"+subject(s.Key), func(tx *store.Tx) error {
 		k, err := inventory.FindKey(tx, s.Key)
@@ -117,29 +131,35 @@ func (p *Plane) SignWithKey(ctx context.Context, actor identity.Actor, s Sign) (
 		if err != nil {
 			return err
 		}
-		if err := p.mayUse(tx, actor, k); err != nil {
+		if private, err = p.keyring.Sealed(tx, k.ID); trust.KindOf(err) == trust.NotFound {
+			return notUsable(s.Key)
+		} else if err != nil {
+			return err
+		}
+		if err := mayUse(tx, actor, k); trust.KindOf(err) == trust.NotFound {
+			return notUsable(s.Key) // by the name that it was asked for by
+		} else if err != nil {
 			return err
 		}
 		if algorithm, err = algorithmOf(what, k, s.Algorithm); err != nil {
 			return err
 		}
-		id = k.ID
 		tx.Note("fingerprint", string(k.Public.Fingerprint()))
 		return noteUse(tx, what, s)
 	})
 	if err != nil {
 		return Signature{}, err
 	}
-	signature, err := p.keyring.Sign(ctx, actor.Tenant, id, s.Data, algorithm)
+	signature, err := private.Sign(s.Data, algorithm)
 	if err != nil {
 		return Signature{}, err
 	}
 	return Signature{Format: signature.Format, Blob: signature.Blob}, nil
 }
 
-// mayUse says why a key does not sign for an actor, or returns nil. Of a key that is
+// mayUse says why a key that is held does not sign for an actor, or returns nil. Of a key that is
 // kept from the actor nothing is said, not even that it is there.
-func (p *Plane) mayUse(tx *store.Tx, actor identity.Actor, k inventory.Key) error {
+func mayUse(tx *store.Tx, actor identity.Actor, k inventory.Key) error {
 	if k.Kind != inventory.UserKey {
 		return notUsable(string(k.ID))
 	}
@@ -149,13 +169,6 @@ func (p *Plane) mayUse(tx *store.Tx, actor identity.Actor, k inventory.Key) erro
 	}
 	named := users.Names(actor.Owner)
 	if users.Limited && !named {
-		return notUsable(string(k.ID))
-	}
-	held, err := p.keyring.Has(tx, k.ID)
-	if err != nil {
-		return err
-	}
-	if !held {
 		return notUsable(string(k.ID))
 	}
 	if !named {

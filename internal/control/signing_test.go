@@ -174,11 +174,21 @@ func TestSignWithKey(t *testing.T) {
 		}
 
 		// What is kept from somebody is as if it were not there.
-		none := inventory.Key{ID: "1f4158e4-c12d-5097-a058-7bb2817e132b", Public: k.Public}
-		_, err1 := sign(bob, none, loginBy(k.Public, "ssh-ed25519"), "")
-		_, err2 := sign(bob, k, loginBy(k.Public, "ssh-ed25519"), "")
-		if a, b := strings.ReplaceAll(err1.Error(), string(none.ID), "X"), strings.ReplaceAll(err2.Error(), string(k.ID), "X"); a != b {
-			t.Errorf("no key and one of others differ: %q, %q", a, b)
+		never, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for kept, none := range map[string]string{string(k.ID): "1f4158e4-c12d-5097-a058-7bb2817e132b", string(k.Public.Fingerprint()): string(never.Public().Fingerprint())} {
+			asked := func(name string) string {
+				_, err := p.SignWithKey(t.Context(), bob, Sign{Key: name, Data: loginBy(k.Public, "ssh-ed25519")})
+				if trust.KindOf(err) != trust.NotFound {
+					t.Fatalf("key %s: %v", name, err)
+				}
+				return strings.ReplaceAll(err.Error(), name, "X")
+			}
+			if a, b := asked(none), asked(kept); a != b {
+				t.Errorf("no key and one of others differ: %q, %q", a, b)
+			}
 		}
 		limit(SetKeyUsers{Everybody: true})
 		foreign := identity.Actor{Tenant: storetest.Other, Kind: "user", ID: "eve", Owner: alice.Owner, Permissions: []identity.Permission{identity.All}}

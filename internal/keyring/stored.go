@@ -75,23 +75,61 @@ func (k *Keyring) Held(tx *store.Tx, after trust.KeyID, limit int) ([]trust.KeyI
 	return selectHeld(tx, after, limit)
 }
 
-// Sign signs with the private half of key id of tenant, by one of its Algorithms. The
-// private half is wiped afterwards. A key that is not held is NotFound.
-func (k *Keyring) Sign(ctx context.Context, tenant trust.TenantID, id trust.KeyID, data []byte, algorithm string) (*ssh.Signature, error) {
-	var p Private
-	err := k.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
-		p, err = k.private(tx, id)
-		return err
-	})
+// A Sealed is the private half of a key as a transaction read it. It is opened to sign,
+// after that transaction has said that it may be.
+type Sealed struct {
+	keyring *Keyring
+	binding binding
+	public  []byte
+	sealed  []byte
+	keyset  []byte // what seals it, wrapped
+}
+
+// Sealed reads the private half of key id, and leaves it sealed. A key that is not held
+// is NotFound.
+func (k *Keyring) Sealed(tx *store.Tx, id trust.KeyID) (Sealed, error) {
+	s := Sealed{keyring: k, binding: binding{tx.Tenant(), kindPrivate, string(id)}}
+	var err error
+	s.public, s.sealed, s.keyset, err = selectPrivate(tx, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Sealed{}, trust.Errorf(trust.NotFound, "the private half of key %q is not held here", id)
+	}
+	return s, err
+}
+
+// Sign opens the private half, signs with it by one of its Algorithms, and wipes it.
+func (s Sealed) Sign(data []byte, algorithm string) (*ssh.Signature, error) {
+	p, err := s.open()
 	if err != nil {
 		return nil, err
 	}
 	defer p.Wipe()
-	s, err := newSigner(p.half())
+	signer, err := newSigner(p.half())
 	if err != nil {
 		return nil, err
 	}
-	return s.SignWithAlgorithm(rand.Reader, data, algorithm)
+	return signer.SignWithAlgorithm(rand.Reader, data, algorithm)
+}
+
+// open refuses a private half that does not belong to the public half beside it.
+func (s Sealed) open() (Private, error) {
+	data, err := s.keyring.unwrapData(s.binding.tenant, s.keyset)
+	if err != nil {
+		return Private{}, err
+	}
+	text, err := data.open(s.binding, s.sealed)
+	if err != nil {
+		return Private{}, err
+	}
+	defer clear(text)
+	p, err := Parse(text, nil)
+	if err != nil {
+		return Private{}, err
+	}
+	if !bytes.Equal(p.Public().Blob(), s.public) {
+		return Private{}, trust.Errorf(trust.Internal, "private half of key %q belongs to %s, not to the public half beside it", s.binding.id, p.Public().Fingerprint())
+	}
+	return p, nil
 }
 
 // Signer returns what signs with the private half of key id of tenant: for an
@@ -140,31 +178,11 @@ func (k *Keyring) Destroy(tx *store.Tx, id trust.KeyID) error {
 	return deletePrivate(tx, id)
 }
 
-// private opens the private half of key id, and refuses one that does not
-// belong to the public half beside it.
+// private opens the private half of key id.
 func (k *Keyring) private(tx *store.Tx, id trust.KeyID) (Private, error) {
-	public, sealed, wrapped, err := selectPrivate(tx, id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return Private{}, trust.Errorf(trust.NotFound, "the private half of key %q is not held here", id)
-	}
+	s, err := k.Sealed(tx, id)
 	if err != nil {
 		return Private{}, err
 	}
-	data, err := k.unwrapData(tx.Tenant(), wrapped)
-	if err != nil {
-		return Private{}, err
-	}
-	text, err := data.open(binding{tx.Tenant(), kindPrivate, string(id)}, sealed)
-	if err != nil {
-		return Private{}, err
-	}
-	defer clear(text)
-	p, err := Parse(text, nil)
-	if err != nil {
-		return Private{}, err
-	}
-	if !bytes.Equal(p.Public().Blob(), public) {
-		return Private{}, trust.Errorf(trust.Internal, "private half of key %q belongs to %s, not to the public half beside it", id, p.Public().Fingerprint())
-	}
-	return p, nil
+	return s.open()
 }
