@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/crypto/ssh"
+
 	"keyturn/internal/job"
 	"keyturn/internal/lab"
 	"keyturn/internal/need"
@@ -133,6 +135,35 @@ func TestOwnersKeyWithoutALog(t *testing.T) {
 	w.nothingLeft(0)
 }
 
+// A key of a security key, of which there is no private half to be had, takes the place
+// of another, and is rotated itself.
+func TestOwnersSecurityKey(t *testing.T) {
+	t.Parallel()
+	w := newWorldOf(t, lab.Options{})
+	token := func(n byte) string {
+		t.Helper()
+		key, err := ssh.ParsePublicKey(ssh.Marshal(struct{ Type, Point, Application string }{ssh.KeyAlgoSKED25519, strings.Repeat(string(n), 32), "ssh:"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+	}
+	old, next := token('a'), token('b')
+	w.appendLine(w.authorized(0), "no-pty "+old)
+	w.ok("scan", "--wait")
+	id := w.key(w.parse(old)).UUID
+	if code, _, errs := w.try("rotate", id); code == 0 || !strings.Contains(errs, "only its owner's security key can make another") || !strings.Contains(errs, "keyturn key supply "+id) {
+		t.Errorf("rotate: %d %s", code, errs)
+	}
+	var run startedJSON
+	w.json(&run, "rotate", id, "--public-key", next, "--soak", "0s")
+	w.held(run.Run, "Soak", "no log can be read")
+	w.accepts(next, true)
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	w.accepts(next, false)
+}
+
 // A key that was revealed is its owner's from then on. Keyturn has its private half
 // still, and makes no login with it, which would look as if its owner had not changed.
 func TestRotateRevealedKey(t *testing.T) {
@@ -207,6 +238,25 @@ func TestOwnersIdentityFile(t *testing.T) {
 	}
 	if now := w.key(next); len(now.Identities) != 1 || now.Custody == "held" {
 		t.Errorf("the new key is %+v", now)
+	}
+}
+
+// An owner's file that is left keeps the old key, which is then accepted everywhere.
+func TestLeaveOwnersIdentityFile(t *testing.T) {
+	t.Parallel()
+	w := newWorldOf(t, lab.Options{})
+	k, identity := w.inPlace()
+	next := w.keyFile(w.dir+"/new", "alice@laptop")
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--public-key", w.dir+"/new.pub", "--soak", "0s")
+	w.held(run.Run, "Soak", "no log can be read")
+	w.ok("run", "resume", run.Run)
+	w.held(run.Run, "Reconfirm", "keyturn run leave "+run.Run+" web1:"+w.servers[0].User()+":"+identity)
+	w.ok("run", "leave", run.Run, "web1:"+w.servers[0].User()+":"+identity)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "partial" })
+	w.accepts(next.String(), true)
+	if !w.logsIn(identity) {
+		t.Error("the owner is locked out")
 	}
 }
 
