@@ -180,9 +180,6 @@ func (ro *Rotator) lookAt(ctx context.Context, r job.Run, t job.Target, was tell
 	}
 	sha = sum(now.Marshal())
 	held := trust.Errorf(trust.Conflict, "%s on %s holds the old key again: something else writes that file; where the old key is still accepted, it stays", c.spec.Path, c.spec.Name)
-	if c.owners() {
-		return nil, sha, notYet(c)
-	}
 	if f.untouched() != "" {
 		return nil, sha, held.WithHint("put another key there, then keyturn run resume %s; keyturn run back %s gives up", r.ID, r.ID)
 	}

@@ -148,15 +148,10 @@ func ownersFile(c cell, now remote.IdentityFiles) (job.Record, error) {
 	case err != nil:
 		return nil, nil // whatever lies there, or nothing, does not need the old key
 	case key == c.pair.OldKey && !c.args.Compromised:
-		return nil, notYet(c)
+		return nil, trust.Errorf(trust.Conflict, "%s on %s still holds the old key: its owner has not put the new one there; the old key was not withdrawn", c.spec.Path, c.spec.Name).
+			WithHint("when that is done, keyturn run resume %s; keyturn run leave %s %s keeps the old key accepted; keyturn run back %s gives up", c.run.ID, c.run.ID, c.spec.name(), c.run.ID)
 	}
 	return recordIdentity(c, now), nil
-}
-
-// notYet holds a run where the owner's identity file still has the old key.
-func notYet(c cell) error {
-	return trust.Errorf(trust.Conflict, "%s on %s still holds the old key: its owner has not put the new one there; the old key was not withdrawn", c.spec.Path, c.spec.Name).
-		WithHint("when that is done, keyturn run resume %s; keyturn run leave %s %s keeps the old key accepted; keyturn run back %s gives up", c.run.ID, c.run.ID, c.spec.name(), c.run.ID)
 }
 
 // A sighting is what sshd's logs have of one pair of keys, from all places of a run.
