@@ -75,9 +75,6 @@ as "Authorization: Bearer ...".`,
 	cmd.Flags().BoolVar(&how.jwt, "jwt-stdin", false, "read a machine's token of the provider from standard input")
 	cmd.Flags().StringVar(&how.user, "user", "", "the user to log in as with a password")
 	cmd.Flags().BoolVar(&how.password, "password-stdin", false, "read the password from standard input")
-	cmd.MarkFlagsMutuallyExclusive("provider", "user")
-	cmd.MarkFlagsMutuallyExclusive("device", "jwt-stdin", "user")
-	cmd.MarkFlagsMutuallyExclusive("password-stdin", "jwt-stdin")
 	return cmd
 }
 
@@ -90,7 +87,10 @@ type loginFlags struct {
 // login logs in as the flags and the environment say.
 func (c *client) login(cmd *cobra.Command, env environ, how loginFlags) (l loginJSON, err error) {
 	token := env("KEYTURN_OIDC_TOKEN")
+	byPassword := how.user != "" || how.password
 	switch {
+	case byPassword && (how.provider != "" || how.device || how.jwt) || how.device && how.jwt:
+		return l, &usageError{cmd.CommandPath(), errors.New("a login is by --user, or by --provider with --device, --jwt-stdin or neither")}
 	case how.jwt && how.provider == "":
 		return l, &usageError{cmd.CommandPath(), errors.New("--jwt-stdin needs --provider")}
 	case how.jwt:
@@ -100,10 +100,10 @@ func (c *client) login(cmd *cobra.Command, env environ, how loginFlags) (l login
 		return c.loginByToken(cmd, how.provider, token)
 	case token != "" && how.provider != "" && !how.device:
 		return c.loginByToken(cmd, how.provider, token)
-	case token != "" && how.user == "" && !how.device:
+	case token != "" && !byPassword && !how.device:
 		return l, &usageError{cmd.CommandPath(), errors.New("KEYTURN_OIDC_TOKEN needs --provider")}
 	}
-	if how.provider == "" && how.user == "" && !how.password {
+	if how.provider == "" && !byPassword {
 		if how.provider, err = c.pickProvider(cmd.Context()); err != nil {
 			return l, err
 		}

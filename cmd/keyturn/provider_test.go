@@ -237,6 +237,11 @@ func TestLoginOfMachines(t *testing.T) {
 	w.withoutCredential()
 	w.refused("needs --provider", "login", "--jwt-stdin")
 	w.refused("holds no token", "login", "--provider", "ci", "--jwt-stdin")
+	for _, args := range [][]string{{"--user", "x", "--provider", "ci"}, {"--password-stdin", "--device"}, {"--provider", "ci", "--device", "--jwt-stdin"}} {
+		if code, _, errs := w.try(append([]string{"login"}, args...)...); code != 2 || !strings.Contains(errs, "a login is by") {
+			t.Errorf("login %q: %d, %s", args, code, errs)
+		}
+	}
 	w.env["KEYTURN_OIDC_TOKEN"] = token
 	w.refused("needs --provider", "login")
 	w.ok("login", "--provider", "ci")

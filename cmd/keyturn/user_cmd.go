@@ -138,8 +138,8 @@ func userPasswordCommand(env environ) *cobra.Command {
 	var none bool
 	cmd := &cobra.Command{
 		Use: "password NAME", Short: "Give a user, or yourself, another password",
-		Long: `Give a user another password, read from standard input. The user's sessions of
-AppViewX and OAuth tokens of CFEngine end; API tokens stay as they are.`,
+		Long: `Give a user another password, read from standard input. The user's logins,
+sessions of AppViewX and OAuth tokens of CFEngine end; API tokens stay as they are.`,
 		Example: "  keyturn user password alice < password-file", Args: exactly(1), ValidArgsFunction: completeUsers(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			secret := ""
