@@ -620,13 +620,62 @@ func TestSimulatedPowerCutsEverywhere(t *testing.T) {
 	}
 }
 
+// A host whose clock is hours off, ahead or behind, tells of the logins since a time of
+// ours, of all of these and of none before, and they are told by our clock. A login that
+// its own clock, and not ours, has past an expiry-time= is refused.
+func TestUsesWhereTheClockIsOff(t *testing.T) {
+	fleet, err := sim.Listen(t.Context())
+	must(t, err)
+	t.Cleanup(fleet.Close)
+	id := pair(t, "-t", "ed25519")
+	for _, ahead := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
+		host, err := fleet.Add(sim.Options{})
+		must(t, err)
+		must(t, host.Authorize("deploy", mustKey(t, id), fmt.Sprintf(`expiry-time="%s"`, time.Now().UTC().Add(time.Hour).Format("200601021504Z"))))
+		must(t, host.Authorize("root", mustKey(t, id), ""))
+		host.SetClock(ahead)
+		before := time.Now()
+		h := openSimAs(t, host, id, "root")
+		after := time.Now()
+		if d := h.Skew() - ahead; d < -2*time.Second || d > 2*time.Second {
+			t.Errorf("a clock that is off by %s is measured as off by %s", ahead, h.Skew())
+		}
+		for since, want := range map[time.Time]int{before: 1, after.Add(time.Minute): 0} {
+			uses, logged, err := h.Uses(t.Context(), "root", mustKey(t, id).Fingerprint(), since)
+			_, same, err2 := h.TextsAndUses(t.Context(), "root", nil, mustKey(t, id).Fingerprint(), since)
+			if err != nil || err2 != nil || !logged || len(uses) != want || !slices.Equal(uses, same) {
+				t.Fatalf("off by %s, since %s: %+v, %+v, %v, %v; want %d", ahead, since.Sub(before), uses, same, err, err2, want)
+			}
+			for _, u := range uses {
+				if u.At.Before(before.Add(-2*time.Second)) || u.At.After(after.Add(2*time.Second)) {
+					t.Errorf("off by %s: the login of %s is told as of %s", ahead, before, u.At)
+				}
+			}
+		}
+		signer, err := ssh.ParsePrivateKey(id.Private)
+		must(t, err)
+		conn, err := dial.Dial(t.Context(), dial.Target{Address: host.Address(), User: "deploy", Pins: []trust.PublicKey{host.HostKey()}}, []dial.Credential{dial.KeyCredential("k", signer)})
+		if err == nil {
+			_ = conn.Close()
+		}
+		if (err == nil) != (ahead < 0) {
+			t.Errorf("off by %s: a login within an hour of the expiry: %v", ahead, err)
+		}
+	}
+}
+
 func openSim(t *testing.T, host *sim.Host, id IdentityFiles) *Host {
+	t.Helper()
+	return openSimAs(t, host, id, "deploy")
+}
+
+func openSimAs(t *testing.T, host *sim.Host, id IdentityFiles, user string) *Host {
 	t.Helper()
 	signer, err := ssh.ParsePrivateKey(id.Private)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	conn, err := dial.Dial(ctx, dial.Target{Address: host.Address(), User: "deploy", Pins: []trust.PublicKey{host.HostKey()}, Source: netip.Addr{}}, []dial.Credential{dial.KeyCredential("k", signer)})
+	conn, err := dial.Dial(ctx, dial.Target{Address: host.Address(), User: user, Pins: []trust.PublicKey{host.HostKey()}, Source: netip.Addr{}}, []dial.Credential{dial.KeyCredential("k", signer)})
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	h, err := Open(t.Context(), conn, "web1", None, nil)

@@ -28,9 +28,6 @@ func (h *Host) Uses(ctx context.Context, user string, key trust.Fingerprint, sin
 	if uses, err = h.readUses(answers[0], user, since); err != nil {
 		return nil, false, err
 	}
-	for i := range uses {
-		uses[i].At = uses[i].At.Add(-h.skew)
-	}
 	return uses, slices.ContainsFunc(answers[0].lines, func(l line) bool { return l.word == "log" }), nil
 }
 
@@ -43,7 +40,7 @@ func (h *Host) asking(key trust.Fingerprint, since time.Time) call {
 // ours or behind.
 func (h *Host) there(t time.Time) time.Time { return t.Add(h.skew).Truncate(time.Second) }
 
-// readUses reads the answer of op uses.
+// readUses reads the answer of op uses, with times by our clock.
 func (h *Host) readUses(a answer, user string, since time.Time) (uses []Use, err error) {
 	if a.no != nil {
 		return nil, h.fail(a.no, "")
@@ -59,6 +56,7 @@ func (h *Host) readUses(a answer, user string, since time.Time) (uses []Use, err
 		case "use":
 			u, ok := parseUse(l.rest, since, zone)
 			if ok && u.User == user && !u.At.Before(since) {
+				u.At = u.At.Add(-h.skew)
 				uses = append(uses, u)
 			}
 		}

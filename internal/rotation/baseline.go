@@ -265,7 +265,7 @@ func (ro *Rotator) proveKey(ctx context.Context, c cell, id trust.KeyID, files [
 		p.Unexplained = decided == ""
 		return p, err
 	}
-	a := trust.Attempt{Key: key, User: c.spec.User, Time: time.Now(), Server: h.Server()}
+	a := trust.Attempt{Key: key, User: c.spec.User, Time: time.Now().Add(h.Skew()), Server: h.Server()}
 	a.Addr, _ = netip.ParseAddr(h.ClientAddress())
 	granted, elsewhere := grants(files, a)
 	if p.Restricted && elsewhere {

@@ -29,7 +29,7 @@ func (h *Host) lets(user string, key trust.PublicKey, from netip.Addr) (trust.Gr
 	for _, text := range h.authorized(a) {
 		files = append(files, trust.ParseAuthorizedKeys(text))
 	}
-	v := trust.WouldAccept(files, trust.Attempt{Key: key, User: user, Addr: from, Time: time.Now(), Server: h.version})
+	v := trust.WouldAccept(files, trust.Attempt{Key: key, User: user, Addr: from, Time: h.now(), Server: h.version})
 	if !v.Accepted {
 		return trust.Grant{}, trust.Errorf(trust.Denied, "%s", v.Why)
 	}

@@ -3,12 +3,14 @@ package sim
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // faults is what is wrong with a host.
 type faults struct {
 	refuses, hangs, pretends bool
 	frozen                   map[string][][]byte // what a liar honors, by account
+	ahead                    time.Duration       // the clock, of the right one
 	op                       string              // the op that is cut off
 	when                     When
 	before                   map[string]func() // by op, done once
@@ -37,6 +39,16 @@ func (h *Host) Hang() {
 	defer h.mu.Unlock()
 	h.faults.hangs = true
 }
+
+// SetClock has the host's clock go ahead of the right one, or behind it.
+func (h *Host) SetClock(ahead time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.faults.ahead = ahead
+}
+
+// now is the time by the host's clock; h.mu is held.
+func (h *Host) now() time.Time { return time.Now().Add(h.faults.ahead) }
 
 // Drop ends the connection on which the next op of a name runs, before or after
 // its effect.

@@ -163,7 +163,7 @@ func (h *Host) serve(conn net.Conn) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
-	h.note(login{time.Now(), s.User(), from, last.Fingerprint()})
+	h.note(login{user: s.User(), from: from, key: last.Fingerprint()})
 	go ssh.DiscardRequests(requests) // which says no to keepalive@openssh.com, as sshd does
 	env := map[string]string{
 		"SSH_CONNECTION": from.Addr().String() + " " + port(from) + " " + to.Addr().String() + " " + port(to),
@@ -226,6 +226,7 @@ func (h *Host) note(l login) {
 	if len(h.logins) == maxLogins {
 		h.logins = h.logins[1:]
 	}
+	l.at = h.now()
 	h.logins = append(h.logins, l)
 }
 

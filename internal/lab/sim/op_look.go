@@ -51,7 +51,7 @@ func (p *process) hello(arg []string) *refusal {
 			break
 		}
 	}
-	p.say("kernel Linux 6.1.0-sim x86_64\nhost %s\ntime %d", p.host.name, time.Now().Unix())
+	p.say("kernel Linux 6.1.0-sim x86_64\nhost %s\ntime %d", p.host.name, p.host.now().Unix())
 	p.say("tools sudo setpriv ssh ssh-keygen getent stat df sync sha256sum")
 	if p.uid == 0 {
 		p.say("drop setpriv")
