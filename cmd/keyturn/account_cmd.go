@@ -150,6 +150,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 		},
 	}
 	create.Flags().StringArrayVar(&permissions, "permission", nil, "what it may do, by name; may be repeated")
+	_ = create.RegisterFlagCompletionFunc("permission", completePermissions(env))
 	create.Flags().StringVar(&expires, "expires", "", "how long it lives, such as 24h (default for ever)")
 	listing := &cobra.Command{
 		Use: "list", Short: "List API tokens, without their texts", Args: noArgs,
@@ -242,5 +243,9 @@ func settingsCommand(env environ) *cobra.Command {
 			})
 		}),
 	}
+	set.ValidArgsFunction = completeSettings(env)
+	set.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{cmd.CommandPath(), fmt.Errorf("%w; a value that begins with - goes after --, as in: keyturn settings set NAME -- VALUE", err)}
+	})
 	return parent("settings", "List and change settings", listing, set, settingsApproveCommand(env))
 }

@@ -77,7 +77,7 @@ token. The plan is held against the inventory again: where the key was found in 
 places since, it is refused.
 
 A request that nobody approves of lapses after 7 days; "keyturn run back" withdraws it.`,
-		Args: exactly(1), ValidArgsFunction: completeRuns(env),
+		Args: exactly(1), ValidArgsFunction: completeOpenRuns(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			return c.ask(cmd, args[0], "approve")
 		}),

@@ -67,12 +67,34 @@ func completePermissions(env environ) cobra.CompletionFunc {
 	}
 }
 
-func completeRuns(env environ) cobra.CompletionFunc {
+// completeWords completes a flag that takes one of a few words.
+func completeWords(cmd *cobra.Command, flag string, words ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// completeSettings completes the name of a setting.
+func completeSettings(env environ) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return complete(env, cmd, paged[runJSON]("/runs", "runs", nil), func(r runJSON) string { return r.Run + "\t" + r.Procedure + " " + r.State })
+		return complete(env, cmd, unpaged[settingJSON]("/settings", "settings"), func(s settingJSON) string { return s.Name + "\t" + plain(s.Value) })
+	}
+}
+
+func completeRuns(env environ) cobra.CompletionFunc { return runsWhere(env, nil) }
+
+// completeOpenRuns completes runs that have not ended.
+func completeOpenRuns(env environ) cobra.CompletionFunc {
+	return runsWhere(env, url.Values{"open": {"true"}})
+}
+
+func runsWhere(env environ, query url.Values) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(env, cmd, paged[runJSON]("/runs", "runs", query), func(r runJSON) string { return r.Run + "\t" + r.Procedure + " " + r.State })
 	}
 }
 

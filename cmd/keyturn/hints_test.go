@@ -56,6 +56,9 @@ func TestHints(t *testing.T) {
 		generations = append([]string{next}, generations...)
 	}
 	// generations are those in use, out last, before that, first
+	if code, _, errs := w.try("rollback", generations[0]); code == 0 || !strings.Contains(errs, "hint: keyturn rollback "+generations[0]+" --current") {
+		t.Errorf("rollback of the key in use: %d, %s", code, errs)
+	}
 	for _, args := range [][]string{{"rollback", generations[3]}, {"rollback", generations[2]}} {
 		code, _, errs := w.try(args...)
 		if code == 0 || !strings.Contains(errs, "is out of use itself by now") || !strings.Contains(errs, "hint: keyturn rollback "+generations[1]+", and so on") {
@@ -67,6 +70,53 @@ func TestHints(t *testing.T) {
 	}
 	if k := w.key(public); k.State != "active" {
 		t.Errorf("in the end the first key is %s", k.State)
+	}
+}
+
+// An error names the thing as the command line does, and what is next. What completes a
+// word knows the words.
+func TestErrorsInTheWordsOfTheCommandLine(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	k, _ := w.inPlace()
+	for _, c := range []struct {
+		line       []string
+		code       int
+		says, hint string
+	}{
+		{[]string{"key", "list", "--kind", "foo"}, 1, `--kind: expected value to be one of "user, host"`, "keyturn key list --help"},
+		{[]string{"key", "generate", "--type", "dsa"}, 1, "--type: expected value", "keyturn key generate --help"},
+		{[]string{"key", "import", "/nope"}, 1, "open /nope: no such file", "keyturn key import --help"},
+		{[]string{"look", "/nope"}, 1, "/nope: no such file", "keyturn look --help"},
+		{[]string{"token", "create", "x", "--permission", "Foo"}, 1, `"Foo"`, "keyturn"},
+		{[]string{"settings", "set", "rotation.soak", "-1h"}, 2, "keyturn settings set NAME -- VALUE", "keyturn settings set --help"},
+		{[]string{"settings", "set", "rotation.soak", "--", "-1h"}, 1, `setting rotation.soak: "-1h" is not a duration`, "keyturn settings set rotation.soak 1h is the default"},
+		{[]string{"rotate", k.UUID, "--dry-run"}, 1, "does not hold it", "add --share:"},
+		{[]string{"--json"}, 2, `"keyturn" has commands`, "keyturn --help"},
+		{[]string{"run", "--json"}, 2, `"keyturn run" has commands`, "keyturn run --help"},
+	} {
+		code, out, errs := w.try(c.line...)
+		_, hint, _ := strings.Cut(errs, "hint: ")
+		if code != c.code || out != "" || !strings.Contains(errs, c.says) || !strings.Contains(hint, c.hint) {
+			t.Errorf("keyturn %s: %d\n%s%swant %d, %q, hint %q", strings.Join(c.line, " "), code, out, errs, c.code, c.says, c.hint)
+		}
+	}
+
+	w.ok("rotate", k.UUID, "--share", "--soak", "0s", "--wait")
+	ended := w.latest("rotate")
+	for _, c := range []struct{ line, has, hasNot string }{
+		{"settings set", "rotation.soak", ""},
+		{"key list --state", "rotated", ""},
+		{"key list --kind", "host", ""},
+		{"host add db1 --become", "doas", ""},
+		{"token create ci --permission", "Keys Read", ""},
+		{"run show", ended, ""},
+		{"run leave", "", ended},
+	} {
+		out := w.ok(append(append([]string{"__complete"}, strings.Fields(c.line)...), "")...)
+		if !strings.Contains(out, c.has) || c.hasNot != "" && strings.Contains(out, c.hasNot) || !strings.Contains(out, ":4") {
+			t.Errorf("%s is completed with\n%s", c.line, out)
+		}
 	}
 }
 

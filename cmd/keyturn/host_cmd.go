@@ -189,6 +189,7 @@ Keyturn change it.`,
 	f.BoolVar(&passphrase, "passphrase-stdin", false, "read the private key file's passphrase from standard input")
 	f.BoolVar(&password, "password-stdin", false, "read a password from standard input that opens the account once, to put a key there")
 	f.StringVar(&become, "become", "", "how that account becomes root: sudo or doas, without a password")
+	completeWords(cmd, "become", "sudo", "doas")
 	f.StringVar(&hostKey, "host-key", "", `the key that it presents, "ssh-ed25519 AAAA..."`)
 	f.BoolVar(&acceptNew, "accept-new", false, "trust whatever host key it presents first")
 	f.BoolVar(&enforce, "enforce", false, "let Keyturn change it")

@@ -107,6 +107,8 @@ func keyListCommand(env environ) *cobra.Command {
 	}
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only keys in this state: active, rotated, retired, deleted")
 	cmd.Flags().StringSliceVar(&kinds, "kind", nil, "only keys of this kind: user, host")
+	completeWords(cmd, "state", "active", "rotated", "retired", "deleted")
+	completeWords(cmd, "kind", "user", "host")
 	cmd.Flags().StringVar(&search, "search", "", "only keys with this text in comment, fingerprint, owner or a host's name")
 	cmd.Flags().StringSliceVar(&labels, "label", nil, "only keys with this label, name=value; several: with all of them")
 	cmd.Flags().StringVar(&owner, "owner", "", "only keys of exactly this owner")
@@ -414,7 +416,8 @@ func rollbackCommand(env environ) *cobra.Command {
 		Long: `Bring keys of the rotated inventory back. What is put back is proven before what
 is there now is touched; files that nobody wrote to since are as they were, byte
 for byte, and others keep what was added. A rotation that is still running is
-taken back from where it is. Keys that one run rotated come back together.
+taken back from where it is. Keys that one run took out come back together: name
+all of them, or use "keyturn run back".
 
 A way back that installs old private keys soaks as long as the way there did,
 for whoever has read the new one; --soak says otherwise. A key that its owner made

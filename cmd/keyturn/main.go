@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -47,7 +49,7 @@ func run(ctx context.Context, env environ, args []string, stdin io.Reader, stdou
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var usage *usageError
 	var exit *exitError
 	switch {
@@ -61,12 +63,33 @@ func run(ctx context.Context, env environ, args []string, stdin io.Reader, stdou
 	case errors.As(err, &exit):
 		return exit.code
 	}
-	fmt.Fprintf(stderr, "keyturn: %v\n", err)
-	var e *trust.Error
-	if errors.As(err, &e) && e.Hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", e.Hint)
+	message, hint := explain(cmd, err)
+	fmt.Fprintf(stderr, "keyturn: %s\n", message)
+	if hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", hint)
 	}
 	return 1
+}
+
+// explain says what went wrong with a command, and what is next. A field of the API is
+// called as the flag that filled it, and where nothing else is known to be next, what
+// the command takes is.
+func explain(cmd *cobra.Command, err error) (message, hint string) {
+	message = err.Error()
+	var e *trust.Error
+	var path *fs.PathError
+	if errors.As(err, &e) {
+		hint = e.Hint
+		field, _, _ := strings.Cut(strings.TrimPrefix(e.Field, "query."), "[")
+		name := strings.ReplaceAll(strings.TrimSuffix(field, "s"), "_", "-")
+		if rest, ok := strings.CutPrefix(message, e.Field+": "); ok && name != "" && cmd.Flags().Lookup(name) != nil {
+			message = "--" + name + ": " + rest
+		}
+	}
+	if hint == "" && (errors.As(err, &path) || trust.KindOf(err) == trust.Invalid) {
+		hint = cmd.CommandPath() + " --help"
+	}
+	return message, hint
 }
 
 // errQuiet fails a command that has said why already.
@@ -104,7 +127,7 @@ KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: namesNone,
 	}
 	root.PersistentFlags().Bool("json", false, "print one JSON value, with stable names, instead of text")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd.CommandPath(), err} })
@@ -143,7 +166,8 @@ func parent(use, short string, children ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// onlyParent has a command say what there is below it, and refuse what there is not.
+// onlyParent has a command say what there is below it, and refuse what there is not, or
+// to say so in JSON.
 func onlyParent(cmd *cobra.Command) {
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
@@ -151,7 +175,16 @@ func onlyParent(cmd *cobra.Command) {
 		}
 		return nil
 	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.RunE = namesNone
+}
+
+// namesNone answers a command line that names none of a command's commands: whoever
+// types it gets help, and a program that waits for JSON is told.
+func namesNone(cmd *cobra.Command, _ []string) error {
+	if asJSON(cmd) {
+		return &usageError{cmd.CommandPath(), fmt.Errorf("%q has commands, of which none is named", cmd.CommandPath())}
+	}
+	return cmd.Help()
 }
 
 // Checks of how many arguments there are, as usage errors.

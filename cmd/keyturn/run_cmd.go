@@ -269,7 +269,7 @@ func runWatchCommand(env environ) *cobra.Command {
 // them; done says of how many that is true then.
 func runAllCommand(env environ, cmd *cobra.Command, every, done string) *cobra.Command {
 	var all bool
-	cmd.ValidArgsFunction = completeRuns(env)
+	cmd.ValidArgsFunction = completeOpenRuns(env)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if all == (len(args) == 1) || len(args) > 1 {
 			return &usageError{cmd.CommandPath(), errors.New("name one run, or give --all")}
@@ -346,7 +346,7 @@ any more: the run only adds; if it has begun to withdraw, it goes on and does no
 there again. Without a place that accepts the key, before anything is installed, the
 run goes back, unless that place refused the old key when the run began. It ends as
 "partial".`,
-		ValidArgsFunction: completeRuns(env),
+		ValidArgsFunction: completeOpenRuns(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if unreachable && len(args) != 1 || !unreachable && len(args) != 2 {
 				return &usageError{cmd.CommandPath(), errors.New("name a run and a host or place, or a run and --unreachable")}

@@ -382,6 +382,9 @@ func rotationOf(tx *store.Tx, id trust.KeyID, current bool) (inventory.Rotation,
 		return inventory.Rotation{}, err
 	}
 	switch {
+	case len(standing) == 0 && k.State == inventory.Active && !current:
+		return inventory.Rotation{}, trust.Errorf(trust.Conflict, "key %s is in use, not in the rotated inventory", id).
+			WithHint("keyturn rollback %s --current brings back the key that it replaced", id)
 	case len(standing) == 0:
 		return inventory.Rotation{}, trust.Errorf(trust.Conflict, "key %s is %s and not in the rotated inventory", id, k.State).WithHint("keyturn key list --state rotated")
 	case !standing[0].PurgedAt.IsZero():

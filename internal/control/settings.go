@@ -150,7 +150,8 @@ func (p *Plane) SetSetting(ctx context.Context, actor identity.Actor, name, valu
 		return Setting{}, trust.Errorf(trust.NotFound, "there is no setting %q", clip(name)).WithHint("keyturn settings list")
 	}
 	if err := settings[i].check(value); err != nil {
-		return Setting{}, err
+		return Setting{}, trust.Errorf(trust.Invalid, "setting %s: %w", name, err).WithField("value").
+			WithHint("keyturn settings list says what it means; keyturn settings set %s %s is the default", name, settings[i].Default)
 	}
 	alone := true
 	err = p.update(ctx, actor, needs(identity.SettingsWrite), "setting.set", "setting:"+name, func(tx *store.Tx) error {

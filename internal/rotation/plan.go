@@ -215,7 +215,7 @@ func custodyAllows(tx *store.Tx, k inventory.Key, share bool) error {
 			WithHint("%s; keyturn key import FILE lets Keyturn hold the key; keyturn retire %s takes it away from every host", supplyHint(k.ID), k.ID)
 	case !share:
 		return trust.Errorf(trust.Conflict, "the private half of key %s lies only on hosts (identity files: %d, the first on %s), and Keyturn does not hold it", k.ID, len(identities), identities[0].HostName).
-			WithHint("keyturn rotate --share %s makes the new key in Keyturn's keyring and installs it there", k.ID)
+			WithHint("add --share: Keyturn makes the new key, holds it, and installs it there")
 	}
 	return nil
 }
