@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,51 +184,67 @@ func twoInstallations(w *world, uuid string) {
 	w.rename(w.authorized(0), []byte(without))
 }
 
-// While a key is rotated and taken back, one program appends lines to the file
-// and another writes it anew and renames, as Ansible does. What they wrote is
-// there in the end, whatever it met.
+// While a key is rotated, one program appends lines to the file and another writes it
+// anew and renames, as Ansible does: before the new key is in it, while both are, and
+// when the old one is out. What they wrote is there in the end, whatever it met.
 func otherWriters(w *world, uuid string) {
 	path := w.authorized(0)
 	before := w.read(path)
-	const each = 25
-	done := make(chan []string, 1)
+	var k keyJSON
+	w.json(&k, "key", "show", uuid)
+	old := strings.Fields(k.PublicKey)[1]
+	keys := strings.Count(before, " AAAA") // lines that are keys
+	met := map[string]int{}                // writes by what the file held
+	done, ended := make(chan []string, 1), make(chan struct{})
 	go func() {
 		var wrote []string
 		defer func() { done <- wrote }()
-		tick := time.NewTicker(40 * time.Millisecond)
-		defer tick.Stop()
-		for n := range 2 * each {
-			line := fmt.Sprintf("# line %d", n)
-			wrote = append(wrote, line)
-			if n%2 == 0 {
+		for open := true; open || len(wrote) < 50; {
+			text := w.read(path)
+			switch {
+			case strings.Count(text, " AAAA") > keys:
+				met["both"]++
+			case strings.Contains(text, old):
+				met["old"]++
+			default:
+				met["new"]++
+			}
+			line := fmt.Sprintf("# line %d", len(wrote))
+			if len(wrote)%2 == 0 {
 				w.appendLine(path, line)
 			} else {
 				w.rename(path, []byte(w.read(path)+line+"\n"))
 			}
-			<-tick.C
+			wrote = append(wrote, line)
+			select {
+			case <-ended:
+				open = false
+			case <-time.After(rand.N(120 * time.Millisecond)):
+			}
 		}
 	}()
 	var run startedJSON
-	w.json(&run, "rotate", uuid, "--soak", "1s")
-	wrote := <-done
+	w.json(&run, "rotate", uuid, "--soak", "0s")
 	resumed := 0
 	r := w.await(run.Run, func(r runJSON) bool { return r.State == "held" || r.ended() })
-	for ; r.State == "held" && resumed < 3; resumed++ {
+	for ; r.State == "held" && resumed < 5; resumed++ {
 		w.t.Logf("held in row %s: %s %+v", r.Row, r.Reason, r.Troubled)
 		w.ok("run", "resume", run.Run)
 		was := r.Revision
 		r = w.await(run.Run, func(r runJSON) bool { return r.State == "held" && r.Revision > was+1 || r.ended() })
 	}
+	close(ended)
+	wrote := <-done
 	now := w.read(path)
 	for _, line := range wrote {
 		if strings.Count(now, line+"\n") != 1 {
 			w.t.Errorf("%q is there %d times", line, strings.Count(now, line+"\n"))
 		}
 	}
-	if r.State != "done" || len(wrote) != 2*each {
-		w.t.Errorf("after %d lines the run is %s in row %s: %s", len(wrote), r.State, r.Row, r.Reason)
+	if r.State != "done" || met["old"] == 0 || met["both"] == 0 || met["new"] == 0 {
+		w.t.Errorf("after %d lines, written to %v, the run is %s in row %s: %s", len(wrote), met, r.State, r.Row, r.Reason)
 	}
-	w.t.Logf("resumed %d times", resumed)
+	w.t.Logf("resumed %d times; %d lines, written to %v", resumed, len(wrote), met)
 	w.ok("rollback", uuid, "--wait")
 	now = w.read(path)
 	for _, line := range wrote {
@@ -239,7 +256,6 @@ func otherWriters(w *world, uuid string) {
 	w.rename(path, []byte(before))
 }
 
-// appendLine appends a line to a file, as a shell's >> does.
 func (w *world) appendLine(path, line string) {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err == nil {

@@ -158,18 +158,15 @@ func newFleet(t *testing.T, n int, random *rand.Rand, database string) *fleet {
 	return f
 }
 
-// serve starts the hosts: every second one runs another release of OpenSSH,
-// where the roots of test/lab lie on this machine.
+// serve starts the hosts: they run this machine's release of OpenSSH and those of the
+// roots of test/lab that run here, by turns.
 func (f *fleet) serve(n int) {
-	other, libraries := f.otherRelease()
+	releases := append([]string{""}, f.otherReleases()...)
 	dir := filepath.Join(f.dir, "hosts")
 	var options []lab.Options
 	for i := range n {
 		o := lab.Options{Name: fmt.Sprintf("web%d", i+1), PenaltiesOff: true}
-		if i%2 == 1 && other != "" {
-			o.Sshd, o.Env = other, []string{libraries}
-			o.Config = []string{fmt.Sprintf("SetEnv \"HOME=%s\" %q", filepath.Join(dir, o.Name, "home"), libraries)}
-		}
+		o.Sshd = releases[i%len(releases)]
 		options = append(options, o)
 	}
 	var err error
@@ -180,37 +177,40 @@ func (f *fleet) serve(n int) {
 	}
 }
 
-// otherRelease returns the sshd of Debian 11 (OpenSSH 8.4), and the variable that
-// says where the one library lies that it has and this machine has not; or nothing.
-func (f *fleet) otherRelease() (sshd, libraries string) {
+// otherReleases returns programs that run the sshd of other releases of OpenSSH, those of
+// the roots that test/lab makes: within its root, with /tmp and so the directories of the
+// test in it. It takes root, and one release besides this machine's at the least, since test/lab
+// makes Debian 11 (OpenSSH 8.4) everywhere.
+func (f *fleet) otherReleases() (list []string) {
+	need.Root(f.t)
 	cache := os.Getenv("KEYTURN_LAB_CACHE")
 	if cache == "" {
 		dir, err := os.UserCacheDir()
 		f.must(err)
 		cache = filepath.Join(dir, "keyturn-lab")
 	}
-	found, err := filepath.Glob(filepath.Join(cache, "bullseye-*", "usr", "sbin", "sshd"))
-	f.must(err)
-	if len(found) == 0 {
-		f.t.Logf("all hosts run one release of OpenSSH: scripts/lab-roots makes another")
-		return "", ""
+	var versions []lab.Version
+	for _, name := range []string{"bullseye", "trixie", "sid"} {
+		roots, err := filepath.Glob(filepath.Join(cache, name+"-*", "usr", "sbin", "sshd"))
+		f.must(err)
+		if len(roots) == 0 {
+			f.t.Logf("there is no root of %s, which scripts/lab-roots makes", name)
+			continue
+		}
+		root := filepath.Clean(filepath.Join(filepath.Dir(roots[0]), "..", ".."))
+		program := filepath.Join(f.dir, "sshd-"+name)
+		f.must(os.WriteFile(program, fmt.Appendf(nil, `#!/bin/sh
+exec unshare --mount sh -c 'mount --bind %[2]s %[1]s/tmp && mount --rbind /dev %[1]s/dev && mount --rbind /proc %[1]s/proc && mount -t tmpfs none %[1]s/run && mkdir %[1]s/run/sshd && exec chroot %[1]s /usr/sbin/sshd "$@"' sshd "$@"
+`, root, os.TempDir()), 0o755))
+		version, err := lab.VersionOf(f.t.Context(), program)
+		f.must(err)
+		list, versions = append(list, program), append(versions, version)
 	}
-	root := filepath.Join(filepath.Dir(found[0]), "..", "..")
-	library, err := filepath.Glob(filepath.Join(root, "usr", "lib", "*", "libcrypto.so.1.1"))
-	f.must(err)
-	dir := filepath.Join(f.dir, "lib")
-	f.must(os.Mkdir(dir, 0o755))
-	for _, path := range library {
-		f.must(os.Symlink(path, filepath.Join(dir, filepath.Base(path))))
+	if len(list) == 0 {
+		need.Skip(f.t, "hosts of two releases of OpenSSH, which scripts/lab-roots makes")
 	}
-	libraries = "LD_LIBRARY_PATH=" + dir
-	version, err := lab.VersionOf(f.t.Context(), found[0], libraries)
-	if err != nil {
-		f.t.Logf("all hosts run one release of OpenSSH: the other does not run here: %v", err)
-		return "", ""
-	}
-	f.t.Logf("every second host runs OpenSSH %v", version)
-	return found[0], libraries
+	f.t.Logf("beside this machine's OpenSSH hosts run %v", versions)
+	return list
 }
 
 func (f *fleet) must(err error) {
