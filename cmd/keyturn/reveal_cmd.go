@@ -120,7 +120,13 @@ func keyApproveRevealCommand(env environ) *cobra.Command {
 		Use: "approve-reveal UUID USER", Short: "Approve that a key is revealed to a user who asked for it",
 		Long: `Approve that a key is revealed to a user who asked for it: once, to that user, within an
 hour. Who asked cannot approve. "keyturn approval list" lists what was asked for.`,
-		Args: exactly(2), ValidArgsFunction: completeKeys(env, "active"),
+		Args: exactly(2),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return completeKeys(env, "active")(cmd, args, begun)
+			}
+			return completeUsers(env)(cmd, args, begun)
+		},
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var a approvalJSON
 			if err := c.call(cmd.Context(), http.MethodPost, "/keys/"+url.PathEscape(args[0])+"/reveal/approve", map[string]string{"user": args[1]}, &a); err != nil {

@@ -167,6 +167,9 @@ func TestRevealTakesApproval(t *testing.T) {
 	w.env = bob.user
 	w.refused("nothing about key:", "key", "approve-reveal", other.UUID, "alice")
 	w.refused("there is no user", "key", "approve-reveal", k.UUID, "nobody")
+	if out := w.ok("__complete", "key", "approve-reveal", k.UUID, ""); !strings.Contains(out, "alice") || strings.Contains(out, k.UUID) {
+		t.Errorf("approve-reveal completes to\n%s", out)
+	}
 	if out := w.ok("key", "approve-reveal", k.UUID, "alice"); !strings.HasPrefix(out, "alice may have") {
 		t.Errorf("approved: %q", out)
 	}
