@@ -95,8 +95,12 @@ func TestSupply(t *testing.T) {
 	}
 	refused("not for a dry run", "keyturn key supply", "rotate", old.UUID, "--public-key", next+".pub", "--dry-run")
 	var run startedJSON
+	w.ok("key", "set", old.UUID, "--owner", "alice", "--purpose", "releases", "--label", "team=db")
 	w.json(&run, "rotate", old.UUID, "--soak", "1h")
 	w.await(run.Run, soaks)
+	if k := w.key(fresh); k.Owner != "alice" || k.Purpose != "releases" || len(k.Labels) != 1 || k.Custody != "external" || k.Comment != "alice@new" {
+		t.Errorf("the key that its owner made is %+v", k)
+	}
 	refused("is in run "+run.Run, "", supply(old.UUID, keygen("-t", "ed25519")+".pub")...)
 }
 

@@ -85,10 +85,7 @@ func (p *Plane) rotate(ctx context.Context, actor identity.Actor, r Rotate, cand
 			return err
 		}
 		for i, private := range made {
-			if candidates[i].Supplied.ID != "" {
-				continue
-			}
-			if err := p.succeed(tx, candidates[i].Key, private); err != nil {
+			if err := p.succeed(tx, candidates[i], private); err != nil {
 				return err
 			}
 		}
@@ -119,17 +116,20 @@ func (p *Plane) successors(ctx context.Context, actor identity.Actor, candidates
 	return made, news, nil
 }
 
-// succeed has the keyring hold the key that comes in the place of another, of which
-// the same is known: but not its expiry, which was its own.
-func (p *Plane) succeed(tx *store.Tx, old inventory.Key, private keyring.Private) error {
-	k, err := inventory.PutKey(tx, inventory.Key{
-		Kind: inventory.UserKey, Public: private.Public(), Comment: old.Comment, Owner: old.Owner, Purpose: old.Purpose,
-		Custody: inventory.Held, Container: old.Container,
-	})
+// succeed writes down the key that comes in the place of another, of which the same is
+// known: but not its expiry, which was its own. The keyring holds it, unless its owner
+// made it and has said more of it.
+func (p *Plane) succeed(tx *store.Tx, c rotation.Candidate, private keyring.Private) error {
+	old := c.Key
+	next := inventory.Key{Kind: inventory.UserKey, Public: c.Supplied.Public, Owner: old.Owner, Purpose: old.Purpose}
+	if c.Supplied.ID == "" {
+		next.Public, next.Comment, next.Custody, next.Container = private.Public(), old.Comment, inventory.Held, old.Container
+	}
+	k, err := inventory.PutKey(tx, next)
 	if err != nil {
 		return err
 	}
-	if err := inventory.CopyLabels(tx, old.ID, k.ID); err != nil {
+	if err := inventory.CopyLabels(tx, old.ID, k.ID); err != nil || c.Supplied.ID != "" {
 		return err
 	}
 	return p.keyring.Put(tx, k.ID, private)

@@ -87,11 +87,10 @@ func SetLabels(tx *store.Tx, key trust.KeyID, set []Label, drop []string) error 
 	return nil
 }
 
-// CopyLabels gives a key the labels of another: those of a key that it takes the
-// place of.
+// CopyLabels gives a key that has none the labels of another, whose place it takes.
 func CopyLabels(tx *store.Tx, from, to trust.KeyID) error {
-	labels, err := labelsOf(tx, []trust.KeyID{from})
-	if err != nil {
+	labels, err := labelsOf(tx, []trust.KeyID{from, to})
+	if err != nil || len(labels[to]) > 0 {
 		return err
 	}
 	return SetLabels(tx, to, labels[from], nil)

@@ -118,6 +118,7 @@ func TestKeysByFacts(t *testing.T) {
 		})
 		next := put(4, "ops")
 		update(t, s, func(tx *store.Tx) error { return inventory.CopyLabels(tx, first, next) })
+		update(t, s, func(tx *store.Tx) error { return inventory.CopyLabels(tx, second, next) }) // it has some
 		if got := labels(next); !slices.Equal(got, many) {
 			t.Errorf("copied, the labels are %+v", got)
 		}
