@@ -628,6 +628,7 @@ func TestUsesWhereTheClockIsOff(t *testing.T) {
 	must(t, err)
 	t.Cleanup(fleet.Close)
 	id := pair(t, "-t", "ed25519")
+	const slow = 15 * time.Second // as a busy machine may be in answering, which the measured skew holds
 	for _, ahead := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
 		host, err := fleet.Add(sim.Options{})
 		must(t, err)
@@ -637,17 +638,17 @@ func TestUsesWhereTheClockIsOff(t *testing.T) {
 		before := time.Now()
 		h := openSimAs(t, host, id, "root")
 		after := time.Now()
-		if d := h.Skew() - ahead; d < -2*time.Second || d > 2*time.Second {
+		if d := h.Skew() - ahead; d < -slow || d > slow {
 			t.Errorf("a clock that is off by %s is measured as off by %s", ahead, h.Skew())
 		}
-		for since, want := range map[time.Time]int{before: 1, after.Add(time.Minute): 0} {
+		for since, want := range map[time.Time]int{before.Add(-slow): 1, after.Add(time.Minute): 0} {
 			uses, logged, err := h.Uses(t.Context(), "root", mustKey(t, id).Fingerprint(), since)
 			_, same, err2 := h.TextsAndUses(t.Context(), "root", nil, mustKey(t, id).Fingerprint(), since)
 			if err != nil || err2 != nil || !logged || len(uses) != want || !slices.Equal(uses, same) {
 				t.Fatalf("off by %s, since %s: %+v, %+v, %v, %v; want %d", ahead, since.Sub(before), uses, same, err, err2, want)
 			}
 			for _, u := range uses {
-				if u.At.Before(before.Add(-2*time.Second)) || u.At.After(after.Add(2*time.Second)) {
+				if u.At.Before(before.Add(-slow)) || u.At.After(after.Add(slow)) {
 					t.Errorf("off by %s: the login of %s is told as of %s", ahead, before, u.At)
 				}
 			}
