@@ -47,9 +47,10 @@ change what they hold first: the server reads it anew. Of a key management
 service, the server makes a new key, which the present version of the key there
 encrypts.
 
-Backups from before open with the key from before only: keep that as long as them.
-Keep it from thieves as long, too, because whoever has both has what was sealed
-then.
+Backups from before open with the key from before only, so that a key file from
+before stays beside the new one, as FILE.NAME. Move it to where it is as safe as
+they need it, and destroy it with the last of them: whoever has both has what was
+sealed then.
 
 With --data the account's data key is rotated instead, which is what private keys
 are sealed with: the new one seals from now on, and the earlier ones still open
@@ -70,7 +71,7 @@ what they sealed.`,
 					_, err := fmt.Fprintln(w, "A new data key seals from now on; the earlier ones still open what they sealed.")
 					return err
 				}
-				_, err := fmt.Fprintf(w, "The database is sealed under  %s\nfrom                          %s\nBackups from before now open with %s only: keep its copy as long as them.\nOther nodes go on; before one is started again it needs the new key.\n", k.Name, plain(k.Source), k.Before)
+				_, err := fmt.Fprintf(w, "The database is sealed under  %s\nfrom                          %s\nBackups from before now open with %s only. A key file from before is kept beside the new one, by that name.\nOther nodes go on; before one is started again it needs the new key.\n", k.Name, plain(k.Source), k.Before)
 				return err
 			})
 		}),

@@ -131,7 +131,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 				s.refuse(err)
 				return
 			}
-			if err := (&client{server: s}).serve(ctx, c); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if err := (&client{server: s}).serve(ctx, c); !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				s.refuse(err)
 			}
 		})
@@ -150,7 +150,7 @@ type client struct {
 	bound  []binding // oldest first
 }
 
-// serve answers to messages until the client is gone.
+// serve answers to messages until the client is gone, and returns why: io.EOF at its end.
 func (c *client) serve(ctx context.Context, conn io.ReadWriter) error {
 	for {
 		var length [4]byte

@@ -254,6 +254,9 @@ func TestSignWithKey(t *testing.T) {
 		var found inventory.Key
 		change(func(tx *store.Tx) (err error) {
 			found, err = inventory.PutKey(tx, inventory.Key{Kind: inventory.UserKey, Public: other.Public, Custody: inventory.External})
+			if err != nil {
+				return err
+			}
 			return ring.Destroy(tx, found.ID)
 		})
 		refuses("not held", bob, found, trust.NotFound)

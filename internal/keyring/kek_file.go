@@ -15,8 +15,8 @@ import (
 // File returns the source whose KEK lies in the key file at path: see LoadKEK.
 //
 // The next KEK is made beside it, in path + ".next", and is durable there before the
-// database changes to it; then that file takes the place of the one at path. So at
-// every instant one of the two files holds the KEK that the database wants, and load
+// database changes to it; then that file takes the place of the one at path, which is
+// kept as path + "." and its name. So at every instant one of the two files holds the KEK that the database wants, and load
 // takes that. A file of the next KEK that was left there, by a crash before the
 // database changed, is the next one still: it was used for nothing.
 func File(path, dataDir string) Source { return &fileSource{path, dataDir} }
@@ -82,10 +82,29 @@ func (f *fileSource) finish(real, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := f.keep(real); err != nil {
+		return err
+	}
 	if err := os.Rename(nextTo(real), real); err != nil {
 		return trust.Errorf(trust.Unavailable, "key-encryption key file: %w", err)
 	}
 	return syncDir(filepath.Dir(real))
+}
+
+// keep gives the key at real a second name, by which it stays: backups made under it open
+// with it only. What somebody has removed is not there to keep.
+func (f *fileSource) keep(real string) error {
+	old, err := LoadKEK(real, f.dataDir, false)
+	if trust.KindOf(err) == trust.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Link(real, real+"."+old.name); err != nil && !errors.Is(err, fs.ErrExist) {
+		return trust.Errorf(trust.Unavailable, "key-encryption key file: %w", err)
+	}
+	return nil
 }
 
 // locked runs fn while no other process changes the file: else one could rename what

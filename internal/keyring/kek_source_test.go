@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -265,6 +266,9 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 			}
 			if _, err := os.Lstat(filepath.Join(dir, "kek.next")); committed && !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("cut off %s: the next key is still beside it", cut)
+			}
+			if kept, err := os.ReadFile(filepath.Join(dir, "kek."+before.name)); committed && (err != nil || !bytes.Equal(kept, was)) {
+				t.Errorf("cut off %s: the key from before is not kept: %v", cut, err)
 			}
 			old := File(write(t, filepath.Join(dir, "old"), string(was)), "")
 			if _, err := start(t, s, old, nil); committed && (trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), before.name) || !strings.Contains(err.Error(), after.name)) {
