@@ -49,8 +49,8 @@ encrypts.
 
 Backups from before open with the key from before only, so that a key file from
 before stays beside the new one, as FILE.NAME. Move it to where it is as safe as
-they need it, and destroy it with the last of them: whoever has both has what was
-sealed then.
+they need it, and destroy it with the last of them: whoever has both has the root
+key, which stays the same, and so whatever the database holds, then and later.
 
 With --data the account's data key is rotated instead, which is what private keys
 are sealed with: the new one seals from now on, and the earlier ones still open
