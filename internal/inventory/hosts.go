@@ -376,16 +376,29 @@ func fillHosts(tx *store.Tx, hosts []Host) error {
 		if err != nil {
 			return err
 		}
-		creds := newQueryOf(tx, ids, sqlCredentials, "host_credentials", "host_id")
-		creds.add(" ORDER BY position")
-		return creds.rows(tx, func(rows *sql.Rows) error {
+		credentials, err := CredentialsOf(tx, ids)
+		for id, c := range credentials {
+			at[id].Credentials = c
+		}
+		return err
+	})
+}
+
+// CredentialsOf returns what opens hosts for Keyturn, in order.
+func CredentialsOf(tx *store.Tx, hosts []trust.HostID) (map[trust.HostID][]Credential, error) {
+	of := make(map[trust.HostID][]Credential, len(hosts))
+	err := chunks(hosts, func(hosts []trust.HostID) error {
+		q := newQueryOf(tx, hosts, sqlCredentials, "host_credentials", "host_id")
+		q.add(" ORDER BY position")
+		return q.rows(tx, func(rows *sql.Rows) error {
 			var id trust.HostID
 			var c Credential
 			var added, worked int64
 			err := rows.Scan(&id, &c.Key, &added, &worked)
 			c.AddedAt, c.WorkedAt = store.Time(added), store.Time(worked)
-			at[id].Credentials = append(at[id].Credentials, c)
+			of[id] = append(of[id], c)
 			return err
 		})
 	})
+	return of, err
 }

@@ -63,6 +63,45 @@ func Files(tx *store.Tx, host trust.HostID) ([]File, error) {
 	return sortedFiles(known), err
 }
 
+// An Obstacle stands in the way of changing a file.
+type Obstacle struct {
+	// Place is the file that is in the way: the one that is to be changed or, where one
+	// file is known by two accounts, as the other account knows it.
+	Place trust.Place
+	// Fixed and UnreadWhy are as in File.
+	Fixed, UnreadWhy string
+}
+
+// Obstacles returns what stands in the way of changing files: that they cannot be
+// changed, that the host's newest scan did not read them, or that another account has
+// the same file.
+func Obstacles(tx *store.Tx, files []trust.Place) (map[trust.Place][]Obstacle, error) {
+	found := map[trust.Place][]Obstacle{}
+	for some := range slices.Chunk(files, 50) {
+		q := &query{args: []any{tx.Tenant()}}
+		q.add("WITH wanted (host_id, login_user, path) AS (VALUES ")
+		for i, p := range some {
+			if i > 0 {
+				q.add(", ")
+			}
+			q.add("(?, ?, ?)", p.Host, p.User, p.Path)
+		}
+		q.add(") " + sqlObstacles)
+		err := q.rows(tx, func(rows *sql.Rows) error {
+			var mine trust.Place
+			var o Obstacle
+			err := rows.Scan(&mine.Host, &mine.User, &mine.Path, &o.Place.User, &o.Place.Path, &o.Fixed, &o.UnreadWhy)
+			o.Place.Host = mine.Host
+			found[mine] = append(found[mine], o)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
 func filesAt(tx *store.Tx, host trust.HostID) (map[fileName]File, error) {
 	q := newQuery(tx, sqlFiles, "place_files")
 	q.and("host_id = ?", host)

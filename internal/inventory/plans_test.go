@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,7 @@ func TestPlansOfOneHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
+	small := []string{"SCAN places", "SCAN wanted", "SCAN CONSTANT ROW"} // what the query itself brings
 	of := func(query, conditions string) string { return query + " WHERE p.tenant = ?" + conditions }
 	for name, query := range map[string]string{
 		"who has a name or address":     sqlTaken,
@@ -33,10 +35,11 @@ func TestPlansOfOneHost(t *testing.T) {
 		"where a private half lies":     of(sqlIdentities, " AND p.key_id = ?"+sqlIdentitiesOrder),
 		"what private halves lie there": of(sqlIdentities, " AND p.host_id = ?"+sqlIdentitiesOrder),
 		"whether one lies open":         sqlOpenIdentities,
+		"what stands in the way":        "WITH wanted (host_id, login_user, path) AS (VALUES (?, ?, ?)) " + sqlObstacles,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, step := range plan(t, db, query) {
-				if strings.HasPrefix(step, "SCAN ") && step != "SCAN places" || strings.HasSuffix(step, "(tenant=?)") {
+				if strings.HasPrefix(step, "SCAN ") && !slices.Contains(small, step) || strings.HasSuffix(step, "(tenant=?)") {
 					t.Errorf("it goes over all rows of a tenant: %s\n%s", step, query)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -743,5 +744,48 @@ func TestKnownHosts(t *testing.T) {
 			return err
 		})
 		equal(t, "lines about a host that is gone", list(), []string{"alice:2  web1"})
+	})
+}
+
+// What stands in the way of changing a file, and nothing that stands in the way of
+// another one.
+func TestObstacles(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		web1, web2 := addHost(t, s, "web1", 101), addHost(t, s, "web2", 102)
+		file := func(h inventory.Host, user, inode, fixed string) inventory.FoundFile {
+			f := authorizedFile(h.ID, user, 1)
+			f.Inode, f.Fixed = inode, fixed
+			return f
+		}
+		found := []inventory.FoundFile{
+			file(web1, "alice", "1:1", ""), file(web1, "bob", "1:1", ""), file(web1, "carol", "", "immutable"),
+			file(web1, "dora", "", ""), file(web1, "erik", "1:2", ""), file(web2, "erik", "1:1", ""),
+		}
+		var places []trust.Place
+		update(t, s, func(tx *store.Tx) error {
+			places = nil
+			for _, f := range found {
+				if _, err := inventory.PutFile(tx, f); err != nil {
+					return err
+				}
+				places = append(places, f.Place)
+			}
+			return nil
+		})
+		record(t, s, inventory.Scan{Host: web1.ID, Users: []string{"dora"}, Unread: []inventory.UnreadFile{{User: "dora", Why: "denied"}}})
+		var obstacles map[trust.Place][]inventory.Obstacle
+		view(t, s, func(tx *store.Tx) (err error) {
+			obstacles, err = inventory.Obstacles(tx, places)
+			return err
+		})
+		want := map[trust.Place][]inventory.Obstacle{
+			places[0]: {{Place: places[1]}},
+			places[1]: {{Place: places[0]}},
+			places[2]: {{Place: places[2], Fixed: "immutable"}},
+			places[3]: {{Place: places[3], UnreadWhy: "denied"}},
+		}
+		if !maps.EqualFunc(obstacles, want, slices.Equal) {
+			t.Errorf("%+v, want %+v", obstacles, want)
+		}
 	})
 }

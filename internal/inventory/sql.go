@@ -171,6 +171,13 @@ const (
 const (
 	sqlFiles = `SELECT host_id, login_user, path, kind, sha256, size, mode, owner, inode, filesystem, fault, fixed, ord,
 		changed_at, last_read, unread_why FROM place_files`
+	sqlObstacles = `SELECT mine.host_id, mine.login_user, mine.path, f.login_user, f.path, f.fixed, f.unread_why
+		FROM wanted CROSS JOIN place_files mine CROSS JOIN place_files f
+		WHERE mine.tenant = $1 AND mine.host_id = wanted.host_id AND mine.login_user = wanted.login_user AND mine.path = wanted.path
+		AND f.tenant = $1 AND f.host_id = mine.host_id
+		AND (f.login_user = mine.login_user AND f.path = mine.path AND (f.fixed <> '' OR f.unread_why <> '')
+			OR f.login_user <> mine.login_user AND f.inode = mine.inode AND f.inode <> '')
+		ORDER BY mine.host_id, mine.login_user, mine.path, f.login_user, f.path`
 	sqlPutFile = `INSERT INTO place_files (tenant, host_id, login_user, path, kind, sha256, size, mode, owner, inode, filesystem,
 		fault, fixed, ord, changed_at, last_read, unread_why) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 		ON CONFLICT (tenant, host_id, login_user, path, kind) DO UPDATE SET sha256 = excluded.sha256, size = excluded.size,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -286,22 +287,30 @@ func PlanRetirement(tx *store.Tx, q Request) (job.Plan, error) {
 }
 
 // refuseLast refuses to retire every credential that opens a host: its lines could
-// not be taken out, and nothing could be done there afterwards.
+// not be taken out, and nothing could be done there afterwards. The targets are in the
+// order of their hosts.
 func refuseLast(tx *store.Tx, targets []job.Target, pairs []Pair) error {
-	seen := map[trust.HostID]bool{}
-	for _, t := range targets {
-		if seen[t.Host] {
-			continue
+	stays := func(c inventory.Credential) bool {
+		return !slices.ContainsFunc(pairs, func(p Pair) bool { return p.Old == c.Key })
+	}
+	for some := range slices.Chunk(targets, atOnce) {
+		var hosts []trust.HostID
+		for _, t := range some {
+			hosts = append(hosts, t.Host)
 		}
-		seen[t.Host] = true
-		h, err := inventory.HostByID(tx, t.Host)
+		hosts = slices.Compact(hosts)
+		credentials, err := inventory.CredentialsOf(tx, hosts)
 		if err != nil {
 			return err
 		}
-		stays := func(c inventory.Credential) bool {
-			return !slices.ContainsFunc(pairs, func(p Pair) bool { return p.Old == c.Key })
-		}
-		if len(h.Credentials) > 0 && !slices.ContainsFunc(h.Credentials, stays) {
+		for _, id := range hosts {
+			if len(credentials[id]) == 0 || slices.ContainsFunc(credentials[id], stays) {
+				continue
+			}
+			h, err := inventory.HostBrief(tx, id)
+			if err != nil {
+				return err
+			}
 			return trust.Errorf(trust.Conflict, "nothing else opens host %q for Keyturn than what is to be retired", h.Name).
 				WithHint("keyturn rotate puts another key in its place; keyturn host remove %s, if nothing is to be done there any more", h.Name)
 		}
@@ -404,7 +413,7 @@ func placesOf(tx *store.Tx, pair int, key trust.KeyID) ([]spec, error) {
 				return nil, trust.Errorf(trust.Conflict, "key %s is a certificate authority in %s of %s on %s, and not only a key that logs in", key, p.Path, p.User, p.HostName)
 			}
 			s := spec{Pair: pair, Half: authorizedHalf, Host: p.Host, Name: p.HostName, User: p.User, Path: p.Path}
-			if !slices.ContainsFunc(places, func(o spec) bool { return o.place() == s.place() }) {
+			if n := len(places); n == 0 || places[n-1].place() != s.place() { // lines of a file come one after the other
 				places = append(places, s)
 			}
 		}
@@ -417,14 +426,15 @@ func placesOf(tx *store.Tx, pair int, key trust.KeyID) ([]spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	known := placesAmong(identities)
 	links := map[trust.Place][]string{}
 	for _, p := range identities {
-		if target, ok := linkTarget(p, identities); ok {
+		if target := linkTarget(p); known[target] {
 			links[target] = append(links[target], p.Path)
 		}
 	}
 	for _, p := range identities {
-		if _, ok := linkTarget(p, identities); ok {
+		if known[linkTarget(p)] {
 			continue
 		}
 		places = append(places, spec{
@@ -434,11 +444,19 @@ func placesOf(tx *store.Tx, pair int, key trust.KeyID) ([]spec, error) {
 	return places, nil
 }
 
-// linkTarget returns which of the identities of its account p is a symbolic link to.
-func linkTarget(p inventory.IdentityPlace, identities []inventory.IdentityPlace) (trust.Place, bool) {
-	target := p.Place
-	target.Path = p.Link
-	return target, p.Link != "" && slices.ContainsFunc(identities, func(o inventory.IdentityPlace) bool { return o.Place == target })
+// placesAmong returns where identities lie.
+func placesAmong(identities []inventory.IdentityPlace) map[trust.Place]bool {
+	known := make(map[trust.Place]bool, len(identities))
+	for _, p := range identities {
+		known[p.Place] = true
+	}
+	return known
+}
+
+// linkTarget returns where the file lies that p is a symbolic link to; where it is
+// none, that is no place.
+func linkTarget(p inventory.IdentityPlace) trust.Place {
+	return trust.Place{Host: p.Host, User: p.User, Path: p.Link}
 }
 
 // refuseLinks refuses to replace a key that is used by a link which would not follow:
@@ -449,12 +467,12 @@ func refuseLinks(tx *store.Tx, key trust.KeyID) error {
 	if err != nil {
 		return err
 	}
+	known := placesAmong(identities)
 	for _, p := range identities {
 		name := fmt.Sprintf("%s:%s:%s", p.HostName, p.User, p.Path)
-		_, follows := linkTarget(p, identities)
 		switch {
 		case p.Link == "":
-		case !follows:
+		case !known[linkTarget(p)]:
 			return trust.Errorf(trust.Conflict, "%s is a symbolic link to %s, where no identity of %s is known that could be replaced", name, p.Link, p.User).
 				WithHint("put a copy of the key in the place of the link, then keyturn scan %s", p.HostName)
 		case p.Apart:
@@ -484,44 +502,74 @@ func identitiesOf(tx *store.Tx, key trust.KeyID) ([]inventory.IdentityPlace, err
 // refusePlaces refuses a plan with a place that must not, or cannot, be changed
 // in the way that this package changes them.
 func refusePlaces(tx *store.Tx, places []spec, changes bool) error {
-	files := map[trust.HostID][]inventory.File{}
-	for _, s := range places {
-		if _, ok := files[s.Host]; ok {
-			continue
+	for some := range slices.Chunk(places, atOnce) {
+		if err := refuseHosts(tx, some, changes); err != nil {
+			return err
 		}
-		h, err := inventory.HostBrief(tx, s.Host)
+		files := make([]trust.Place, len(some))
+		for i, s := range some {
+			files[i] = s.place()
+		}
+		obstacles, err := inventory.Obstacles(tx, files)
 		if err != nil {
 			return err
 		}
-		if h.State != inventory.Ready {
-			return trust.Errorf(trust.Conflict, "host %q is %s: %s", h.Name, h.State, h.Reason).WithHint("keyturn host show %s", h.Name)
-		}
-		if changes && h.Mode != inventory.Enforced {
-			return trust.Errorf(trust.Conflict, "host %q is only watched (mode inventory), and the key lies there in %s", h.Name, s.Path).
-				WithHint("keyturn host enforce %s", h.Name)
-		}
-		if files[s.Host], err = inventory.Files(tx, s.Host); err != nil {
-			return err
+		for _, s := range some {
+			for _, o := range obstacles[s.place()] {
+				if err := refuseFile(s, o, changes); err != nil {
+					return err
+				}
+			}
 		}
 	}
+	return nil
+}
+
+// atOnce is for how many places one query asks.
+const atOnce = 100
+
+// refuseHosts refuses places on a host that is not to be changed.
+func refuseHosts(tx *store.Tx, places []spec, changes bool) error {
+	at := make(map[trust.HostID]spec, len(places))
 	for _, s := range places {
-		for _, f := range files[s.Host] {
-			mine := f.Place == s.place()
-			switch {
-			case mine && changes && f.Fixed != "":
-				return trust.Errorf(trust.Conflict, "%s cannot be changed: %s", s.name(), f.Fixed)
-			case mine && f.UnreadWhy != "":
-				return trust.Errorf(trust.Conflict, "%s could not be read at the last scan: %s", s.name(), f.UnreadWhy).WithHint("keyturn scan %s", s.Name)
-			}
-			if mine || f.Inode == "" {
-				continue
-			}
-			at := slices.IndexFunc(files[s.Host], func(o inventory.File) bool { return o.Place == s.place() })
-			if at >= 0 && files[s.Host][at].Inode == f.Inode && f.User != s.User {
-				return trust.Errorf(trust.Conflict, "%s is the same file as %s of %s: what one account is granted, the other is", s.name(), f.Path, f.User).
-					WithHint("give each account a file of its own, then keyturn scan %s", s.Name)
-			}
-		}
+		at[s.Host] = s
+	}
+	ids := slices.Collect(maps.Keys(at))
+	fit := inventory.HostFilter{IDs: ids, States: []inventory.HostState{inventory.Ready}}
+	if changes {
+		fit.Modes = []inventory.Mode{inventory.Enforced}
+	}
+	if n, err := inventory.CountHosts(tx, fit); err != nil || n == len(ids) {
+		return err
+	}
+	unready, _, err := inventory.Hosts(tx, inventory.HostFilter{IDs: ids, States: []inventory.HostState{inventory.Enrolling, inventory.Refused}}, inventory.Page{Limit: 1})
+	if err != nil {
+		return err
+	}
+	for _, h := range unready {
+		return trust.Errorf(trust.Conflict, "host %q is %s: %s", h.Name, h.State, h.Reason).WithHint("keyturn host show %s", h.Name)
+	}
+	watched, _, err := inventory.Hosts(tx, inventory.HostFilter{IDs: ids, Modes: []inventory.Mode{inventory.Inventory}}, inventory.Page{Limit: 1})
+	if err != nil {
+		return err
+	}
+	for _, h := range watched {
+		return trust.Errorf(trust.Conflict, "host %q is only watched (mode inventory), and the key lies there in %s", h.Name, at[h.ID].Path).
+			WithHint("keyturn host enforce %s", h.Name)
+	}
+	return nil
+}
+
+// refuseFile refuses a place with an obstacle.
+func refuseFile(s spec, o inventory.Obstacle, changes bool) error {
+	switch {
+	case o.Place.User != s.User:
+		return trust.Errorf(trust.Conflict, "%s is the same file as %s of %s: what one account is granted, the other is", s.name(), o.Place.Path, o.Place.User).
+			WithHint("give each account a file of its own, then keyturn scan %s", s.Name)
+	case changes && o.Fixed != "":
+		return trust.Errorf(trust.Conflict, "%s cannot be changed: %s", s.name(), o.Fixed)
+	case o.UnreadWhy != "":
+		return trust.Errorf(trust.Conflict, "%s could not be read at the last scan: %s", s.name(), o.UnreadWhy).WithHint("keyturn scan %s", s.Name)
 	}
 	return nil
 }

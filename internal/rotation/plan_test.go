@@ -25,14 +25,14 @@ import (
 
 // A world is an inventory to plan in. The hosts and keys of a test are named.
 type world struct {
-	*testing.T
+	testing.TB
 	store *store.Store
 	hosts map[string]trust.HostID
 }
 
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	return &world{T: t, store: storetest.Open(t, inventory.Schema, job.Schema), hosts: map[string]trust.HostID{}}
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
+	return &world{TB: tb, store: storetest.Open(tb, inventory.Schema, job.Schema), hosts: map[string]trust.HostID{}}
 }
 
 func (w *world) update(fn func(tx *store.Tx) error) {

@@ -39,7 +39,7 @@ func purgeDeleted(t *testing.T, revealed bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, store: s}
+	w := &world{TB: t, store: s}
 	private, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestPurgedKeyIsNotHeld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, store: s}
+	w := &world{TB: t, store: s}
 	const run = trust.RunID("01a201dd-212a-7e76-834e-8a2746486625")
 	keep := map[time.Duration]trust.KeyID{-time.Hour: "", time.Hour: ""}
 	for left := range keep {
