@@ -772,7 +772,10 @@ func TestObstacles(t *testing.T) {
 			}
 			return nil
 		})
-		record(t, s, inventory.Scan{Host: web1.ID, Users: []string{"dora"}, Unread: []inventory.UnreadFile{{User: "dora", Why: "denied"}}})
+		record(t, s, inventory.Scan{
+			Host: web1.ID, Complete: true, Files: slices.Concat(found[:3], found[4:5]),
+			Unread: []inventory.UnreadFile{{User: "dora", Why: "denied"}},
+		})
 		var obstacles map[trust.Place][]inventory.Obstacle
 		view(t, s, func(tx *store.Tx) (err error) {
 			obstacles, err = inventory.Obstacles(tx, places)
