@@ -127,6 +127,8 @@ type soaking struct {
 	Looked time.Time     `json:"looked,omitzero"`
 	Unseen []trust.KeyID `json:"unseen,omitempty"`
 	Warned []trust.KeyID `json:"warned,omitempty"`
+	// Anew: an old key was used in the soak, which begins again when the run is resumed.
+	Anew bool `json:"anew,omitempty"`
 }
 
 // soak is row Soak: both keys are accepted for as long as the plan says, and until the
@@ -140,8 +142,8 @@ func (ro *Rotator) soak(ctx context.Context, r job.Run, t job.Target) (job.Recor
 	if _, err := r.ResultOf(ctx, "Soak", t, &s); err != nil {
 		return nil, err
 	}
-	if s.Until.IsZero() {
-		s.Began = time.Now().UTC()
+	if s.Until.IsZero() || s.Anew {
+		s.Anew, s.Began = false, time.Now().UTC()
 		s.Until = s.Began.Add(args.Soak)
 		if args.Compromised {
 			s.Until = s.Began

@@ -181,7 +181,8 @@ func (ro *Rotator) switched(ctx context.Context, r job.Run, args Args, s *soakin
 
 // decide holds a run whose owners have not been seen to change, by index of their
 // pairs. A person who has been told twice that nobody was seen to use a new key, or
-// once where no log can be read, decides himself; s keeps of whom that is true.
+// once where no log can be read, decides himself; s keeps of whom that is true. Where an
+// old key was used in the soak, nobody decides: the soak begins anew.
 func (s *soaking) decide(r job.Run, args Args, seen map[int]sighting) error {
 	var used, unseen, unsafe []string
 	for i, p := range args.Pairs {
@@ -206,8 +207,9 @@ func (s *soaking) decide(r job.Run, args Args, seen map[int]sighting) error {
 	}
 	switch {
 	case len(used) > 0:
-		return trust.Errorf(trust.Conflict, "%s", some(used)).
-			WithHint("have its owner use the new key there, too; then keyturn run resume %s looks again, and keyturn run back %s gives up", r.ID, r.ID)
+		s.Anew = true
+		return trust.Errorf(trust.Conflict, "%s, while it was to be used no more", some(used)).
+			WithHint("have its owner use the new key there, too; then keyturn run resume %s waits for another %s without such a use, keyturn run leave %s PLACE keeps the old key accepted somewhere, and keyturn run back %s gives up", r.ID, args.Soak, r.ID, r.ID)
 	case len(unseen) > 0:
 		return trust.Errorf(trust.Conflict, "%s since %s: its owner may not have it yet", some(unseen), r.Created.Format(time.RFC3339)).
 			WithHint("have its owner log in with it; then keyturn run resume %s looks again, and keyturn run back %s gives up", r.ID, r.ID)

@@ -50,7 +50,11 @@ func TestDecideOnOwners(t *testing.T) {
 		}
 		var s soaking
 		for i, seen := range c.seen {
+			s.Anew = false
 			err := s.decide(job.Run{ID: "run1"}, args, seen)
+			if s.Anew != (c.holds[i] == used) {
+				t.Errorf("%s: at look %d the soak is to begin anew: %v", name, i+1, s.Anew)
+			}
 			switch want := c.holds[i]; {
 			case want == nothing && err != nil, want != nothing && (trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), want)):
 				t.Errorf("%s: at look %d the run is held by %v, want %q", name, i+1, err, want)
