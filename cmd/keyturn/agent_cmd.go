@@ -137,7 +137,7 @@ func serveAgent(cmd *cobra.Command, s *agent.Server, socket string, lifetime tim
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if lifetime > 0 {
-		defer time.AfterFunc(lifetime, func() { _ = l.Close() }).Stop()
+		defer time.AfterFunc(lifetime, cancel).Stop()
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx, l) }()

@@ -22,6 +22,8 @@ type testAgent struct {
 	w      *world
 	socket string
 	stop   func() (code int)
+	ended  chan struct{} // closed when it has, with code
+	code   int
 
 	mu   sync.Mutex
 	said bytes.Buffer // guarded by mu
@@ -47,13 +49,13 @@ func (w *world) agent(env map[string]string, args ...string) *testAgent {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	a := &testAgent{w: w, socket: filepath.Join(dir, "s")}
+	a := &testAgent{w: w, socket: filepath.Join(dir, "s"), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(w.t.Context())
-	done := make(chan int, 1)
 	go func() {
-		done <- run(ctx, func(name string) string { return env[name] }, append([]string{"agent", "--socket", a.socket}, args...), nil, a, a)
+		defer close(a.ended)
+		a.code = run(ctx, func(name string) string { return env[name] }, append([]string{"agent", "--socket", a.socket}, args...), nil, a, a)
 	}()
-	a.stop = sync.OnceValue(func() int { cancel(); return <-done })
+	a.stop = func() int { cancel(); <-a.ended; return a.code }
 	w.t.Cleanup(func() {
 		a.stop()
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -325,6 +327,29 @@ func TestAgentConfirms(t *testing.T) {
 	w.env = alice
 	if code, _, errs := w.try("agent", "--confirm", "--", "true"); code != 2 || !strings.Contains(errs, "nobody to ask") {
 		t.Errorf("with nobody to ask: exit %d, %s", code, errs)
+	}
+}
+
+// An agent ends when its lifetime is over, also while it has more clients than it serves.
+func TestAgentLifetime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	w.generated()
+	a := w.agent(w.env, "--lifetime", "2s")
+	for range 300 {
+		c, err := net.Dial("unix", a.socket)
+		if err != nil {
+			break // it has ended already
+		}
+		defer c.Close()
+	}
+	select {
+	case <-a.ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it serves on")
+	}
+	if code := a.stop(); code != 0 {
+		t.Errorf("it ended with %d: %s", code, a.says())
 	}
 }
 

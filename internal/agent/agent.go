@@ -105,26 +105,31 @@ func (h passphraseHash) of(passphrase []byte) [sha256.Size]byte {
 	return sha256.Sum256(append(h.salt[:], passphrase...))
 }
 
-// Serve answers to the clients of l until that is closed or ctx ends.
+// Serve answers to the clients of l until ctx ends, and closes l. When it returns, no
+// client is left.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	var clients sync.WaitGroup
 	defer clients.Wait()
-	free := make(chan struct{}, maxConnections)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer l.Close()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	served := make(chan struct{}, maxConnections) // holds one for each client
 	for {
+		select {
+		case served <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
 		c, err := l.Accept()
-		if err != nil && (ctx.Err() != nil || errors.Is(err, net.ErrClosed)) {
-			cancel() // the clients that are left
+		if err != nil && ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return trust.Errorf(trust.Unavailable, "the agent's socket: %w", err)
 		}
-		free <- struct{}{}
 		clients.Go(func() {
-			defer func() { <-free }()
+			defer func() { <-served }()
 			defer c.Close()
 			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 			if err := checkPeer(c); err != nil {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -270,6 +271,51 @@ func TestMessages(t *testing.T) {
 	if keys, err := w.dial().List(); err != nil || len(keys) != 1 {
 		t.Errorf("afterwards it lists %v, %v", keys, err)
 	}
+}
+
+// A socket that fails is told of, also while there are clients.
+func TestServeFails(t *testing.T) {
+	dir, err := os.MkdirTemp("", "kta")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	l, err := Listen(filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	done := make(chan error, 1)
+	go func() { done <- new(Server).Serve(t.Context(), &failing{Listener: l}) }()
+	select {
+	case err := <-done:
+		if trust.KindOf(err) != trust.Unavailable {
+			t.Errorf("it ends with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for its client")
+	}
+	if _, err := net.Dial("unix", l.Addr().String()); err == nil {
+		t.Error("the socket is left")
+	}
+}
+
+// failing is a listener to which one client comes.
+type failing struct {
+	net.Listener
+	accepted bool
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	if f.accepted {
+		return nil, syscall.EMFILE
+	}
+	f.accepted = true
+	return f.Listener.Accept()
 }
 
 // Another user is sent away, even where the files let that user come to the socket.
