@@ -62,8 +62,8 @@ func Supply(tx *store.Tx, id trust.KeyID, public trust.PublicKey, comment, by st
 	return next, inventory.Supply(tx, id, next.ID, by)
 }
 
-// refuseKnown refuses a public half that is known as something else than a key in use,
-// or than what was supplied before.
+// refuseKnown refuses a public half that is known as something else than a key that may
+// take the place of old.
 func refuseKnown(tx *store.Tx, old trust.KeyID, public trust.PublicKey) error {
 	switch host, err := inventory.KeyByID(tx, inventory.KeyIDOf(tx.Tenant(), inventory.HostKey, public)); {
 	case err == nil:
@@ -75,14 +75,37 @@ func refuseKnown(tx *store.Tx, old trust.KeyID, public trust.PublicKey) error {
 	if trust.KindOf(err) == trust.NotFound {
 		return nil
 	}
-	if err != nil || known.State == inventory.Active {
+	if err != nil {
 		return err
 	}
-	before, err := inventory.SuppliedFor(tx, old)
-	if err != nil || before.ID == known.ID {
+	return refuseOut(tx, old, known)
+}
+
+// refuseOut refuses a key that was taken out of use, unless that was to bring old back in
+// its place.
+func refuseOut(tx *store.Tx, old trust.KeyID, next inventory.Key) error {
+	switch next.State {
+	case inventory.Active:
+		return nil
+	case inventory.Deleted:
+		return trust.Errorf(trust.Conflict, "key %s was deleted", next.ID).WithHint("keyturn key restore %s", next.ID)
+	}
+	standing, _, err := inventory.Rotations(tx, inventory.RotationFilter{Key: next.ID, Standing: true}, inventory.Page{Limit: 1})
+	if err != nil {
 		return err
 	}
-	return trust.Errorf(trust.Conflict, "key %s is %s: its owner has to make another", known.ID, known.State).WithHint("keyturn key show %s", known.ID)
+	former := inventory.RotationFilter{Key: old} // of a run that took itself back, nothing stands
+	if len(standing) > 0 {
+		former.UndoneBy = standing[0].Run
+	}
+	undone, _, err := inventory.Rotations(tx, former, inventory.Page{Sort: "at", Desc: true, Limit: inventory.MaxPage})
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(undone, func(r inventory.Rotation) bool { return slices.Contains(r.ReplacedBy, next.ID) }) {
+		return nil
+	}
+	return trust.Errorf(trust.Conflict, "key %s is %s: its owner has to make another", next.ID, next.State).WithHint("keyturn key show %s", next.ID)
 }
 
 // suits refuses a public half that must not take the place of another.
@@ -119,10 +142,11 @@ func refuseSupplied(tx *store.Tx, old trust.KeyID, next inventory.Key) error {
 	switch {
 	case next.Compromised:
 		return trust.Errorf(trust.Conflict, "key %s is marked as compromised: its owner has to make another", next.ID).WithHint("keyturn key show %s", next.ID)
-	case next.State == inventory.Deleted:
-		return trust.Errorf(trust.Conflict, "key %s was deleted since it was supplied", next.ID).WithHint("keyturn key restore %s", next.ID)
 	case next.Custody == inventory.Held:
 		return trust.Errorf(trust.Conflict, "Keyturn holds the private half of key %s, so that it is not its owner's alone", next.ID).WithHint("keyturn key show %s", next.ID)
+	}
+	if err := refuseOut(tx, old, next); err != nil {
+		return err
 	}
 	accepted, err := inventory.Authorized(tx, inventory.PlaceFilter{Key: next.ID}, nil, inventory.MaxPage)
 	if err != nil {

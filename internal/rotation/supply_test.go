@@ -146,3 +146,70 @@ func TestSupply(t *testing.T) {
 		}
 	})
 }
+
+// A key that was taken out of use does not come back by having been supplied before, but
+// where that is what brought back the key whose place it is to take.
+func TestSupplyOutOfUse(t *testing.T) {
+	t.Parallel()
+	storetest.Both(t, []fs.FS{inventory.Schema}, func(t *testing.T, s *store.Store) {
+		update := func(fn func(tx *store.Tx) error) {
+			t.Helper()
+			if err := s.Update(t.Context(), storetest.Event(), fn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		id := func(name string) trust.KeyID {
+			return inventory.KeyIDOf(storetest.Tenant, inventory.UserKey, testKey(name))
+		}
+		supply := func(name string) error {
+			return s.Update(t.Context(), storetest.Event(), func(tx *store.Tx) error {
+				_, err := Supply(tx, id("old"), testKey(name), "", "admin")
+				return err
+			})
+		}
+		takeOut := func(run trust.RunID, name string, became inventory.KeyState, news ...trust.KeyID) {
+			t.Helper()
+			update(func(tx *store.Tx) error { return inventory.TakeOut(tx, run, id(name), became, "ops", news...) })
+		}
+		answers := func(when, want string) {
+			t.Helper()
+			err := s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) error {
+				_, err := Candidates(tx, Request{Keys: []trust.KeyID{id("old")}, Proof: Login})
+				return err
+			})
+			switch {
+			case want == "" && err != nil:
+				t.Errorf("%s: %v", when, err)
+			case want != "" && (trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), want)):
+				t.Errorf("%s: %v, want %q", when, err, want)
+			}
+		}
+		update(func(tx *store.Tx) error {
+			_, err := inventory.PutKey(tx, inventory.Key{Kind: inventory.UserKey, Public: testKey("old")})
+			return err
+		})
+		const run1, run2, run3, run4 = "00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002",
+			"00000000-0000-7000-8000-000000000003", "00000000-0000-7000-8000-000000000004"
+
+		if err := supply("next"); err != nil {
+			t.Fatal(err)
+		}
+		takeOut(run1, "old", inventory.Rotated, id("next"))
+		update(func(tx *store.Tx) error { _, err := inventory.UndoRun(tx, run1); return err })
+		answers("after a run that took itself back", "")
+		takeOut(run2, "old", inventory.Rotated, id("next"))
+		takeOut(run3, "next", inventory.Rotated, id("old"))
+		answers("after a run that another took back", "")
+		if err := supply("next"); err != nil {
+			t.Errorf("supplied again: %v", err)
+		}
+		if err := supply("lost"); err != nil {
+			t.Fatal(err)
+		}
+		takeOut(run4, "lost", inventory.Retired)
+		answers("retired since it was supplied", "is retired: its owner has to make another")
+		if err := supply("lost"); trust.KindOf(err) != trust.Conflict {
+			t.Errorf("supplied again, retired: %v", err)
+		}
+	})
+}
