@@ -88,7 +88,6 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/kek/rotate", nil, []string{"All"}},
 		{"POST", "/kek/rotate-data", nil, []string{"All"}},
 		{"GET", "/kek", nil, []string{"Settings Read"}},
-		{"POST", "/login/password", map[string]any{"user": "nobody", "password": "guess", "code": "123456"}, nil},
 		{"POST", "/logout", nil, nil},
 		{"GET", "/whoami", nil, nil},
 		{"GET", "/permissions", nil, nil},
@@ -109,6 +108,19 @@ func endpoints(w *world) []endpoint {
 		{"GET", "/runs/" + someKey + "/places", nil, []string{"Runs Read"}},
 		{"GET", "/findings", nil, []string{"Hosts Read"}},
 		{"GET", "/settings", nil, []string{"Settings Read"}},
+	}
+}
+
+// openEndpoints are those that need no credential.
+func openEndpoints() []endpoint {
+	return []endpoint{
+		{"POST", "/login/password", map[string]any{"user": "nobody", "password": "guess", "code": "123456"}, nil},
+		{"GET", "/login/providers", nil, nil},
+		{"POST", "/login/oidc/begin", map[string]any{"provider": "nobody", "redirect_uri": "http://127.0.0.1:1/callback", "challenge": strings.Repeat("A", 43)}, nil},
+		{"POST", "/login/oidc/finish", map[string]any{"state": strings.Repeat("A", 43), "code": "x", "verifier": strings.Repeat("A", 43)}, nil},
+		{"POST", "/login/oidc/device", map[string]any{"provider": "nobody"}, nil},
+		{"POST", "/login/oidc/device/poll", map[string]any{"device_code": "x"}, nil},
+		{"POST", "/login/oidc/token", map[string]any{"provider": "nobody", "token": "a.b.c"}, nil},
 	}
 }
 
@@ -157,8 +169,10 @@ func (e endpoint) badRequests(t *testing.T, w *world) (list []badRequest) {
 		}
 		good = string(data)
 	}
-	for _, token := range []string{"", "x", "kt_", "kt_" + strings.Repeat("0", 49), w.token[:51] + "x", w.token + "x", "kl_" + strings.Repeat("0", 49)} {
-		list = append(list, badRequest{token, e.method, e.path, good})
+	if !strings.HasPrefix(e.path, "/login/") {
+		for _, token := range []string{"", "x", "kt_", "kt_" + strings.Repeat("0", 49), w.token[:51] + "x", w.token + "x", "ktl_" + strings.Repeat("0", 49)} {
+			list = append(list, badRequest{token, e.method, e.path, good})
+		}
 	}
 	for _, method := range []string{"PROPFIND", "TRACE", "get"} {
 		list = append(list, badRequest{w.token, method, e.path, good})
@@ -166,7 +180,7 @@ func (e endpoint) badRequests(t *testing.T, w *world) (list []badRequest) {
 	for _, path := range []string{e.path + "/", e.path + "/nothing/here", "/x" + e.path, strings.ToUpper(e.path), e.path + "%00"} {
 		list = append(list, badRequest{w.token, e.method, path, good})
 	}
-	for _, query := range []string{"no_such=1", "limit=0", "limit=1001", "limit=x", "limit=-1", "after=garbage", "format=xml"} {
+	for _, query := range []string{"no_such=1", "limit=0", "limit=1001", "limit=x", "limit=-1", "after=garbage", "format=xml", "=x", "no_such", "limit=1&limit=x", "after=%zz", "after=garbage&no_such=1"} {
 		list = append(list, badRequest{w.token, e.method, e.path + "?" + query, good})
 	}
 	if parts := strings.SplitN(e.path, "/", 4); len(parts) > 2 && len(parts[2]) > 0 && !e.isVerb(parts[2]) {
@@ -201,7 +215,7 @@ func (e endpoint) badRequests(t *testing.T, w *world) (list []badRequest) {
 
 // isVerb reports whether what stands second in the path is no name of a thing.
 func (endpoint) isVerb(part string) bool {
-	return slices.Contains([]string{"pause", "resume", "rotate", "rotate-data", "keys"}, part)
+	return slices.Contains([]string{"pause", "resume", "rotate", "rotate-data", "keys", "password", "providers", "oidc"}, part)
 }
 
 // Every bad request gets a documented error, and starts and changes nothing.
@@ -210,7 +224,7 @@ func TestBadRequests(t *testing.T) {
 	w := newWorld(t, 0)
 	before := w.inventoryOf(w.token)
 	tried := 0
-	for _, e := range endpoints(w) {
+	for _, e := range append(endpoints(w), openEndpoints()...) {
 		list := e.badRequests(t, w)
 		if len(list) < 20 {
 			t.Errorf("%s %s: only %d bad requests", e.method, e.path, len(list))

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -103,7 +104,29 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 		w.Header().Set("Content-Type", "application/problem+json")
 		api.WriteJSON(w, http.StatusNotFound, problem(trust.Errorf(trust.NotFound, "there is no %s %s", r.Method, r.URL.Path).WithHint("see /api/v1/openapi.json")))
 	})
-	return mux
+	return checkQuery(mux)
+}
+
+// checkQuery refuses what a reader of queries would drop in silence: what is not escaped
+// as it has to be, and all but one value of a parameter.
+func checkQuery(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			err = trust.Errorf(trust.Invalid, "the query cannot be read: %v", err)
+		}
+		for name, values := range query {
+			if len(values) > 1 {
+				err = trust.Errorf(trust.Invalid, "the query has %.64q %d times; of a parameter that is a list, values stand between commas", name, len(values)).WithField("query." + name)
+			}
+		}
+		if err != nil {
+			w.Header().Set("Content-Type", "application/problem+json")
+			api.WriteJSON(w, http.StatusUnprocessableEntity, problem(err))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // ours makes a Problem of huma's own errors: of requests that do not fit the
