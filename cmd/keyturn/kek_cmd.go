@@ -11,7 +11,7 @@ import (
 
 type kekJSON struct {
 	Name      string     `json:"name"`
-	Source    string     `json:"source"`
+	Source    string     `json:"source,omitempty"`
 	Since     time.Time  `json:"since"`
 	DataSince *time.Time `json:"data_since,omitempty"`
 	Before    string     `json:"before,omitempty"`
@@ -26,7 +26,10 @@ func kekCommand(env environ) *cobra.Command {
 				return err
 			}
 			return show(cmd, k, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "sealed under  %s\nsince         %s\nfrom          %s\n", k.Name, k.Since.Format(time.RFC3339), plain(k.Source))
+				_, err := fmt.Fprintf(w, "sealed under  %s\nsince         %s\n", k.Name, k.Since.Format(time.RFC3339))
+				if err == nil && k.Source != "" {
+					_, err = fmt.Fprintf(w, "from          %s\n", plain(k.Source))
+				}
 				if err == nil && k.DataSince != nil {
 					_, err = fmt.Fprintf(w, "data key of   %s\n", k.DataSince.Format(time.RFC3339))
 				}

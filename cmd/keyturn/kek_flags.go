@@ -68,7 +68,8 @@ func parseSource(text, dataDir string) (keyring.Source, error) {
 	case kind == "url":
 		return keyring.KMS(value)
 	}
-	return nil, fmt.Errorf("--kek-was %.80q is none of file:PATH, command:CMD, passphrase-file:PATH, passphrase, url:URL", text)
+	// What was given is not repeated: it may have a token in it.
+	return nil, errors.New("--kek-was is none of file:PATH, command:CMD, passphrase-file:PATH, passphrase, url:URL")
 }
 
 // withoutOurs returns an environment without what is Keyturn's: a command that

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"math/rand/v2"
@@ -96,10 +97,10 @@ func TestSourceOfTheKEK(t *testing.T) {
 		says  string
 	}{
 		{kekFlags{file: "/x/kek"}, `the key file "/x/kek"`},
-		{kekFlags{command: "vault"}, `the command "vault"`},
+		{kekFlags{command: "vault"}, "the command that was given"},
 		{kekFlags{passphraseFile: "/x/p"}, `the passphrase in "/x/p"`},
 		{kekFlags{passphrase: true}, "the passphrase that was typed"},
-		{kekFlags{file: "/x/kek", was: "command:vault get: x"}, `the command "vault get: x"`},
+		{kekFlags{file: "/x/kek", was: "command:vault get: x"}, "the command that was given"},
 		{kekFlags{file: "/x/kek", was: "passphrase"}, "the passphrase that was typed"},
 		{kekFlags{file: "/x/kek", command: "vault"}, "give one"},
 		{kekFlags{passphrase: true, passphraseFile: "/x"}, "give one"},
@@ -127,13 +128,15 @@ func TestSourceOfTheKEK(t *testing.T) {
 }
 
 // A server that is told where the key was until now changes over, and keeps what it has.
+// What may be in a command, a token or the key, is not shown and not in the database.
 func TestChangeTheSourceOfTheKEK(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 0)
 	var made, kept keyJSON
 	w.json(&made, "key", "generate", "--type", "ed25519")
 	w.stop()
-	flags := kekFlags{command: "echo " + base64.StdEncoding.EncodeToString(make([]byte, 32)), was: "file:" + filepath.Join(w.dir, "etc", "kek")}
+	key := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32))
+	flags := kekFlags{command: "echo " + key, was: "file:" + filepath.Join(w.dir, "etc", "kek")}
 	w.tune = func(c *config) {
 		var err error
 		if c.kek, c.kekWas, err = flags.sources(c.data); err != nil {
@@ -153,5 +156,39 @@ func TestChangeTheSourceOfTheKEK(t *testing.T) {
 	code, _, errs := w.try("kek", "rotate")
 	if code == 0 || !strings.Contains(errs, "still holds") || !strings.Contains(errs, "give the source another key") {
 		t.Errorf("a rotation to the same key: exit %d, %s", code, errs)
+	}
+	if shown := w.ok("kek", "show"); !strings.Contains(shown, "the command that was given") || strings.Contains(shown, key) {
+		t.Errorf("it is shown as %s", shown)
+	}
+	entries, err := os.ReadDir(filepath.Join(w.dir, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if entry.Type().IsRegular() && strings.Contains(w.read(filepath.Join(w.dir, "data", entry.Name())), key) {
+			t.Errorf("%s has the command", entry.Name())
+		}
+	}
+	flags.command = "echo no token " + key + " >&1; exit 3"
+	if n, err := openNode(t.Context(), w.config()); err == nil || strings.Contains(err.Error(), key) {
+		t.Errorf("a command that fails: %v, %v", n, err)
+	}
+}
+
+// Where a node has its key from is for the account that the server belongs to.
+func TestSourceIsForTheFirstAccount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	if text := w.ok("kek", "show"); !strings.Contains(text, filepath.Join(w.dir, "etc", "kek")) {
+		t.Errorf("the first account is shown %s", text)
+	}
+	var added addedAccountJSON
+	w.json(&added, "account", "add", "one")
+	admin := headers("Authorization", basic(added.Admin, added.Password))
+	for method, path := range map[string]string{"GET": "/api/v1/kek", "POST": "/api/v1/kek/rotate-data"} {
+		status, text := w.send(method, path, "", admin)
+		if status != 200 || !strings.Contains(text, "kek-") || strings.Contains(text, w.dir) || strings.Contains(text, "source") {
+			t.Errorf("another account is answered to %s %s: %d %s", method, path, status, text)
+		}
 	}
 }

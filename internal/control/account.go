@@ -25,6 +25,11 @@ func (p *Plane) overInstallation(ctx context.Context, actor identity.Actor) erro
 	if err := require(actor, identity.All); err != nil {
 		return err
 	}
+	return p.ofFirstAccount(ctx, actor)
+}
+
+// ofFirstAccount refuses who is not of the account "default".
+func (p *Plane) ofFirstAccount(ctx context.Context, actor identity.Actor) error {
 	return p.store.View(ctx, actor.Tenant, func(tx *store.Tx) error {
 		t, err := p.directory.Tenant(tx)
 		if err == nil && t.Name != identity.DefaultTenant {

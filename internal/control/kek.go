@@ -10,12 +10,24 @@ import (
 	"keyturn/internal/trust"
 )
 
-// ShowKEK tells of the key-encryption key and of the tenant's data key.
+// ShowKEK tells of the key-encryption key and of the tenant's data key, and those of the
+// account "default" where this node has the former from.
 func (p *Plane) ShowKEK(ctx context.Context, actor identity.Actor) (keyring.KEKStatus, error) {
 	if err := require(actor, identity.SettingsRead); err != nil {
 		return keyring.KEKStatus{}, err
 	}
-	return p.keyring.Status(ctx, actor.Tenant)
+	return p.kekStatus(ctx, actor)
+}
+
+func (p *Plane) kekStatus(ctx context.Context, actor identity.Actor) (keyring.KEKStatus, error) {
+	status, err := p.keyring.Status(ctx, actor.Tenant)
+	if err != nil {
+		return keyring.KEKStatus{}, err
+	}
+	if p.ofFirstAccount(ctx, actor) != nil {
+		status.Source = ""
+	}
+	return status, nil
 }
 
 // RotateKEK changes the database over to the next key-encryption key of this node's
@@ -48,7 +60,7 @@ func (p *Plane) RotateKEK(ctx context.Context, actor identity.Actor) (before str
 		return "", now, trust.Errorf(trust.Unavailable, "the database is sealed under the new key, which lies beside the old one, and does not take its place yet: %w", err).
 			WithHint("the next start of this node does it")
 	}
-	now, err = p.keyring.Status(ctx, actor.Tenant)
+	now, err = p.kekStatus(ctx, actor)
 	return next.After(), now, err
 }
 
@@ -59,5 +71,5 @@ func (p *Plane) RotateDataKey(ctx context.Context, actor identity.Actor) (now ke
 	if err != nil {
 		return now, err
 	}
-	return p.keyring.Status(ctx, actor.Tenant)
+	return p.kekStatus(ctx, actor)
 }

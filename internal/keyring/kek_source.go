@@ -22,7 +22,8 @@ import (
 // A Source is where a KEK comes from: File, Command, Passphrase or KMS. All of them
 // end in 32 bytes, of which newKEK makes the KEK.
 type Source interface {
-	// String names the source to people.
+	// String names the source to people, in logs and in the event of a change. There is
+	// nothing secret in it.
 	String() string
 	// load returns the KEK for a database with this root keyset: for one that has
 	// none yet the KEK to begin with, which is made where the source can make one;
@@ -190,7 +191,7 @@ func (k *Keyring) Status(ctx context.Context, tenant trust.TenantID) (KEKStatus,
 
 // Command returns the source whose KEK is what a command prints: a key file's text,
 // or base64 of 32 bytes. /bin/sh runs it in the environment env, for 30 seconds at
-// the most. What it prints is shown nowhere, and what it says on standard error only
+// the most. Neither it nor what it prints is shown anywhere, and what it says on standard error only
 // in the error with which it fails.
 func Command(command string, env []string) Source { return &commandSource{command, env} }
 
@@ -202,7 +203,8 @@ type commandSource struct {
 // maxComplaint bounds, in bytes, what is shown of a command's standard error.
 const maxComplaint = 4096
 
-func (c *commandSource) String() string { return fmt.Sprintf("the command %q", c.command) }
+// String does not show the command: a token of what it asks, or the key, may be in it.
+func (c *commandSource) String() string { return "the command that was given" }
 
 func (c *commandSource) load(ctx context.Context, _ root) (KEK, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)

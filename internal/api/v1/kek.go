@@ -12,7 +12,7 @@ import (
 
 type kek struct {
 	Name      string     `json:"name" doc:"Of the key that the database is sealed under" example:"kek-ff3540a86983e2040f3b8b02b72d674e"`
-	Source    string     `json:"source" doc:"Where this node has it from"`
+	Source    string     `json:"source,omitempty" doc:"Where this node has it from: shown to the account default only"`
 	Since     *time.Time `json:"since" doc:"When the database was sealed under it"`
 	DataSince *time.Time `json:"data_since,omitempty" doc:"Since when the account's data key seals that does now; absent as long as nothing has been sealed"`
 	Before    string     `json:"before,omitempty" doc:"Name of the key before: in the answer that tells of the change"`
