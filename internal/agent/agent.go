@@ -11,9 +11,9 @@
 // ssh(1) since OpenSSH 8.9 tells an agent which session a connection to it is for
 // (session-bind@openssh.com): by the host's key, whose signature over the session is
 // checked. A connection over which an agent was forwarded is so known as one, and on it
-// nothing is signed unless the Server says otherwise; a login on a bound connection
-// must be for that session and that host. Older clients bind nothing, and are neither
-// known to be forwarded nor bound.
+// nothing is signed unless the Server says otherwise, and the agent neither locked nor
+// unlocked; a login on a bound connection must be for that session and that host. Older
+// clients bind nothing, and are neither known to be forwarded nor bound.
 //
 // # The other side
 //
@@ -278,13 +278,17 @@ func algorithm(key trust.PublicKey, flags uint32) string {
 	return ssh.KeyAlgoRSA
 }
 
-// lock locks or unlocks the agent, for every client.
+// lock locks or unlocks the agent, for every client. That is not for hosts that the
+// agent is forwarded to.
 func (c *client) lock(message []byte) ([]byte, error) {
 	var m struct {
 		Passphrase []byte `sshtype:"22|23"`
 	}
 	if err := ssh.Unmarshal(message, &m); err != nil {
 		return nil, malformed(err)
+	}
+	if host, ok := c.forwardedTo(); ok {
+		return nil, trust.Errorf(trust.Denied, "the agent was to be locked, or unlocked, over the agent that is forwarded to the host with key %s", host.Fingerprint())
 	}
 	s := c.server
 	s.mu.Lock()

@@ -175,9 +175,14 @@ func TestSessionBind(t *testing.T) {
 	wants("the same session of another host", bind(c, other, session, true), "one session to two hosts")
 	wants("over a forwarded agent", sign(c, login(session, nil)), "forwarded to the host with key "+string(trust.PublicKeyOf(host.PublicKey()).Fingerprint()))
 
+	wants("locked over a forwarded agent", c.Lock([]byte("a passphrase")), "was to be locked")
+	wants("locked at home", w.dial().Lock([]byte("a passphrase")), "")
+	wants("unlocked over a forwarded agent", c.Unlock([]byte("a passphrase")), "unlocked, over the agent that is forwarded")
+
 	w = newWorld(t, true)
 	c = w.dial()
 	wants("forwarded", bind(c, host, session, true), "")
+	wants("locked over a forwarded agent, and let", c.Lock([]byte("a passphrase")), "was to be locked")
 	wants("over a forwarded agent, and let", sign(c, login(session[1:], nil)), "")
 	onward := session[2:]
 	wants("bound onward", bind(c, other, onward, false), "")

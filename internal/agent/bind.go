@@ -86,17 +86,25 @@ func (c *client) sessionBind(contents []byte) error {
 	return nil
 }
 
+// forwardedTo returns the key of the host that the agent is forwarded to over the
+// connection, the first if there are several, and whether there is one.
+func (c *client) forwardedTo() (host trust.PublicKey, ok bool) {
+	for _, b := range c.bound {
+		if b.forwarding {
+			return b.hostKey, true
+		}
+	}
+	return trust.PublicKey{}, false
+}
+
 // bind refuses a request that does not fit the sessions that its connection is for, and
 // fills in what those tell.
 func (c *client) bind(r *Request) error {
-	for _, b := range c.bound {
-		if b.forwarding {
-			r.Forwarded = true
-		}
-		if b.forwarding && !c.server.Forwarded {
-			return trust.Errorf(trust.Denied, "a signature was asked for over the agent that is forwarded to the host with key %s", b.hostKey.Fingerprint()).
-				WithHint("--forwarded lets forwarded agents ask; ssh -J needs none")
-		}
+	var host trust.PublicKey
+	host, r.Forwarded = c.forwardedTo()
+	if r.Forwarded && !c.server.Forwarded {
+		return trust.Errorf(trust.Denied, "a signature was asked for over the agent that is forwarded to the host with key %s", host.Fingerprint()).
+			WithHint("--forwarded lets forwarded agents ask; ssh -J needs none")
 	}
 	if len(c.bound) == 0 || !r.What.IsLogin() {
 		return nil
