@@ -230,6 +230,9 @@ func algorithmOf(what trust.Signable, k inventory.Key, asked string) (string, er
 
 // noteUse writes down what a signature is for.
 func noteUse(tx *store.Tx, what trust.Signable, s Sign) error {
+	if s.Forwarded {
+		tx.Note("forwarded", "yes")
+	}
 	if !what.IsLogin() {
 		tx.Note("namespace", what.Namespace)
 		return nil
@@ -238,9 +241,6 @@ func noteUse(tx *store.Tx, what trust.Signable, s Sign) error {
 	hostKey := s.HostKey
 	if !what.HostKey.IsZero() {
 		hostKey = what.HostKey.Fingerprint()
-	}
-	if s.Forwarded {
-		tx.Note("forwarded", "yes")
 	}
 	if hostKey == "" {
 		return nil
@@ -283,8 +283,8 @@ type SetKeyUsers struct {
 	Everybody bool
 }
 
-// SetKeyUsers limits a key to some users, and likewise the keys that replace it and
-// those that it replaced: a rotation does not change who may.
+// SetKeyUsers limits a key to some users, and likewise all keys that came in its place,
+// and in whose place it came: no rotation changes who may.
 func (p *Plane) SetKeyUsers(ctx context.Context, actor identity.Actor, idOrFingerprint string, set SetKeyUsers) (users KeyUsers, err error) {
 	if err := require(actor, identity.KeysWrite); err != nil {
 		return users, err
@@ -304,11 +304,11 @@ func (p *Plane) SetKeyUsers(ctx context.Context, actor identity.Actor, idOrFinge
 		if err != nil {
 			return err
 		}
-		related, err := relate(tx, k)
+		lineage, err := inventory.Lineage(tx, k.ID)
 		if err != nil {
 			return err
 		}
-		for _, id := range slices.Concat([]trust.KeyID{k.ID}, related.Replaces, related.ReplacedBy) {
+		for _, id := range lineage {
 			if err := inventory.SetUsersOfKey(tx, id, now); err != nil {
 				return err
 			}

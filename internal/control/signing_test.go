@@ -2,9 +2,11 @@ package control
 
 import (
 	"bytes"
+	"crypto/sha512"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -121,6 +123,11 @@ func TestSignWithKey(t *testing.T) {
 			}
 		}
 
+		sum := sha512.Sum512([]byte("a commit"))
+		message := append([]byte("SSHSIG"), ssh.Marshal(struct {
+			Namespace, Reserved, Hash string
+			Sum                       []byte
+		}{"git", "", "sha512", sum[:]})...)
 		k := generate(keyring.Spec{Type: "ed25519"})
 		signs("everybody", alice, k)
 		events, err := s.Events(t.Context(), tenant, "key:"+string(k.ID), "", 0)
@@ -130,6 +137,22 @@ func TestSignWithKey(t *testing.T) {
 		last := events[len(events)-1].Leaf
 		if text := string(events[len(events)-1].Bytes); last.Action != "key.sign" || last.ActorID != alice.ID || !strings.Contains(text, "deploy") || !strings.Contains(text, string(k.Public.Fingerprint())) {
 			t.Errorf("the log tells of it as %+v", last)
+		}
+
+		// What came over a forwarded agent is told of as that.
+		for what, data := range map[string][]byte{"a login": loginBy(k.Public, k.Public.Type()), "a message": message} {
+			for _, forwarded := range []bool{true, false} {
+				if _, err := p.SignWithKey(t.Context(), alice, Sign{Key: string(k.ID), Data: data, Forwarded: forwarded}); err != nil {
+					t.Fatal(err)
+				}
+				events, err := s.Events(t.Context(), tenant, "key:"+string(k.ID), "", 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text := string(events[len(events)-1].Bytes); strings.Contains(text, "forwarded") != forwarded {
+					t.Errorf("%s, forwarded %v: the log tells of it as %s", what, forwarded, text)
+				}
+			}
 		}
 
 		// Nothing but a login by that key, or a message.
@@ -195,7 +218,6 @@ func TestSignWithKey(t *testing.T) {
 		refuses("another tenant", foreign, k, trust.NotFound)
 		signs("everybody again", bob, k)
 
-		// What opens hosts for Keyturn itself is for those who are named.
 		change := func(fn func(tx *store.Tx) error) {
 			t.Helper()
 			ev := storetest.Event()
@@ -204,6 +226,34 @@ func TestSignWithKey(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		// A limit is for all that came in a key's place, and in whose place it came.
+		line := []trust.KeyID{generate(keyring.Spec{Type: "ed25519"}).ID}
+		for range 3 {
+			old, next := line[len(line)-1], generate(keyring.Spec{Type: "ed25519"}).ID
+			change(func(tx *store.Tx) error {
+				run := trust.RunID("of-" + string(old))
+				if err := inventory.TakeOut(tx, run, old, inventory.Rotated, "user:admin"); err != nil {
+					return err
+				}
+				return inventory.AddReplacement(tx, run, old, next)
+			})
+			line = append(line, next)
+		}
+		for i, by := range line {
+			if _, err := p.SetKeyUsers(t.Context(), admin, string(by), SetKeyUsers{Allow: []string{"alice"}}); err != nil {
+				t.Fatal(err)
+			}
+			for j, id := range line {
+				if users, err := p.ListKeyUsers(t.Context(), admin, string(id)); err != nil || !users.Limited || !slices.Equal(users.Users, []string{"alice"}) {
+					t.Errorf("key %d was limited, and key %d of its line is for %+v, %v", i, j, users, err)
+				}
+			}
+			if _, err := p.SetKeyUsers(t.Context(), admin, string(by), SetKeyUsers{Everybody: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		// What opens hosts for Keyturn itself is for those who are named.
 		host := inventory.NewHostID()
 		change(func(tx *store.Tx) error {
 			_, err := inventory.AddHost(tx, inventory.Host{

@@ -115,31 +115,59 @@ func Relate(tx *store.Tx, keys []Key) ([]Relationship, error) {
 // Successors returns keys and those that came in their place, one after the other, as
 // far as that was not undone; MaxPage of them at most.
 func Successors(tx *store.Tx, keys []trust.KeyID) ([]trust.KeyID, error) {
+	all, err := follow(tx, keys, "old_id")
+	return all[:min(len(all), MaxPage)], err
+}
+
+// Lineage returns a key, all those that it came in the place of, one after the other, and
+// all those that came in its place, as far as that was not undone.
+func Lineage(tx *store.Tx, key trust.KeyID) ([]trust.KeyID, error) {
+	before, err := follow(tx, []trust.KeyID{key}, "new_id")
+	if err != nil {
+		return nil, err
+	}
+	after, err := follow(tx, []trust.KeyID{key}, "old_id")
+	if err != nil {
+		return nil, err
+	}
+	return append(before, after[1:]...), nil
+}
+
+// follow returns keys and what replacements lead to from them: from a column, old_id or
+// new_id, to the other one.
+func follow(tx *store.Tx, keys []trust.KeyID, from string) ([]trust.KeyID, error) {
 	var all []trust.KeyID
-	for next := keys; len(next) > 0; {
-		var after []trust.KeyID
+	seen := make(map[trust.KeyID]bool)
+	for next := keys; ; {
+		var fresh []trust.KeyID
 		for _, id := range next {
-			if !slices.Contains(all, id) && len(all) < MaxPage {
-				all, after = append(all, id), append(after, id)
+			if !seen[id] {
+				seen[id] = true
+				fresh = append(fresh, id)
 			}
 		}
-		if len(after) == 0 {
-			break
+		if len(fresh) == 0 {
+			return all, nil
 		}
-		q := newQueryOf(tx, after, sqlReplacements, "r", "old_id")
-		q.and(sqlStanding)
-		next = nil
-		err := q.rows(tx, func(rows *sql.Rows) error {
-			var old, successor trust.KeyID
-			err := rows.Scan(&old, &successor)
-			next = append(next, successor)
-			return err
+		all, next = append(all, fresh...), nil
+		err := chunks(fresh, func(ids []trust.KeyID) error {
+			q := newQueryOf(tx, ids, sqlReplacements, "r", from)
+			q.and(sqlStanding)
+			return q.rows(tx, func(rows *sql.Rows) error {
+				var old, successor trust.KeyID
+				err := rows.Scan(&old, &successor)
+				if from == "old_id" {
+					next = append(next, successor)
+				} else {
+					next = append(next, old)
+				}
+				return err
+			})
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	return all, nil
 }
 
 func relatePlaces(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationship) error {
