@@ -25,8 +25,10 @@ place of another. That it left is recorded before it does, and from then on the 
 counts as external: Keyturn does not know who has it. "keyturn agent" logs in with a
 key that stays where it is.
 
-Host keys, keys that open hosts for Keyturn itself, certificate authorities, keys in a
-run and keys that are not in use are not revealed. With the setting
+Host keys of servers in the inventory, keys that open hosts for Keyturn itself, keys with a
+cert-authority line in some account's file, keys in a run and keys that are not in use
+are not revealed. The file that TrustedUserCAKeys names is not read: an authority that is
+trusted there only is a key like any other. With the setting
 key.reveal-approval on, another user has to approve first, by
 "keyturn key approve-reveal", which is good for one reveal within an hour.`,
 		Example: `  keyturn key reveal 7f1c... --out ~/.ssh/id_backup

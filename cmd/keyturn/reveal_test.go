@@ -97,6 +97,11 @@ func TestRevealRefused(t *testing.T) {
 	if len(keys) == 0 {
 		t.Error("no host key is tried")
 	}
+	w.ok("key", "import", w.servers[0].HostKeyFile())
+	var users []keyJSON
+	w.json(&users, "key", "list", "--kind", "user")
+	imported := slices.IndexFunc(users, func(k keyJSON) bool { return k.PublicKey == w.servers[0].HostKey().String() })
+	w.refused("is the host key of a server as well", reveal(users[imported].UUID)...)
 	w.ok("key", "delete", k.UUID)
 	w.refused("only user keys that are in use", reveal(k.UUID)...)
 	w.ok("key", "restore", k.UUID)

@@ -90,7 +90,9 @@ func (p *Plane) RevealKey(ctx context.Context, actor identity.Actor, idOrFingerp
 }
 
 // revealable returns a key whose private half may be revealed to an actor: one that
-// users log in with, and Keyturn does not.
+// users log in with, and Keyturn does not. That a server has it for a host key, or an
+// account for an authority, is asked of the inventory: what no scan reads, such as the
+// file that TrustedUserCAKeys names, is not known there.
 func (p *Plane) revealable(tx *store.Tx, actor identity.Actor, idOrFingerprint string) (inventory.Key, error) {
 	k, err := inventory.FindKey(tx, idOrFingerprint)
 	if err != nil {
@@ -122,6 +124,13 @@ func (p *Plane) revealable(tx *store.Tx, actor identity.Actor, idOrFingerprint s
 	if total > 0 {
 		return k, trust.Errorf(trust.Conflict, "key %s opens host %q and %d more for Keyturn itself, and is not revealed", k.ID, hosts[0].Name, total-1).
 			WithHint("have users log in with a key of their own: keyturn key generate")
+	}
+	switch host, err := inventory.KeyByID(tx, inventory.KeyIDOf(tx.Tenant(), inventory.HostKey, k.Public)); {
+	case err == nil:
+		return k, trust.Errorf(trust.Conflict, "key %s is the host key of a server as well, key %s, and is not revealed", k.ID, host.ID).
+			WithHint("keyturn key show %s", host.ID)
+	case trust.KindOf(err) != trust.NotFound:
+		return k, err
 	}
 	related, err := relate(tx, k)
 	if err != nil {
