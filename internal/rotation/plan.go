@@ -93,6 +93,12 @@ func Candidates(tx *store.Tx, q Request) ([]Candidate, error) {
 		}
 		candidates = append(candidates, c)
 	}
+	for _, c := range candidates {
+		if slices.Contains(q.Keys, c.Supplied.ID) {
+			refused.add(c.Key.ID, trust.Errorf(trust.Conflict, "key %s is to take the place of key %s, and is itself to be rotated: one run would let it in and withdraw it", c.Supplied.ID, c.Key.ID).
+				WithHint("keyturn rotate %s, and %s when that has ended", c.Key.ID, c.Supplied.ID))
+		}
+	}
 	return candidates, refused.err()
 }
 

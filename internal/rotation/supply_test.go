@@ -213,3 +213,31 @@ func TestSupplyOutOfUse(t *testing.T) {
 		}
 	})
 }
+
+// No run lets a key in and withdraws it, whatever the order of its keys.
+func TestSupplyInOneRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	external := func(k *inventory.Key) { k.Custody = inventory.External }
+	a, b := w.key("a", external), w.key("b", external)
+	w.host("web1", nil)
+	w.scan("web1", authorizedKeys("alice", "{{a}}\n{{b}}\n"))
+	w.update(func(tx *store.Tx) error {
+		for old, next := range map[trust.KeyID]string{a: "b", b: "c"} {
+			if _, err := Supply(tx, old, testKey(next), "", "admin"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, keys := range [][]trust.KeyID{{a, b}, {b, a}} {
+		for name, plan := range map[string]func(Request) (job.Plan, error){"rotate": w.rotation, "preview": w.preview} {
+			if _, err := plan(ask(keys...)); trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), "let it in and withdraw it") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if _, err := w.preview(ask(a)); err != nil {
+		t.Errorf("one after the other: %v", err)
+	}
+}
