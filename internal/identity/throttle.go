@@ -36,6 +36,10 @@ func throttled(after time.Duration, why string) error {
 const (
 	freePair    = 5
 	freeAddress = 30
+	// mostFlying is how many attempts at a time are not charged beforehand where the
+	// user has logged in before: a script that asks for several things at once knows
+	// the password.
+	mostFlying  = 32
 	firstWait   = time.Second
 	longestWait = 15 * time.Minute
 	forgetAfter = time.Hour // without a failure
@@ -65,6 +69,7 @@ type counter struct {
 	failures int       // since the last success, or since it was forgotten
 	until    time.Time // attempts before are refused
 	known    bool      // the right password was given here once
+	flying   int       // of a known pair: attempts that are being made, and not counted yet
 
 	// Of pairs, and of users for all addresses: what the log has to say of it.
 	untold  int       // failures and refused attempts that no event has told of
@@ -123,7 +128,8 @@ func (t *throttle) counter(now time.Time, parts ...string) *counter {
 }
 
 // charge counts an attempt as failed before it is made, so that many at once are
-// not all seen as the first, and returns how long to wait instead of making it.
+// not all seen as the first, and returns how long to wait instead of making it. Where the
+// user has logged in before, some at once are counted when they have failed.
 func (t *throttle) charge(user, address string) (wait time.Duration) {
 	now := t.now()
 	t.mu.Lock()
@@ -139,9 +145,23 @@ func (t *throttle) charge(user, address string) (wait time.Duration) {
 		pair.failing = now
 		return wait
 	}
+	if pair.known && pair.flying < mostFlying {
+		pair.flying++
+		return 0
+	}
 	pair.fail(now, freePair)
 	place.fail(now, freeAddress)
 	return 0
+}
+
+// landed takes an attempt from those that are being made, and reports whether it was one
+// that was not charged.
+func (c *counter) landed() bool {
+	if c.flying == 0 {
+		return false
+	}
+	c.flying--
+	return true
 }
 
 func (c *counter) fail(now time.Time, free int) {
@@ -161,6 +181,11 @@ func (t *throttle) failed(user, victim, address string) (tell bool, count, elsew
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	pair := t.counter(now, "pair", user, address)
+	if pair.landed() {
+		pair.fail(now, freePair)
+		t.counter(now, "address", address).fail(now, freeAddress)
+		pair = t.counter(now, "pair", user, address) // which may have given way to that
+	}
 	pair.untold++
 	tell = now.Sub(pair.failing) > burstGap || now.Sub(pair.told) > burstAgain
 	pair.failing = now
@@ -190,8 +215,11 @@ func (t *throttle) succeeded(user, address string) (untold int) {
 	defer t.mu.Unlock()
 	pair := t.counter(now, "pair", user, address)
 	untold = pair.untold
-	*pair = counter{key: pair.key, last: now, known: true}
-	t.refund(now, address)
+	uncharged := pair.landed()
+	*pair = counter{key: pair.key, last: now, known: true, flying: pair.flying}
+	if !uncharged {
+		t.refund(now, address)
+	}
 	return untold
 }
 
@@ -200,7 +228,11 @@ func (t *throttle) undecided(user, address string) {
 	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if pair := t.counter(now, "pair", user, address); pair.failures > 0 {
+	pair := t.counter(now, "pair", user, address)
+	if pair.landed() {
+		return
+	}
+	if pair.failures > 0 {
 		pair.failures--
 		pair.until = time.Time{}
 	}

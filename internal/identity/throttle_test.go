@@ -138,6 +138,40 @@ func TestThrottleChargesBeforehand(t *testing.T) {
 	}
 }
 
+// Where a user has logged in before, many at once with the right password all get in; with
+// wrong ones no more than those are made before all wait.
+func TestThrottleOfManyAtOnce(t *testing.T) {
+	th, c := testThrottle()
+	attempt(th, "admin", "192.0.2.1", true)
+	for range 3 {
+		for n := range mostFlying {
+			if wait := th.charge("admin", "192.0.2.1"); wait != 0 {
+				t.Fatalf("attempt %d has to wait %s", n, wait)
+			}
+		}
+		for range mostFlying {
+			th.succeeded("admin", "192.0.2.1")
+		}
+	}
+	if wait := attempt(th, "other", "192.0.2.1", false); wait != 0 {
+		t.Errorf("another user at that address has to wait %s", wait)
+	}
+	made := 0
+	for th.charge("admin", "192.0.2.1") == 0 {
+		made++
+	}
+	for range made {
+		th.failed("admin", "admin", "192.0.2.1")
+	}
+	if made > mostFlying+freePair+1 {
+		t.Errorf("%d guesses at once", made)
+	}
+	c.Advance(longestWait - time.Second)
+	if wait := th.charge("admin", "192.0.2.1"); wait == 0 {
+		t.Error("and nobody waits after them")
+	}
+}
+
 func TestThrottleIsBounded(t *testing.T) {
 	if size := unsafe.Sizeof(throttle{}); size > 2<<20 {
 		t.Errorf("the table takes %d bytes", size)
