@@ -25,8 +25,9 @@ type KeyFacts struct {
 }
 
 // SetKeyFacts writes what is known of a key.
-func (p *Plane) SetKeyFacts(ctx context.Context, actor identity.Actor, idOrFingerprint string, f KeyFacts) (k inventory.Relationship, err error) {
-	err = p.update(ctx, actor, needs(identity.KeysWrite), "key.set", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
+func (p *Plane) SetKeyFacts(ctx context.Context, actor identity.Actor, idOrFingerprint string, f KeyFacts) (inventory.Relationship, error) {
+	var k inventory.Key
+	err := p.update(ctx, actor, needs(identity.KeysWrite), "key.set", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
 		found, err := inventory.FindKey(tx, idOrFingerprint)
 		if err != nil {
 			return err
@@ -35,13 +36,13 @@ func (p *Plane) SetKeyFacts(ctx context.Context, actor identity.Actor, idOrFinge
 			return trust.Errorf(trust.Conflict, "key %s is deleted", found.ID).WithHint("keyturn key restore %s", found.ID)
 		}
 		tx.Note("fingerprint", string(found.Public.Fingerprint()))
-		if found, err = f.write(tx, found); err != nil {
-			return err
-		}
-		k, err = relate(tx, found)
+		k, err = f.write(tx, found)
 		return err
 	})
-	return k, err
+	if err != nil {
+		return inventory.Relationship{}, err
+	}
+	return p.related(ctx, actor, k)
 }
 
 // write writes the facts of a key, as the commit of a verb, and judges the key by

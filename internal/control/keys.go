@@ -106,6 +106,16 @@ func relate(tx *store.Tx, k inventory.Key) (inventory.Relationship, error) {
 	return related[0], nil
 }
 
+// related is relate after the commit that changed a key: a key can lie in very many
+// places, and to read of them must not keep others from writing.
+func (p *Plane) related(ctx context.Context, actor identity.Actor, k inventory.Key) (r inventory.Relationship, err error) {
+	err = p.store.View(ctx, actor.Tenant, func(tx *store.Tx) error {
+		r, err = relate(tx, k)
+		return err
+	})
+	return r, err
+}
+
 // A KeyFile is a private key file that somebody gives to Keyturn.
 type KeyFile struct {
 	Text, Passphrase []byte
@@ -166,20 +176,21 @@ func (p *Plane) make(ctx context.Context, actor identity.Actor, spec keyring.Spe
 	}
 }
 
-func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private, facts KeyFacts) (k inventory.Relationship, err error) {
+func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, private keyring.Private, facts KeyFacts) (inventory.Relationship, error) {
+	var k inventory.Key
 	id := inventory.KeyIDOf(actor.Tenant, inventory.UserKey, private.Public())
-	err = p.update(ctx, actor, needs(identity.KeysWrite), action, "key:"+string(id), func(tx *store.Tx) error {
-		if k.Key, err = p.put(tx, private); err != nil {
+	err := p.update(ctx, actor, needs(identity.KeysWrite), action, "key:"+string(id), func(tx *store.Tx) (err error) {
+		if k, err = p.put(tx, private); err != nil {
 			return err
 		}
-		tx.Note("fingerprint", string(k.Key.Public.Fingerprint()))
-		if k.Key, err = facts.write(tx, k.Key); err != nil {
-			return err
-		}
-		k, err = relate(tx, k.Key)
+		tx.Note("fingerprint", string(k.Public.Fingerprint()))
+		k, err = facts.write(tx, k)
 		return err
 	})
-	return k, err
+	if err != nil {
+		return inventory.Relationship{}, err
+	}
+	return p.related(ctx, actor, k)
 }
 
 // put has the keyring hold a private key, as the commit of a verb, and judges the

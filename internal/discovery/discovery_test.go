@@ -209,6 +209,17 @@ func (w *world) related(kind inventory.KeyKind, key trust.PublicKey) inventory.R
 	return r[0]
 }
 
+// lines returns where a user key is accepted.
+func (w *world) lines(key trust.PublicKey) (lines []inventory.AuthorizedPlace) {
+	w.Helper()
+	w.view(func(tx *store.Tx) (err error) {
+		where := inventory.PlaceFilter{Key: inventory.KeyIDOf(tx.Tenant(), inventory.UserKey, key)}
+		lines, err = inventory.Authorized(tx, where, nil, inventory.MaxPage)
+		return err
+	})
+	return lines
+}
+
 // findings returns what is wrong, as "kind level text", sorted.
 func (w *world) findings(f inventory.FindingFilter) (texts []string) {
 	w.Helper()
@@ -364,15 +375,18 @@ func TestScan(t *testing.T) {
 		t.Errorf("no note of the file without a printable name: %+v", now.Coverage.Notes)
 	}
 	r := w.related(inventory.UserKey, mine)
-	if len(r.Authorized) != 1 || r.Authorized[0].Options != `from="127.0.0.1",command="true"` || r.Authorized[0].Line != 2 || r.Authorized[0].HostName != "web1" {
+	if len(r.Authorized) != 1 || r.Authorized[0].Options != `from="127.0.0.1",command="true"` || r.Authorized[0].HostName != "web1" {
 		t.Errorf("alice's key is authorized at %+v", r.Authorized)
+	}
+	if lines := w.lines(mine); len(lines) != 1 || lines[0].Line != 2 {
+		t.Errorf("alice's key is on the lines %+v", lines)
 	}
 	if len(r.Identities) != 1 || r.Identities[0].Path != filepath.Join(ssh, "id_ed25519") || r.Identities[0].Format != "openssh" || r.Identities[0].Encrypted ||
 		r.Key.Custody != inventory.InPlace {
 		t.Errorf("alice's key is %s and lies at %+v", r.Key.Custody, r.Identities)
 	}
 	var left []int
-	for _, p := range w.related(inventory.UserKey, stranger).Authorized {
+	for _, p := range w.lines(stranger) {
 		if p.Path != filepath.Join(ssh, "authorized_keys2") || p.User != s.User() {
 			t.Errorf("the stranger's key is authorized at %+v", p)
 		}

@@ -17,8 +17,8 @@ type Relationship struct {
 	Key Key
 	// Labels are sorted by name.
 	Labels []Label
-	// Authorized are without Raw and AsOf: see the function Authorized.
-	Authorized []AuthorizedPlace
+	// Authorized are sorted by host, account and path.
+	Authorized []Accepted
 	Identities []IdentityPlace
 	// Replaces are the keys in whose place it came, and ReplacedBy those that
 	// came in its place, as far as that was not undone.
@@ -26,6 +26,14 @@ type Relationship struct {
 	// Supplied is the key that its owner made to take its place, or nothing.
 	Supplied trust.KeyID
 	Findings []Finding
+}
+
+// Accepted is a line that accepts a key: as much as listings show of one, because a key
+// can be accepted by all hosts of a fleet. The function Authorized tells the rest.
+type Accepted struct {
+	HostName, User, Path string
+	Options              string
+	Authority            bool
 }
 
 // maxPlaces is how many places one page of relationships holds at most, unless
@@ -174,13 +182,20 @@ func relatePlaces(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relations
 	q := newQueryOf(tx, ids, sqlAuthorizedBrief, "p", "key_id")
 	q.and(sqlTheirHost)
 	q.add(" ORDER BY h.name, p.login_user, p.path, p.line_no")
-	authorized, err := authorizedRows(tx, q)
+	var last Accepted
+	err := q.rows(tx, func(rows *sql.Rows) error {
+		var id trust.KeyID
+		var l Accepted
+		var options []byte
+		err := rows.Scan(&id, &l.HostName, &l.User, &l.Path, &options, &l.Authority)
+		l.Options = string(options)
+		l.HostName, l.User, l.Path, l.Options = again(l.HostName, last.HostName), again(l.User, last.User), again(l.Path, last.Path), again(l.Options, last.Options)
+		last = l
+		at[id].Authorized = append(at[id].Authorized, l)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	for _, p := range authorized {
-		p.Raw = nil
-		at[p.KeyID].Authorized = append(at[p.KeyID].Authorized, p)
 	}
 	q = newQueryOf(tx, ids, sqlIdentitiesBrief, "p", "key_id")
 	q.and(sqlTheirHost)
@@ -193,6 +208,15 @@ func relatePlaces(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relations
 		at[p.KeyID].Identities = append(at[p.KeyID].Identities, p)
 	}
 	return nil
+}
+
+// again returns text, in the memory of the text before where that is equal: lines that
+// follow each other have most of it in common.
+func again(text, before string) string {
+	if text == before {
+		return before
+	}
+	return text
 }
 
 func relateKeys(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationship) error {

@@ -219,8 +219,8 @@ const (
 	sqlIdentitiesOrder = ` ORDER BY p.host_id, p.login_user, p.path LIMIT ?`
 	// For listings of keys, without what these do not show.
 	sqlCountPlaces     = `SELECT key_id, count(*) FROM wanted CROSS JOIN authorized_places p`
-	sqlAuthorizedBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.ordinal, p.line_no, p.options, p.options, p.comment, p.authority,
-		p.refused, p.seen_at, 0 FROM wanted CROSS JOIN authorized_places p CROSS JOIN hosts h`
+	sqlAuthorizedBrief = `SELECT p.key_id, h.name, p.login_user, p.path, p.options, p.authority
+		FROM wanted CROSS JOIN authorized_places p CROSS JOIN hosts h`
 	sqlIdentitiesBrief = `SELECT p.host_id, p.login_user, p.path, h.name, p.key_id, p.format, p.encrypted, p.comment, p.link, p.link_apart, p.seen_at, 0
 		FROM wanted CROSS JOIN identity_places p CROSS JOIN hosts h`
 	sqlTheirHost = `h.tenant = $1 AND h.id = p.host_id`
