@@ -96,7 +96,7 @@ func (s spec) name() string { return fmt.Sprintf("%s:%s:%s", s.Name, s.User, s.P
 // files of one account go together: as long as one of them holds a key, the host
 // accepts it for that account, whatever the others say.
 func targets(procedure string, places []spec) (map[job.List][]job.Target, error) {
-	lists := map[job.List][]job.Target{}
+	lists := map[job.List][]job.Target{Places: make([]job.Target, 0, len(places)), Authorized: make([]job.Target, 0, len(places))}
 	var last trust.Login
 	for _, list := range []half{authorizedHalf, identityHalf} {
 		for _, s := range places {

@@ -372,8 +372,7 @@ func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool)
 		}
 		places = append(places, of...)
 	}
-	written := slices.DeleteFunc(slices.Clone(places), func(s spec) bool { return s.Half == identityHalf && args.Pairs[s.Pair].Supplied })
-	if err := refusePlaces(tx, written, changes); err != nil {
+	if err := refusePlaces(tx, places, args.Pairs, changes); err != nil {
 		return job.Plan{}, err
 	}
 	return planOf(procedure, q.Canary, q.Wave, args, places)
@@ -506,9 +505,11 @@ func identitiesOf(tx *store.Tx, key trust.KeyID) ([]inventory.IdentityPlace, err
 }
 
 // refusePlaces refuses a plan with a place that must not, or cannot, be changed
-// in the way that this package changes them.
-func refusePlaces(tx *store.Tx, places []spec, changes bool) error {
+// in the way that this package changes them. Identity files of a pair whose new key was
+// supplied are their owner's to write.
+func refusePlaces(tx *store.Tx, places []spec, pairs []Pair, changes bool) error {
 	for some := range slices.Chunk(places, atOnce) {
+		some = slices.DeleteFunc(slices.Clone(some), func(s spec) bool { return s.Half == identityHalf && pairs[s.Pair].Supplied })
 		if err := refuseHosts(tx, some, changes); err != nil {
 			return err
 		}
@@ -539,6 +540,9 @@ func refuseHosts(tx *store.Tx, places []spec, changes bool) error {
 	at := make(map[trust.HostID]spec, len(places))
 	for _, s := range places {
 		at[s.Host] = s
+	}
+	if len(at) == 0 {
+		return nil
 	}
 	ids := slices.Collect(maps.Keys(at))
 	fit := inventory.HostFilter{IDs: ids, States: []inventory.HostState{inventory.Ready}}
