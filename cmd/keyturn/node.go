@@ -95,14 +95,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	kek, err := keyring.Find(ctx, n.store, c.kek, c.kekWas)
-	if err != nil {
-		return nil, err
-	}
-	if keys, err = keyring.Open(ctx, n.store, kek); err != nil {
-		return nil, err
-	}
-	if err := keys.Move(ctx, c.kek); err != nil {
+	if keys, err = keyring.Start(ctx, n.store, c.kek, c.kekWas); err != nil {
 		return nil, err
 	}
 	directory, err := identity.Open(n.store, keys, identity.Options{Log: c.log})

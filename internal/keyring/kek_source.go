@@ -41,22 +41,39 @@ type Source interface {
 // patience bounds how long a command or a KMS is waited for.
 const patience = 30 * time.Second
 
-// Find returns the KEK that the database in s is sealed under, as source has it or,
-// where it is given, was: see Keyring.Move. That of neither is refused, with a Denied
-// error that names the KEK expected and the one given.
-func Find(ctx context.Context, s *store.Store, source, was Source) (KEK, error) {
+// Start opens the keyring in s as a node that starts does: with the KEK that the database
+// is sealed under, as source has it or, where it is given, was, from which it changes the
+// database over to source. The KEK of neither is refused, with a Denied error that names
+// the one expected and the one given.
+//
+// Another node may make or change the root keyset meanwhile, as one that starts at the
+// same time with the same sources does. Then what failed is tried again, with what that
+// node left: of a passphrase or a KMS, only the database has what makes the KEK again.
+func Start(ctx context.Context, s *store.Store, source, was Source) (*Keyring, error) {
 	r, err := readRoot(ctx, s)
 	for err == nil {
-		kek, why := find(ctx, r, source, was)
+		k, why := begin(ctx, s, r, source, was)
 		if why == nil {
-			return kek, nil
+			return k, nil
 		}
 		tried := r.name
 		if r, err = readRoot(ctx, s); err == nil && r.name == tried {
-			return KEK{}, why
-		} // else it was changed meanwhile
+			return nil, why
+		}
 	}
-	return KEK{}, err
+	return nil, err
+}
+
+func begin(ctx context.Context, s *store.Store, r root, source, was Source) (*Keyring, error) {
+	kek, err := find(ctx, r, source, was)
+	if err != nil {
+		return nil, err
+	}
+	k, err := Open(ctx, s, kek)
+	if err != nil {
+		return nil, err
+	}
+	return k, k.move(ctx, source)
 }
 
 func find(ctx context.Context, r root, source, was Source) (KEK, error) {
@@ -94,9 +111,9 @@ func (r root) wrong(kek KEK) error {
 		WithHint("start with the key that was made together with this database, or with its copy; after keyturn kek rotate on another node, with a copy of that node's file; to change over from another source, name that with --kek-was")
 }
 
-// Move changes the database over to the KEK of source, if it is sealed under that
-// of another one. It is called when a node starts; KEKs change in Rotate otherwise.
-func (k *Keyring) Move(ctx context.Context, source Source) error {
+// move changes the database over to the KEK of source, if it is sealed under that
+// of another one.
+func (k *Keyring) move(ctx context.Context, source Source) error {
 	if k.source == source {
 		return nil
 	}

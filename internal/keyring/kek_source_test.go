@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,20 +18,6 @@ import (
 	"keyturn/internal/store/storetest"
 	"keyturn/internal/trust"
 )
-
-// start opens the keyring as a node does that starts.
-func start(t testing.TB, s *store.Store, source, was Source) (*Keyring, error) {
-	t.Helper()
-	kek, err := Find(t.Context(), s, source, was)
-	if err != nil {
-		return nil, err
-	}
-	k, err := Open(t.Context(), s, kek)
-	if err != nil {
-		return nil, err
-	}
-	return k, k.Move(t.Context(), source)
-}
 
 // rewrap is the commit in the middle of a rotation.
 func rewrap(s *store.Store, k *Keyring, kek KEK) error {
@@ -86,11 +73,11 @@ func TestSources(t *testing.T) {
 			source := all[kind]
 			if was != nil {
 				// To name the one before, still, changes nothing.
-				if _, err := start(t, s, source, nil); trust.KindOf(err) != trust.Denied && trust.KindOf(err) != trust.NotFound {
+				if _, err := Start(t.Context(), s, source, nil); trust.KindOf(err) != trust.Denied && trust.KindOf(err) != trust.NotFound {
 					t.Errorf("%s, without the source before: %v, want denied", source, err)
 				}
 			}
-			k, err := start(t, s, source, was)
+			k, err := Start(t.Context(), s, source, was)
 			if err != nil {
 				t.Fatalf("%s after %v: %v", source, was, err)
 			}
@@ -98,7 +85,7 @@ func TestSources(t *testing.T) {
 				must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Put(tx, "a", p) }))
 			}
 			for _, was := range []Source{nil, was} {
-				k, err := start(t, s, source, was)
+				k, err := Start(t.Context(), s, source, was)
 				if err != nil {
 					t.Fatalf("%s again, after %v: %v", source, was, err)
 				}
@@ -107,7 +94,7 @@ func TestSources(t *testing.T) {
 				}
 			}
 			if was != nil {
-				_, err := start(t, s, was, nil)
+				_, err := Start(t.Context(), s, was, nil)
 				r, rootErr := readRoot(t.Context(), s)
 				must(t, rootErr)
 				if trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), r.name) {
@@ -180,11 +167,11 @@ func TestPassphrase(t *testing.T) {
 	s := storetest.Open(t, schemas...)
 	path := filepath.Join(t.TempDir(), "passphrase")
 	source := Passphrase(write(t, path, "short\n"), "")
-	if _, err := start(t, s, source, nil); trust.KindOf(err) != trust.Invalid {
+	if _, err := Start(t.Context(), s, source, nil); trust.KindOf(err) != trust.Invalid {
 		t.Errorf("a short one: %v, want invalid", err)
 	}
 	write(t, path, "correct horse battery")
-	k, err := start(t, s, source, nil)
+	k, err := Start(t.Context(), s, source, nil)
 	must(t, err)
 	before, err := readRoot(t.Context(), s)
 	must(t, err)
@@ -192,7 +179,7 @@ func TestPassphrase(t *testing.T) {
 		t.Error("rotated to the same passphrase")
 	}
 	write(t, path, "battery staple horse\r\n")
-	if _, err := start(t, s, source, nil); trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), before.name) {
+	if _, err := Start(t.Context(), s, source, nil); trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), before.name) {
 		t.Errorf("another passphrase: %v, want denied, and %q named", err, before.name)
 	}
 	must(t, rotateKEK(t, s, k))
@@ -204,13 +191,13 @@ func TestPassphrase(t *testing.T) {
 	typed := Typed(func(fresh bool) ([]byte, error) {
 		return []byte("battery staple horse"), errorUnless(!fresh, "asked twice")
 	})
-	k, err = start(t, s, typed, nil)
+	k, err = Start(t.Context(), s, typed, nil)
 	must(t, err)
 	if err := rotateKEK(t, s, k); trust.KindOf(err) != trust.Conflict {
 		t.Errorf("a rotation of what was typed: %v, want a conflict", err)
 	}
 	must(t, os.Chmod(path, 0o644))
-	if _, err := start(t, s, source, nil); trust.KindOf(err) != trust.Denied {
+	if _, err := Start(t.Context(), s, source, nil); trust.KindOf(err) != trust.Denied {
 		t.Errorf("a file that others may read: %v, want denied", err)
 	}
 }
@@ -221,7 +208,7 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 	storetest.Both(t, schemas, func(t *testing.T, s *store.Store) {
 		dir := t.TempDir()
 		source := File(filepath.Join(dir, "kek"), "")
-		k, err := start(t, s, source, nil)
+		k, err := Start(t.Context(), s, source, nil)
 		must(t, err)
 		must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Put(tx, "a", generate(t, "ed25519")) }))
 		for cut, rotate := range map[string]func() (committed bool){
@@ -253,7 +240,7 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 			was, err := os.ReadFile(filepath.Join(dir, "kek"))
 			must(t, err)
 			committed := rotate()
-			if k, err = start(t, s, source, nil); err != nil {
+			if k, err = Start(t.Context(), s, source, nil); err != nil {
 				t.Fatalf("cut off %s: %v", cut, err)
 			}
 			if _, err := k.Signer(t.Context(), storetest.Tenant, "a"); err != nil {
@@ -271,7 +258,7 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 				t.Errorf("cut off %s: the key from before is not kept: %v", cut, err)
 			}
 			old := File(write(t, filepath.Join(dir, "old"), string(was)), "")
-			if _, err := start(t, s, old, nil); committed && (trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), before.name) || !strings.Contains(err.Error(), after.name)) {
+			if _, err := Start(t.Context(), s, old, nil); committed && (trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), before.name) || !strings.Contains(err.Error(), after.name)) {
 				t.Errorf("cut off %s: with the old file: %v, want denied, naming both", cut, err)
 			}
 		}
@@ -280,8 +267,46 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 		must(t, err)
 		must(t, rewrap(s, k, kek))
 		must(t, rotateKEK(t, s, k))
-		_, err = start(t, s, source, nil)
+		_, err = Start(t.Context(), s, source, nil)
 		must(t, err)
+	})
+}
+
+// Of nodes that start at the same time with the same sources, those that are second find
+// what the first one made or changed over to.
+func TestStartsAtTheSameTime(t *testing.T) {
+	storetest.Both(t, schemas, func(t *testing.T, s *store.Store) {
+		// The other node starts, from its beginning to its end, while this one derives.
+		source := func(other func()) Source {
+			return Typed(func(bool) ([]byte, error) {
+				if start := other; start != nil {
+					other = nil
+					start()
+				}
+				return []byte("correct horse battery"), nil
+			})
+		}
+		file := File(filepath.Join(t.TempDir(), "kek"), "")
+		for _, was := range []Source{nil, file} {
+			if was != nil {
+				_, err := Start(t.Context(), s, was, source(nil)) // back to it
+				must(t, err)
+			}
+			var first *Keyring
+			second, err := Start(t.Context(), s, source(func() {
+				var err error
+				first, err = Start(t.Context(), s, source(nil), was)
+				must(t, err)
+			}), was)
+			if err != nil {
+				t.Fatalf("second, after %v: %v", was, err)
+			}
+			must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return first.Seal(tx, "snapshot", fmt.Sprint(was), []byte("text")) }))
+			must(t, s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) error {
+				_, err := second.Unseal(tx, "snapshot", fmt.Sprint(was))
+				return err
+			}))
+		}
 	})
 }
 
@@ -290,7 +315,7 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 func TestRotationOnOneOfTwoNodes(t *testing.T) {
 	storetest.Both(t, schemas, func(t *testing.T, s *store.Store) {
 		here, there := filepath.Join(t.TempDir(), "kek"), filepath.Join(t.TempDir(), "kek")
-		first, err := start(t, s, File(here, ""), nil)
+		first, err := Start(t.Context(), s, File(here, ""), nil)
 		must(t, err)
 		copyFile := func() {
 			text, err := os.ReadFile(here)
@@ -298,14 +323,14 @@ func TestRotationOnOneOfTwoNodes(t *testing.T) {
 			write(t, there, string(text))
 		}
 		copyFile()
-		second, err := start(t, s, File(there, ""), nil)
+		second, err := Start(t.Context(), s, File(there, ""), nil)
 		must(t, err)
 		must(t, rotateKEK(t, s, first))
 		must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return second.Put(tx, "a", generate(t, "ed25519")) }))
 		if _, err := first.Signer(t.Context(), storetest.Tenant, "a"); err != nil {
 			t.Errorf("what the other node sealed: %v", err)
 		}
-		if _, err := start(t, s, File(there, ""), nil); trust.KindOf(err) != trust.Denied || !strings.Contains(hint(err), "copy of that node's file") {
+		if _, err := Start(t.Context(), s, File(there, ""), nil); trust.KindOf(err) != trust.Denied || !strings.Contains(hint(err), "copy of that node's file") {
 			t.Errorf("a start with the old file: %v, want denied, and what to do", err)
 		}
 		if err := rotateKEK(t, s, second); trust.KindOf(err) != trust.Conflict {
@@ -313,7 +338,7 @@ func TestRotationOnOneOfTwoNodes(t *testing.T) {
 		}
 		copyFile()
 		must(t, rotateKEK(t, s, second))
-		_, err = start(t, s, File(there, ""), nil)
+		_, err = Start(t.Context(), s, File(there, ""), nil)
 		must(t, err)
 	})
 }
@@ -331,7 +356,7 @@ func TestRotationsAtTheSameTime(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "kek")
 		var wg sync.WaitGroup
 		for range 4 {
-			k, err := start(t, s, File(path, ""), nil)
+			k, err := Start(t.Context(), s, File(path, ""), nil)
 			if err != nil {
 				t.Error(err)
 				break
@@ -341,14 +366,14 @@ func TestRotationsAtTheSameTime(t *testing.T) {
 					if err := rotateKEK(t, s, k); err != nil && trust.KindOf(err) != trust.Conflict {
 						t.Error(err)
 					}
-					if _, err := Find(context.Background(), s, File(path, ""), nil); err != nil {
+					if _, err := Start(context.Background(), s, File(path, ""), nil); err != nil {
 						t.Error(err)
 					}
 				}
 			})
 		}
 		wg.Wait()
-		_, err := start(t, s, File(path, ""), nil)
+		_, err := Start(t.Context(), s, File(path, ""), nil)
 		must(t, err)
 		if n := countEvents(t, s, storetest.Event().Action); n < 5 {
 			t.Errorf("%d rotations of 20", n)

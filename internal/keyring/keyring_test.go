@@ -676,7 +676,7 @@ func TestStolenData(t *testing.T) {
 			return errors.Join(err, k.putReady(tx, ready), k.Seal(tx, "snapshot", "marker-of-a-snapshot", secrets["snapshot"]))
 		}))
 		secrets["passphrase"] = []byte("correct horse battery")
-		must(t, k.Move(t.Context(), Passphrase(write(t, filepath.Join(t.TempDir(), "passphrase"), string(secrets["passphrase"])), "")))
+		must(t, k.move(t.Context(), Passphrase(write(t, filepath.Join(t.TempDir(), "passphrase"), string(secrets["passphrase"])), "")))
 		root := keysetKey(t, k.handle)
 		secrets["root key"] = root
 		must(t, s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) error {

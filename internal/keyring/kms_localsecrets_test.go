@@ -19,13 +19,13 @@ import (
 func TestKMS(t *testing.T) {
 	storetest.Both(t, schemas, func(t *testing.T, s *store.Store) {
 		source, other := localKMS(t), localKMS(t)
-		k, err := start(t, s, source, nil)
+		k, err := Start(t.Context(), s, source, nil)
 		must(t, err)
 		must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Put(tx, "a", generate(t, "ed25519")) }))
 		for range 2 {
 			before, err := readRoot(t.Context(), s)
 			must(t, err)
-			if _, err := start(t, s, other, nil); trust.KindOf(err) != trust.Unavailable || !strings.Contains(err.Error(), before.name) {
+			if _, err := Start(t.Context(), s, other, nil); trust.KindOf(err) != trust.Unavailable || !strings.Contains(err.Error(), before.name) {
 				t.Errorf("another KMS: %v, want unavailable, and %q named", err, before.name)
 			}
 			must(t, rotateKEK(t, s, k))
@@ -34,16 +34,16 @@ func TestKMS(t *testing.T) {
 			if after.name == before.name || string(after.seed) == string(before.seed) {
 				t.Errorf("after the rotation it is %q, as before", after.name)
 			}
-			k, err = start(t, s, source, nil)
+			k, err = Start(t.Context(), s, source, nil)
 			must(t, err)
 		}
 		file := sources(t)["file"]
-		_, err = start(t, s, file, source)
+		_, err = Start(t.Context(), s, file, source)
 		must(t, err)
-		if _, err := start(t, s, source, nil); trust.KindOf(err) != trust.Denied {
+		if _, err := Start(t.Context(), s, source, nil); trust.KindOf(err) != trust.Denied {
 			t.Errorf("the KMS, after a change to a file: %v, want denied", err)
 		}
-		k, err = start(t, s, other, file)
+		k, err = Start(t.Context(), s, other, file)
 		must(t, err)
 		if _, err := k.Signer(t.Context(), storetest.Tenant, "a"); err != nil {
 			t.Error(err)
