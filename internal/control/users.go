@@ -73,19 +73,20 @@ func (p *Plane) SetUserRights(ctx context.Context, actor identity.Actor, idOrNam
 // SetUserPassword gives a user another password, or none, and ends the user's web
 // logins. Users may set their own.
 func (p *Plane) SetUserPassword(ctx context.Context, actor identity.Actor, idOrName, password string) (u identity.User, err error) {
-	needed := needs(identity.UsersWrite)
-	if inPerson(actor, idOrName) {
-		needed = nil
-	}
-	if err := require(actor, needed...); err != nil {
-		return u, err
+	if !namesActor(actor, idOrName) {
+		if err := actor.Require(identity.UsersWrite); err != nil {
+			return u, err
+		}
 	}
 	hash, err := p.hash(ctx, password)
 	if err != nil {
 		return u, err
 	}
-	err = p.update(ctx, actor, needed, "user.password", "user:"+subject(idOrName), func(tx *store.Tx) error {
+	err = p.update(ctx, actor, nil, "user.password", "user:"+subject(idOrName), func(tx *store.Tx) error {
 		if u, err = p.directory.User(tx, idOrName); err != nil {
+			return err
+		}
+		if err := requireOver(actor, u.ID); err != nil {
 			return err
 		}
 		if err := p.directory.SetPassword(tx, actor, u.ID, hash); err != nil {
@@ -175,12 +176,16 @@ func (p *Plane) ConfirmTOTP(ctx context.Context, actor identity.Actor, code stri
 
 // RemoveTOTP takes a user's second factor away. Users may take away their own.
 func (p *Plane) RemoveTOTP(ctx context.Context, actor identity.Actor, idOrName string) (u identity.User, err error) {
-	needed := needs(identity.UsersWrite)
-	if inPerson(actor, idOrName) {
-		needed = nil
+	if !namesActor(actor, idOrName) {
+		if err := actor.Require(identity.UsersWrite); err != nil {
+			return u, err
+		}
 	}
-	err = p.update(ctx, actor, needed, "user.totp-remove", "user:"+subject(idOrName), func(tx *store.Tx) error {
+	err = p.update(ctx, actor, nil, "user.totp-remove", "user:"+subject(idOrName), func(tx *store.Tx) error {
 		if u, err = p.directory.User(tx, idOrName); err != nil {
+			return err
+		}
+		if err := requireOver(actor, u.ID); err != nil {
 			return err
 		}
 		if err := p.directory.RemoveTOTP(tx, actor, u.ID); err != nil {
@@ -192,8 +197,17 @@ func (p *Plane) RemoveTOTP(ctx context.Context, actor identity.Actor, idOrName s
 	return u, err
 }
 
-// inPerson reports whether an actor is the user of an id or name, and not a token of
-// that user.
-func inPerson(actor identity.Actor, idOrName string) bool {
+// requireOver refuses an actor who is neither the user of an id, in person, nor may
+// write users.
+func requireOver(actor identity.Actor, id string) error {
+	if actor.Kind == "user" && id == actor.ID {
+		return nil
+	}
+	return actor.Require(identity.UsersWrite)
+}
+
+// namesActor reports whether an actor may have meant itself by an id or name. Whom that
+// is of is known once it was looked up: a name may be what another's id is.
+func namesActor(actor identity.Actor, idOrName string) bool {
 	return actor.Kind == "user" && (idOrName == actor.ID || strings.EqualFold(idOrName, actor.Name))
 }

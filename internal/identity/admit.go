@@ -123,12 +123,12 @@ func checkUnchanged(tx *store.Tx, p Provider) error {
 // that cannot be.
 func newName(tx *store.Tx, p Provider, c oidc.Claims) (name string, refused *trust.Error, err error) {
 	for _, n := range append(c.Values(p.NameClaim), c.Values("email")...) {
-		if name == "" && userName.MatchString(n) {
+		if name == "" && isUserName(n) {
 			name = n
 		}
 	}
 	if name == "" {
-		return "", trust.Errorf(trust.Denied, "identity provider %q calls you by no name that a user can have: neither %s nor email is 1 to 64 of letters, digits and \"._@+-\"", p.Name, p.NameClaim), nil
+		return "", trust.Errorf(trust.Denied, "identity provider %q calls you by no name that a user can have: neither %s nor email is 1 to 64 of letters, digits and \"._@+-\", and no id", p.Name, p.NameClaim), nil
 	}
 	there, err := selectUserByLogin(tx, strings.ToLower(name))
 	if errors.Is(err, sql.ErrNoRows) {

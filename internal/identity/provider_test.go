@@ -149,9 +149,11 @@ func TestLoginByProvider(t *testing.T) {
 			_, err := w.logIn()
 			fails(t, name, err, trust.Conflict, "calls you")
 		}
-		i.Say(w.says("2", oidctest.Claims{"preferred_username": "../x", "groups": groups("ops")}))
-		_, err = w.logIn()
-		fails(t, "without a name", err, trust.Denied, "by no name")
+		for _, name := range []string{"../x", a.ID} {
+			i.Say(w.says("2", oidctest.Claims{"preferred_username": name, "groups": groups("ops")}))
+			_, err = w.logIn()
+			fails(t, "called "+name, err, trust.Denied, "by no name")
+		}
 		i.Say(w.says("3", oidctest.Claims{"email": "carol@example.com", "groups": groups("ops")}))
 		carol, err := w.logIn()
 		must(t, err)

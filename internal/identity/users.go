@@ -38,14 +38,20 @@ type NewUser struct {
 // be taken for a path, an option or a tenant.
 var userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
 
+// isUserName reports whether a new user can be called so: not what an id looks like,
+// as which it would be somebody else's wherever an id or a name is asked for.
+func isUserName(name string) bool {
+	return userName.MatchString(name) && !isID(strings.ToLower(name))
+}
+
 // AddUser adds a user who may do no more than by may. A name that is taken is a
 // Conflict.
 func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
 	if err := checkActor(tx, by); err != nil {
 		return User{}, err
 	}
-	if !userName.MatchString(u.Name) {
-		return User{}, trust.Errorf(trust.Invalid, "user name %.80q is not 1 to 64 of letters, digits and \"._@+-\", a letter or digit first", u.Name).WithField("name")
+	if !isUserName(u.Name) {
+		return User{}, trust.Errorf(trust.Invalid, "user name %.80q is not 1 to 64 of letters, digits and \"._@+-\", a letter or digit first, or is what ids look like", u.Name).WithField("name")
 	}
 	rights, permissions, err := settle(tx, by, u.Rights)
 	if err != nil {

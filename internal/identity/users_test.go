@@ -48,7 +48,7 @@ func TestUsers(t *testing.T) {
 			_, err := w.tryAddUser(admin, name, KeysRead)
 			wantKind(t, "a name that is taken", err, trust.Conflict)
 		}
-		for _, name := range []string{"", " ", "a b", "a/b", "-a", ".a", "a\n", "a\x00", "ä", "a:b", "$(id)", strings.Repeat("a", 65)} {
+		for _, name := range []string{"", " ", "a b", "a/b", "-a", ".a", "a\n", "a\x00", "ä", "a:b", "$(id)", strings.Repeat("a", 65), alice.ID, strings.ToUpper(alice.ID)} {
 			_, err := w.tryAddUser(admin, name, KeysRead)
 			wantKind(t, fmt.Sprintf("name %.40q", name), err, trust.Invalid)
 		}
