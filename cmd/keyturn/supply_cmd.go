@@ -24,7 +24,8 @@ beside the old one everywhere; the owner begins to use it; and when a login with
 been seen, and none with the old one while the run soaks, the old one is withdrawn.
 
 The last one that was supplied counts. It takes the permission "Keys Supply": whose key
-it is will be let in. What Keyturn holds itself is rotated without.`,
+it is will be let in. What Keyturn holds itself is rotated without, unless it lies
+somewhere with a passphrase as well.`,
 		Example: `  keyturn key supply 7f1c... --public-key alice.pub
   keyturn key supply 7f1c... --public-key "ssh-ed25519 AAAA... alice"
   keyturn rotate 7f1c... --public-key alice.pub --wait`,

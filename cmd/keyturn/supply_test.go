@@ -200,11 +200,24 @@ func TestRotateRevealedKey(t *testing.T) {
 }
 
 // An identity file that is its owner's, because it has a passphrase, is not written;
-// while it holds the old key, that is not withdrawn anywhere.
+// while it holds the old key, that is not withdrawn anywhere. That Keyturn holds the
+// same key changes nothing of it.
 func TestOwnersIdentityFile(t *testing.T) {
 	t.Parallel()
+	for name, held := range map[string]bool{"the owner's alone": false, "held, too": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rotateIdentityOfOwner(t, held)
+		})
+	}
+}
+
+func rotateIdentityOfOwner(t *testing.T, held bool) {
 	w := newWorld(t, 2)
 	k, identity := w.inPlace()
+	if held {
+		w.ok("key", "import", identity)
+	}
 	if out, err := exec.Command("ssh-keygen", "-q", "-p", "-P", "", "-N", "owl-and-otter", "-f", identity).CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
 	}

@@ -107,7 +107,11 @@ func candidate(tx *store.Tx, id trust.KeyID, share bool) (Candidate, error) {
 	if err != nil {
 		return Candidate{}, err
 	}
-	if k.Custody != inventory.Held {
+	identities, err := identitiesOf(tx, id)
+	if err != nil {
+		return Candidate{}, err
+	}
+	if ownersToMake(k, identities) {
 		supplied, err := inventory.SuppliedFor(tx, id)
 		if err != nil {
 			return Candidate{}, err
@@ -120,7 +124,7 @@ func candidate(tx *store.Tx, id trust.KeyID, share bool) (Candidate, error) {
 	if err != nil {
 		return Candidate{}, err
 	}
-	return Candidate{Key: k, Spec: spec}, custodyAllows(tx, k, share)
+	return Candidate{Key: k, Spec: spec}, custodyAllows(k, identities, share)
 }
 
 // A KeysError says which keys of a request are at fault. It is the cause of the
@@ -200,11 +204,7 @@ func successorOf(k inventory.Key) (keyring.Spec, error) {
 }
 
 // custodyAllows refuses a key whose holders a new key could not be brought to.
-func custodyAllows(tx *store.Tx, k inventory.Key, share bool) error {
-	identities, err := identitiesOf(tx, k.ID)
-	if err != nil {
-		return err
-	}
+func custodyAllows(k inventory.Key, identities []inventory.IdentityPlace, share bool) error {
 	for _, p := range identities {
 		if p.Encrypted {
 			return trust.Errorf(trust.Conflict, "key %s lies in %s of %s on %s with a passphrase: only its owner can make another", k.ID, p.Path, p.User, p.HostName).

@@ -31,8 +31,8 @@ import (
 // as of those that are made here.
 const leastRSA = 3072
 
-// Supply records that a public key is to take the place of a key of which only its
-// owner has the private half. by says who gave it. Errors: NotFound; Invalid for a
+// Supply records that a public key is to take the place of a key whose owner has to make
+// the next one. by says who gave it. Errors: NotFound; Invalid for a
 // public half that no key should be replaced by; Conflict for keys that cannot be
 // replaced, or replace, in this way.
 func Supply(tx *store.Tx, id trust.KeyID, public trust.PublicKey, comment, by string) (inventory.Key, error) {
@@ -40,7 +40,11 @@ func Supply(tx *store.Tx, id trust.KeyID, public trust.PublicKey, comment, by st
 	if err != nil {
 		return inventory.Key{}, err
 	}
-	if old.Custody == inventory.Held {
+	identities, err := identitiesOf(tx, id)
+	if err != nil {
+		return inventory.Key{}, err
+	}
+	if !ownersToMake(old, identities) {
 		return inventory.Key{}, trust.Errorf(trust.Conflict, "Keyturn holds key %s, and makes the one that takes its place", id).WithHint("keyturn rotate %s", id)
 	}
 	if err := suits(old.Public, public); err != nil {
@@ -60,6 +64,13 @@ func Supply(tx *store.Tx, id trust.KeyID, public trust.PublicKey, comment, by st
 		return inventory.Key{}, err
 	}
 	return next, inventory.Supply(tx, id, next.ID, by)
+}
+
+// ownersToMake reports whether a key may be replaced by one that its owner makes:
+// Keyturn does not hold it, or it lies somewhere with a passphrase, too, where Keyturn
+// can bring none.
+func ownersToMake(k inventory.Key, identities []inventory.IdentityPlace) bool {
+	return k.Custody != inventory.Held || slices.ContainsFunc(identities, func(p inventory.IdentityPlace) bool { return p.Encrypted })
 }
 
 // refuseKnown refuses a public half that is known as something else than a key that may

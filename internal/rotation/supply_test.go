@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"encoding/json"
 	"io/fs"
 	"strings"
 	"testing"
@@ -239,5 +240,45 @@ func TestSupplyInOneRun(t *testing.T) {
 	}
 	if _, err := w.preview(ask(a)); err != nil {
 		t.Errorf("one after the other: %v", err)
+	}
+}
+
+// A held key that lies with a passphrase somewhere as well is replaced by one that is
+// supplied; without such a place, Keyturn makes it.
+func TestSupplyForHeldKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.key("a", nil)
+	w.host("web1", nil)
+	supply := func() (err error) {
+		w.update(func(tx *store.Tx) error {
+			_, err = Supply(tx, a, testKey("new 0"), "", "admin")
+			return nil
+		})
+		return err
+	}
+	f := identityFile("bob", "a")
+	w.scan("web1", authorizedKeys("alice", "{{a}}\n"), f)
+	if err := supply(); trust.KindOf(err) != trust.Conflict {
+		t.Errorf("supplied where Keyturn can bring its own: %v", err)
+	}
+	f.Identity.Encrypted = true
+	w.scan("web1", authorizedKeys("alice", "{{a}}\n"), f)
+	if _, err := w.rotation(ask(a)); trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), "with a passphrase") {
+		t.Errorf("nothing was supplied: %v", err)
+	}
+	if err := supply(); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := w.rotation(ask(a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var args Args
+	if err := json.Unmarshal(plan.Args, &args); err != nil {
+		t.Fatal(err)
+	}
+	if len(args.Pairs) != 1 || !args.Pairs[0].Supplied {
+		t.Errorf("planned: %+v", args.Pairs)
 	}
 }
