@@ -38,9 +38,12 @@ func (c *client) loginByBrowser(cmd *cobra.Command, provider string) (l loginJSO
 	rand.Read(secret)
 	verifier := base64.RawURLEncoding.EncodeToString(secret)
 	challenge := sha256.Sum256([]byte(verifier))
-	var begun struct{ URL, State string }
+	var begun struct {
+		URL, State  string
+		RedirectURI string `json:"redirect_uri"`
+	}
 	err = c.call(ctx, http.MethodPost, "/login/oidc/begin", map[string]string{
-		"provider": provider, "redirect_uri": "http://" + listener.Addr().String() + "/callback",
+		"provider": provider, "listener": "http://" + listener.Addr().String(),
 		"challenge": base64.RawURLEncoding.EncodeToString(challenge[:]),
 	}, &begun)
 	if err != nil {
@@ -50,11 +53,16 @@ func (c *client) loginByBrowser(cmd *cobra.Command, provider string) (l loginJSO
 	if terminal(cmd) != nil {
 		openBrowser(begun.URL)
 	}
-	code, err := awaitCode(ctx, listener, begun.State)
+	redirect, err := url.Parse(begun.RedirectURI)
 	if err != nil {
 		return l, err
 	}
-	err = c.call(ctx, http.MethodPost, "/login/oidc/finish", map[string]string{"state": begun.State, "code": code, "verifier": verifier}, &l)
+	answer, err := awaitAnswer(ctx, listener, redirect.Path, begun.State)
+	if err != nil {
+		return l, err
+	}
+	err = c.call(ctx, http.MethodPost, "/login/oidc/finish",
+		map[string]string{"state": begun.State, "code": answer.Get("code"), "iss": answer.Get("iss"), "verifier": verifier}, &l)
 	return l, err
 }
 
@@ -74,12 +82,12 @@ func openBrowser(text string) {
 	}
 }
 
-// awaitCode returns the code that a browser brings to the listener, together with the
-// state that it was sent with.
-func awaitCode(ctx context.Context, listener net.Listener, state string) (string, error) {
+// awaitAnswer returns what a browser brings to a path of the listener, together with
+// the state that it was sent with: a code, and whose it is.
+func awaitAnswer(ctx context.Context, listener net.Listener, path, state string) (url.Values, error) {
 	type outcome struct {
-		code string
-		err  error
+		answer url.Values
+		err    error
 	}
 	came := make(chan outcome, 1)
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10}
@@ -88,14 +96,14 @@ func awaitCode(ctx context.Context, listener net.Listener, state string) (string
 		w.Header().Set("Referrer-Policy", "no-referrer")
 		w.Header().Set("Cache-Control", "no-store")
 		q := r.URL.Query()
-		if r.Method != http.MethodGet || r.URL.Path != "/callback" || q.Get("state") != state {
+		if r.Method != http.MethodGet || r.URL.Path != path || q.Get("state") != state {
 			w.WriteHeader(http.StatusNotFound)
 			_, _ = io.WriteString(w, "This is not the login that keyturn waits for.\n")
 			return
 		}
-		o := outcome{code: q.Get("code")}
+		o := outcome{answer: q}
 		text := "Keyturn has the answer. You can close this window; the command says how it went.\n"
-		if o.code == "" {
+		if q.Get("code") == "" {
 			o.err = trust.Errorf(trust.Unauthenticated, "the identity provider refuses: %.200s", plain(strings.TrimSpace(q.Get("error")+" "+q.Get("error_description")))).WithHint("keyturn login")
 			text = "The login failed. You can close this window; the command says why.\n"
 		}
@@ -114,9 +122,9 @@ func awaitCode(ctx context.Context, listener net.Listener, state string) (string
 	}()
 	select {
 	case o := <-came:
-		return o.code, o.err
+		return o.answer, o.err
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 

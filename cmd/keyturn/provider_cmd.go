@@ -19,6 +19,7 @@ type providerJSON struct {
 	Issuer    string     `json:"issuer"`
 	ClientID  string     `json:"client_id,omitempty"`
 	HasSecret bool       `json:"has_secret"`
+	Redirect  string     `json:"redirect_uri,omitempty"`
 	Scopes    []string   `json:"scopes"`
 	NameClaim string     `json:"name_claim,omitempty"`
 	Audiences []string   `json:"audiences"`
@@ -93,9 +94,10 @@ func providerAddCommand(env environ) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "add NAME --issuer URL --rule 'CLAIM=VALUE -> ROLE' ...", Short: "Add an identity provider (OpenID Connect)",
 		Long: `Add an identity provider: an issuer of OpenID Connect. People log in at it, in a
-browser, with "keyturn login"; register Keyturn there as a client with the redirect
-URI http://127.0.0.1/callback, on any port, as native applications have it. Machines,
-such as CI jobs, exchange a token that it has issued them.
+browser, with "keyturn login"; register Keyturn there as a client of the kind for
+native applications, and give that the redirect URI that is printed, on any port. It
+is another one for each provider, so that none can have a code that is for another.
+Machines, such as CI jobs, exchange a token that the issuer has issued them.
 ` + rulesHelp,
 		Example: `  keyturn provider add corp --issuer https://id.example.com --client-id keyturn \
     --client-secret-stdin --scope openid --scope profile --scope groups \
@@ -208,6 +210,7 @@ func providerRemoveCommand(env environ) *cobra.Command {
 func printProvider(w io.Writer, p providerJSON) error {
 	pairs := []string{
 		"name", p.Name, "for", p.Kind, "issuer", p.Issuer, "client", p.ClientID, "client secret", yes(p.HasSecret),
+		"redirect URI", p.Redirect,
 		"scopes", strings.Join(p.Scopes, " "), "name claim", p.NameClaim, "audiences", strings.Join(p.Audiences, ", "),
 	}
 	for _, m := range p.Required {

@@ -161,14 +161,15 @@ func TestLoginByBrowserIsAnswered(t *testing.T) {
 	w.ok("provider", "add", "corp", "--issuer", idp.URL, "--client-id", oidctest.ClientID, "--client-secret-stdin", "--rule", "groups=ops -> Operator")
 	idp.Say(oidctest.Claims{"preferred_username": "alice", "groups": []string{"ops"}})
 	w.withoutCredential()
-	back := regexp.MustCompile(`redirect_uri=http%3A%2F%2F([0-9.]+)%3A([0-9]+)%2Fcallback`)
+	back := regexp.MustCompile(`redirect_uri=http%3A%2F%2F([0-9.]+)%3A([0-9]+)%2Fcallback%2F([0-9a-f]+)`)
+	state := regexp.MustCompile(`state=([A-Z0-9]+)`)
 	code, out, errs := w.logIn(func(url string) {
 		to := back.FindStringSubmatch(url)
 		if to == nil {
 			t.Errorf("the login is at %s", url)
 			return
 		}
-		for _, path := range []string{"/", "/callback", "/callback?code=stolen&state=x", "/callback?error=access_denied"} {
+		for _, path := range []string{"/", "/callback", "/callback?code=stolen&state=x", "/callback?error=access_denied", "/callback/another?code=stolen&state=" + state.FindStringSubmatch(url)[1]} {
 			resp, err := http.Get(fmt.Sprintf("http://%s:%s%s", to[1], to[2], path))
 			if err != nil {
 				t.Error(err)
@@ -183,10 +184,9 @@ func TestLoginByBrowserIsAnswered(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "logged in as alice") {
 		t.Errorf("login: %d, %s%s", code, out, errs)
 	}
-	state := regexp.MustCompile(`state=([A-Z0-9]+)`)
 	code, out, errs = w.logIn(func(url string) {
 		to, of := back.FindStringSubmatch(url), state.FindStringSubmatch(url)
-		resp, err := http.Get(fmt.Sprintf("http://%s:%s/callback?error=access_denied&error_description=not+today&state=%s", to[1], to[2], of[1]))
+		resp, err := http.Get(fmt.Sprintf("http://%s:%s/callback/%s?error=access_denied&error_description=not+today&state=%s", to[1], to[2], to[3], of[1]))
 		if err != nil {
 			t.Error(err)
 			return

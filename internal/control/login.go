@@ -39,15 +39,15 @@ func (p *Plane) LoginProviders(ctx context.Context, account string) ([]string, e
 	return p.directory.LoginProviders(ctx, account)
 }
 
-// BeginLogin begins a login by an identity provider, and returns the URL where it goes
-// on and the state that it comes back with.
-func (p *Plane) BeginLogin(ctx context.Context, provider, redirect, challenge, source string) (authorizationURL, state string, err error) {
-	return p.directory.BeginLogin(ctx, provider, redirect, challenge, source)
+// BeginLogin begins a login by an identity provider, which comes back to a listener on
+// the person's own machine.
+func (p *Plane) BeginLogin(ctx context.Context, provider, listener, challenge, source string) (BrowserLogin, error) {
+	return p.directory.BeginLogin(ctx, provider, listener, challenge, source)
 }
 
 // FinishLogin exchanges what such a login came back with for a login token.
-func (p *Plane) FinishLogin(ctx context.Context, state, code, verifier, source string) (LoginToken, error) {
-	return p.directory.FinishLogin(ctx, state, code, verifier, source)
+func (p *Plane) FinishLogin(ctx context.Context, state string, answer LoginAnswer, verifier, source string) (LoginToken, error) {
+	return p.directory.FinishLogin(ctx, state, answer, verifier, source)
 }
 
 // StartDeviceLogin begins a login by an identity provider at another device.

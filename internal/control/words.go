@@ -50,6 +50,8 @@ type (
 
 	LoginToken     = identity.LoginToken
 	DeviceLogin    = identity.DeviceLogin
+	BrowserLogin   = identity.BrowserLogin
+	LoginAnswer    = identity.Answer
 	DeviceProgress = identity.DeviceProgress
 	OAuthTokens    = identity.OAuthTokens
 	Throttled      = identity.Throttled

@@ -126,43 +126,58 @@ func (d *Directory) registrationOf(ctx context.Context, tenant trust.TenantID, p
 	return r, err
 }
 
-// BeginLogin begins a login of a person, and returns the URL where that goes on and
-// the state with which it comes back to redirect: a listener on the person's own
-// machine (RFC 8252, section 7.3). Challenge is the SHA-256 in base64url of what
+// A BrowserLogin is a login of a person that goes on at URL, and comes back to
+// RedirectURI with State.
+type BrowserLogin struct{ URL, State, RedirectURI string }
+
+// RedirectURI returns where logins by a provider come back to a listener, or "" of
+// machines. Its path is no other provider's (RFC 9700, section 4.4.2.2): codes are
+// bound to it, so that the code which somebody is made to fetch at another provider
+// finishes no login that began there.
+func (p Provider) RedirectURI(listener string) string {
+	if p.Kind != People {
+		return ""
+	}
+	return listener + "/callback/" + p.ID
+}
+
+// BeginLogin begins a login of a person. Listener is the origin of a listener on the
+// person's own machine (RFC 8252, section 7.3), to which it comes back by the
+// provider's RedirectURI. Challenge is the SHA-256 in base64url of what
 // FinishLogin has to be told. It is an event.
-func (d *Directory) BeginLogin(ctx context.Context, provider, redirect, challenge, from string) (authorizationURL, state string, err error) {
+func (d *Directory) BeginLogin(ctx context.Context, provider, listener, challenge, from string) (l BrowserLogin, err error) {
 	shown, _ := source(from)
-	if err := checkRedirect(redirect); err != nil {
-		return "", "", err
+	if err := checkListener(listener); err != nil {
+		return l, err
 	}
 	if b, err := base64.RawURLEncoding.Strict().DecodeString(challenge); err != nil || len(b) != sha256.Size {
-		return "", "", trust.Errorf(trust.Invalid, "the challenge is no SHA-256 in base64url").WithField("challenge")
+		return l, trust.Errorf(trust.Invalid, "the challenge is no SHA-256 in base64url").WithField("challenge")
 	}
 	p, err := d.findProvider(ctx, provider, People)
 	if err != nil {
-		return "", "", err
+		return l, err
 	}
-	state = rand.Text()
-	b := begunLogin{tenant: p.tenant, id: begunID(state), provider: p.Provider, challenge: challenge, nonce: rand.Text(), redirect: redirect, source: shown}
-	authorizationURL, err = d.oidc.AuthorizationURL(ctx, p.registration, redirect, state, b.nonce, challenge)
+	l.State, l.RedirectURI = rand.Text(), p.RedirectURI(listener)
+	b := begunLogin{tenant: p.tenant, id: begunID(l.State), provider: p.Provider, challenge: challenge, nonce: rand.Text(), redirect: l.RedirectURI, source: shown}
+	l.URL, err = d.oidc.AuthorizationURL(ctx, p.registration, l.RedirectURI, l.State, b.nonce, challenge)
 	if err != nil {
-		return "", "", err
+		return l, err
 	}
-	return authorizationURL, state, d.keepBegun(ctx, b, begunLife)
+	return l, d.keepBegun(ctx, b, begunLife)
 }
 
-// checkRedirect refuses to send a code to anything but a listener that a command has
+// checkListener refuses to send a code to anything but a listener that a command has
 // opened on the machine that it runs on.
-func checkRedirect(text string) error {
+func checkListener(text string) error {
 	u, err := url.Parse(text)
 	if err == nil {
 		var at netip.AddrPort
 		at, err = netip.ParseAddrPort(u.Host)
-		if err == nil && at.Addr().IsLoopback() && at.Addr().Zone() == "" && at.Port() != 0 && text == "http://"+at.String()+"/callback" {
+		if err == nil && at.Addr().IsLoopback() && at.Addr().Zone() == "" && at.Port() != 0 && text == "http://"+at.String() {
 			return nil
 		}
 	}
-	return trust.Errorf(trust.Invalid, "%.100q is not of the form http://127.0.0.1:PORT/callback", text).WithField("redirect_uri")
+	return trust.Errorf(trust.Invalid, "%.100q is not of the form http://127.0.0.1:PORT", text).WithField("listener")
 }
 
 // keepBegun keeps a login that has begun.
@@ -190,10 +205,10 @@ func checkBegun(tx *store.Tx, tenant trust.TenantID, source string) error {
 	return err
 }
 
-// FinishLogin exchanges the code that a login came back with for a login token. Only
+// FinishLogin exchanges the answer that a login came back with for a login token. Only
 // who began it knows the verifier. A login ends at the first answer of the provider
 // that says who it is of, also if that may not log in; each of these is an event.
-func (d *Directory) FinishLogin(ctx context.Context, state, code, verifier, from string) (LoginToken, error) {
+func (d *Directory) FinishLogin(ctx context.Context, state string, answer Answer, verifier, from string) (LoginToken, error) {
 	shown, counted := source(from)
 	id := begunID(state)
 	if wait := d.throttle.charge(id, counted); wait > 0 {
@@ -211,7 +226,7 @@ func (d *Directory) FinishLogin(ctx context.Context, state, code, verifier, from
 	if err != nil {
 		return LoginToken{}, d.unfinished(ctx, id, b, shown, counted, err)
 	}
-	claims, err := d.oidc.Exchange(ctx, registration, b.redirect, code, verifier, b.nonce)
+	claims, err := d.oidc.Exchange(ctx, registration, b.redirect, answer, verifier, b.nonce)
 	if err != nil {
 		return LoginToken{}, d.unfinished(ctx, id, b, shown, counted, err)
 	}
@@ -245,6 +260,9 @@ func (d *Directory) unfinished(ctx context.Context, id string, b begunLogin, sho
 	}
 	return cmp.Or(d.recordRefusal(ctx, b.tenant, b.provider, shown, count+elsewhere), err)
 }
+
+// An Answer is what the browser brings back from a provider, beside the state.
+type Answer = oidc.Answer
 
 // A DeviceLogin is what a person is told who logs in at another device.
 type DeviceLogin = oidc.Device

@@ -17,7 +17,7 @@ import (
 	"keyturn/internal/trust"
 )
 
-const redirect = "http://127.0.0.1:4711/callback"
+const listener = "http://127.0.0.1:4711"
 
 // verifier is what a client keeps, and challenge what it tells.
 var verifier = strings.Repeat("v", 43)
@@ -68,7 +68,7 @@ func (w *world) browse(address string) (state, code string) {
 	resp.Body.Close()
 	back, err := url.Parse(resp.Header.Get("Location"))
 	must(w.t, err)
-	if !strings.HasPrefix(back.String(), redirect+"?") {
+	if !strings.HasPrefix(back.String(), listener+"/callback/") {
 		w.t.Fatalf("the login comes back to %s", back)
 	}
 	return back.Query().Get("state"), back.Query().Get("code")
@@ -77,19 +77,19 @@ func (w *world) browse(address string) (state, code string) {
 // beginLogin goes to the provider "corp" and back.
 func (w *world) beginLogin() (state, code string) {
 	w.t.Helper()
-	address, state, err := w.BeginLogin(w.t.Context(), "corp", redirect, challenge(), "192.0.2.1")
+	l, err := w.BeginLogin(w.t.Context(), "corp", listener, challenge(), "192.0.2.1")
 	must(w.t, err)
-	back, code := w.browse(address)
-	if back != state {
-		w.t.Errorf("the state is %q, and %q has come back", state, back)
+	back, code := w.browse(l.URL)
+	if back != l.State {
+		w.t.Errorf("the state is %q, and %q has come back", l.State, back)
 	}
-	return state, code
+	return l.State, code
 }
 
 func (w *world) logIn() (LoginToken, error) {
 	w.t.Helper()
 	state, code := w.beginLogin()
-	return w.FinishLogin(w.t.Context(), state, code, verifier, "192.0.2.1")
+	return w.FinishLogin(w.t.Context(), state, Answer{Code: code}, verifier, "192.0.2.1")
 }
 
 // says returns what the provider says of somebody, by the world's clock.
@@ -205,7 +205,7 @@ func TestStolenLogin(t *testing.T) {
 		i.Say(w.says("1", oidctest.Claims{"preferred_username": "alice", "groups": groups("ops")}))
 		state, code := w.beginLogin()
 		finish := func(state, code, verifier string) error {
-			_, err := w.FinishLogin(t.Context(), state, code, verifier, "192.0.2.66")
+			_, err := w.FinishLogin(t.Context(), state, Answer{Code: code}, verifier, "192.0.2.66")
 			return err
 		}
 		before := i.Asked()
@@ -224,7 +224,7 @@ func TestStolenLogin(t *testing.T) {
 		other, err := open(w.store, w.keyring, Options{Now: w.clock.Now}, cheap)
 		must(t, err)
 		state, code = w.beginLogin()
-		if _, err := other.FinishLogin(t.Context(), state, code, verifier, "192.0.2.1"); err != nil {
+		if _, err := other.FinishLogin(t.Context(), state, Answer{Code: code}, verifier, "192.0.2.1"); err != nil {
 			t.Errorf("on another node: %v", err)
 		}
 		state, code = w.beginLogin()
@@ -233,23 +233,77 @@ func TestStolenLogin(t *testing.T) {
 
 		// The code goes nowhere but to a command on the person's machine.
 		for _, bad := range []string{
-			"", "http://127.0.0.1/callback", "http://localhost:1/callback", "https://127.0.0.1:1/callback", "http://192.0.2.1:1/callback",
-			"http://127.0.0.1:1/callback?x=y", "http://127.0.0.1:1/", "http://127.0.0.1:1@example.com/callback", "http://127.0.0.1:01/callback", "http://[::1%25eth0]:1/callback",
+			"", "http://127.0.0.1", "http://localhost:1", "https://127.0.0.1:1", "http://192.0.2.1:1",
+			"http://127.0.0.1:1?x=y", "http://127.0.0.1:1/callback", "http://127.0.0.1:1@example.com", "http://127.0.0.1:01", "http://[::1%25eth0]:1",
 		} {
-			_, _, err := w.BeginLogin(t.Context(), "corp", bad, challenge(), "192.0.2.1")
+			_, err := w.BeginLogin(t.Context(), "corp", bad, challenge(), "192.0.2.1")
 			fails(t, bad, err, trust.Invalid, "is not of the form")
 		}
 		for _, bad := range []string{"", "x", verifier + "=", challenge()[:42]} {
-			_, _, err := w.BeginLogin(t.Context(), "corp", redirect, bad, "192.0.2.1")
+			_, err := w.BeginLogin(t.Context(), "corp", listener, bad, "192.0.2.1")
 			fails(t, bad, err, trust.Invalid, "challenge")
 		}
 		for _, name := range []string{"ci", "nobody", "nobody/corp", ""} {
-			_, _, err := w.BeginLogin(t.Context(), name, redirect, challenge(), "192.0.2.1")
+			_, err := w.BeginLogin(t.Context(), name, listener, challenge(), "192.0.2.1")
 			fails(t, name, err, trust.NotFound, "no identity provider")
 		}
-		if _, _, err := w.BeginLogin(t.Context(), DefaultTenant+"/CORP", "http://[::1]:5/callback", challenge(), "192.0.2.1"); err != nil {
+		if _, err := w.BeginLogin(t.Context(), DefaultTenant+"/CORP", "http://[::1]:5", challenge(), "192.0.2.1"); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// A provider gets nothing from sending the people who log in at it on to another one
+// (RFC 9700, section 4.4).
+func TestMixedUpProviders(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		honest, evil := oidctest.Start(t), oidctest.Start(t)
+		w.addProviders(honest)
+		must(t, w.update(w.tenant, func(tx *store.Tx) error {
+			_, err := w.AddProvider(tx, w.admin(), NewProvider{Secret: oidctest.Secret, Provider: Provider{
+				Name: "evil", Kind: People, Issuer: evil.URL, ClientID: oidctest.ClientID, Rules: []ClaimRule{rule(t, "x=y -> Auditor")},
+			}})
+			return err
+		}))
+		honest.Say(w.says("1", oidctest.Claims{"preferred_username": "boss", "groups": groups("ops")}))
+		begin := func(provider string) (l BrowserLogin, at *url.URL) {
+			l, err := w.BeginLogin(t.Context(), provider, listener, challenge(), "192.0.2.1")
+			must(t, err)
+			at, err = url.Parse(l.URL)
+			must(t, err)
+			return l, at
+		}
+		finish := func(l BrowserLogin, answer Answer) error {
+			_, err := w.FinishLogin(t.Context(), l.State, answer, verifier, "192.0.2.1")
+			return err
+		}
+
+		// The victim logs in at evil, which goes on at honest with a login of its own.
+		victim, _ := begin("evil")
+		own, at := begin("corp")
+		if victim.RedirectURI == own.RedirectURI {
+			t.Fatalf("logins by both come back to %s", own.RedirectURI)
+		}
+		q := at.Query()
+		q.Set("redirect_uri", victim.RedirectURI)
+		q.Set("state", victim.State)
+		at.RawQuery = q.Encode()
+		_, code := w.browse(at.String())
+		fails(t, "with another's code", finish(own, Answer{Code: code}), trust.Unauthenticated, "invalid_grant")
+		fails(t, "another's answer", finish(victim, Answer{Code: code, Issuer: honest.URL}), trust.Unauthenticated, "the answer to it is of")
+		if evil.Asked() != 0 {
+			t.Error("evil was handed honest's code")
+		}
+
+		// Of one that announces that it says whose its answers are, none is taken that
+		// does not.
+		honest.NamesItself()
+		w.clock.Advance(2 * time.Hour) // what it has published is kept for less
+		own, at = begin("corp")
+		_, code = w.browse(at.String())
+		fails(t, "nobody's answer", finish(own, Answer{Code: code}), trust.Unauthenticated, "the answer to it is of")
+		honest.Say(w.says("1", oidctest.Claims{"preferred_username": "boss", "groups": groups("ops")}))
+		must(t, finish(own, Answer{Code: code, Issuer: honest.URL}))
 	})
 }
 
@@ -260,7 +314,7 @@ func TestBegunLoginsAreBounded(t *testing.T) {
 		i := oidctest.Start(t)
 		w.addProviders(i)
 		begin := func(from string) error {
-			_, _, err := w.BeginLogin(t.Context(), "corp", redirect, challenge(), from)
+			_, err := w.BeginLogin(t.Context(), "corp", listener, challenge(), from)
 			return err
 		}
 		for range maxBegunHere {
@@ -515,7 +569,7 @@ func TestProviderEnds(t *testing.T) {
 		if holds(bob) {
 			t.Error("removing corp does not end a login by it")
 		}
-		_, err = w.FinishLogin(t.Context(), state, code, verifier, "192.0.2.1")
+		_, err = w.FinishLogin(t.Context(), state, Answer{Code: code}, verifier, "192.0.2.1")
 		fails(t, "a login that was under way", err, trust.Unauthenticated, "has not begun here")
 		must(t, w.view(func(tx *store.Tx) error {
 			_, err := w.User(tx, "bob")
@@ -664,7 +718,7 @@ func TestProviderDown(t *testing.T) {
 		return err
 	}))
 	begin := func() error {
-		_, _, err := w.BeginLogin(t.Context(), "corp", redirect, challenge(), "192.0.2.1")
+		_, err := w.BeginLogin(t.Context(), "corp", listener, challenge(), "192.0.2.1")
 		return err
 	}
 	document := func(issuer, authorize string) http.HandlerFunc {

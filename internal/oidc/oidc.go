@@ -228,14 +228,39 @@ func (c *Client) AuthorizationURL(ctx context.Context, r Registration, redirect,
 		oauth2.SetAuthURLParam("code_challenge", challenge), oauth2.SetAuthURLParam("code_challenge_method", "S256")), nil
 }
 
-// Exchange exchanges a code for the claims of the person who has logged in.
-func (c *Client) Exchange(ctx context.Context, r Registration, redirect, code, verifier, nonce string) (Claims, error) {
+// An Answer is what the browser brings back from a provider.
+type Answer struct {
+	Code   string
+	Issuer string // the parameter iss of RFC 9207; "" where it is absent
+}
+
+// checkIssuer refuses an answer of another provider than p, which would be handed a
+// code that is not for it (RFC 9207, section 2.4).
+func (a Answer) checkIssuer(r Registration, p *goidc.Provider) error {
+	var document struct {
+		Says bool `json:"authorization_response_iss_parameter_supported"`
+	}
+	if err := p.Claims(&document); err != nil {
+		return unavailable(r.Issuer, err)
+	}
+	if a.Issuer != r.Issuer && (a.Issuer != "" || document.Says) {
+		return trust.Errorf(trust.Unauthenticated, "the login began at %s, and the answer to it is of %.200q", r.Issuer, a.Issuer).WithHint("keyturn login")
+	}
+	return nil
+}
+
+// Exchange exchanges the code of an answer for the claims of the person who has
+// logged in.
+func (c *Client) Exchange(ctx context.Context, r Registration, redirect string, answer Answer, verifier, nonce string) (Claims, error) {
 	p, err := c.provider(ctx, r.Issuer)
 	if err != nil {
 		return Claims{}, err
 	}
+	if err := answer.checkIssuer(r, p); err != nil {
+		return Claims{}, err
+	}
 	config := r.config(p, redirect)
-	token, err := config.Exchange(c.context(ctx), code, oauth2.VerifierOption(verifier))
+	token, err := config.Exchange(c.context(ctx), answer.Code, oauth2.VerifierOption(verifier))
 	if err != nil {
 		return Claims{}, refused(r, err)
 	}

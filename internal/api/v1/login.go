@@ -50,21 +50,23 @@ type byAccount struct {
 
 type beginLogin struct {
 	Body struct {
-		Provider    string `json:"provider" minLength:"1" maxLength:"129" doc:"Name, or ACCOUNT/NAME"`
-		RedirectURI string `json:"redirect_uri" maxLength:"100" doc:"Of a listener on the person's own machine: http://127.0.0.1:PORT/callback or http://[::1]:PORT/callback"`
-		Challenge   string `json:"challenge" maxLength:"43" doc:"The SHA-256 in base64url of a secret of 43 characters or more, as in RFC 7636"`
+		Provider  string `json:"provider" minLength:"1" maxLength:"129" doc:"Name, or ACCOUNT/NAME"`
+		Listener  string `json:"listener" maxLength:"100" doc:"Where a listener on the person's own machine is: http://127.0.0.1:PORT or http://[::1]:PORT"`
+		Challenge string `json:"challenge" maxLength:"43" doc:"The SHA-256 in base64url of a secret of 43 characters or more, as in RFC 7636"`
 	}
 }
 
 type begun struct {
-	URL   string `json:"url" doc:"Where the person logs in"`
-	State string `json:"state" doc:"With which the login comes back"`
+	URL         string `json:"url" doc:"Where the person logs in"`
+	State       string `json:"state" doc:"With which the login comes back"`
+	RedirectURI string `json:"redirect_uri" doc:"Where it comes back to; what comes to another path is of another provider, and to be refused"`
 }
 
 type finishLogin struct {
 	Body struct {
 		State    string `json:"state" maxLength:"128"`
 		Code     string `json:"code" minLength:"1" maxLength:"4096"`
+		Issuer   string `json:"iss,omitempty" maxLength:"2048" doc:"The parameter of this name that came with the code, as in RFC 9207"`
 		Verifier string `json:"verifier" minLength:"43" maxLength:"128" doc:"The secret that the challenge is of"`
 	}
 }
@@ -119,12 +121,12 @@ func (d door) loginRoutes(a huma.API) {
 		})
 	open(d, a, http.MethodPost, "/login/oidc/begin", "begin-login", "Begin a login by an identity provider",
 		func(ctx context.Context, nobody control.Actor, in *beginLogin) (begun, error) {
-			url, state, err := d.plane.BeginLogin(ctx, in.Body.Provider, in.Body.RedirectURI, in.Body.Challenge, nobody.Source)
-			return begun{URL: url, State: state}, err
+			l, err := d.plane.BeginLogin(ctx, in.Body.Provider, in.Body.Listener, in.Body.Challenge, nobody.Source)
+			return begun(l), err
 		})
 	open(d, a, http.MethodPost, "/login/oidc/finish", "finish-login", "Exchange the code of an identity provider for a login token",
 		func(ctx context.Context, nobody control.Actor, in *finishLogin) (loggedIn, error) {
-			l, err := d.plane.FinishLogin(ctx, in.Body.State, in.Body.Code, in.Body.Verifier, nobody.Source)
+			l, err := d.plane.FinishLogin(ctx, in.Body.State, control.LoginAnswer{Code: in.Body.Code, Issuer: in.Body.Issuer}, in.Body.Verifier, nobody.Source)
 			return showLogin(l), err
 		})
 	open(d, a, http.MethodPost, "/login/oidc/device", "begin-device-login", "Begin a login by an identity provider at another device",

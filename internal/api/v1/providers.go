@@ -17,6 +17,7 @@ type provider struct {
 	Issuer    string     `json:"issuer"`
 	ClientID  string     `json:"client_id,omitempty"`
 	HasSecret bool       `json:"has_secret"`
+	Redirect  string     `json:"redirect_uri,omitempty" doc:"Of people: to be registered at it, for any port"`
 	Scopes    []string   `json:"scopes"`
 	NameClaim string     `json:"name_claim,omitempty"`
 	Audiences []string   `json:"audiences"`
@@ -134,7 +135,7 @@ func (b ProviderBody) read(name string) (control.NewProvider, error) {
 
 func showProvider(p control.Provider) provider {
 	out := provider{
-		ID: p.ID, Name: p.Name, Kind: string(p.Kind), Issuer: p.Issuer, ClientID: p.ClientID, HasSecret: p.HasSecret,
+		ID: p.ID, Name: p.Name, Kind: string(p.Kind), Issuer: p.Issuer, ClientID: p.ClientID, HasSecret: p.HasSecret, Redirect: p.RedirectURI("http://127.0.0.1"),
 		Scopes: texts(p.Scopes), NameClaim: p.NameClaim, Audiences: texts(p.Audiences), Rules: []string{}, Required: []string{}, CreatedAt: at(p.Created),
 	}
 	for _, r := range p.Rules {

@@ -44,6 +44,7 @@ type Issuer struct {
 	codes  map[string]url.Values // code to the request that it is for; guarded by mu
 	device []string              // what polls of a device are answered with; guarded by mu
 	asked  int                   // how many tokens were asked for; guarded by mu
+	names  bool                  // whether it announces that its answers say whose they are; guarded by mu
 }
 
 // Start runs an Issuer until the test ends.
@@ -82,6 +83,13 @@ func (i *Issuer) Device(answers ...string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.device = answers
+}
+
+// NamesItself has the provider announce that its answers say whose they are (RFC 9207).
+func (i *Issuer) NamesItself() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.names = true
 }
 
 // Asked returns how many tokens were asked for.
@@ -146,8 +154,11 @@ func (i *Issuer) sign(key jose.SigningKey, audience string, now time.Time, claim
 }
 
 func (i *Issuer) discovery(w http.ResponseWriter, _ *http.Request) {
+	i.mu.Lock()
+	names := i.names
+	i.mu.Unlock()
 	i.answer(w, http.StatusOK, map[string]any{
-		"issuer": i.URL, "authorization_endpoint": i.URL + "/authorize", "token_endpoint": i.URL + "/token",
+		"authorization_response_iss_parameter_supported": names, "issuer": i.URL, "authorization_endpoint": i.URL + "/authorize", "token_endpoint": i.URL + "/token",
 		"device_authorization_endpoint": i.URL + "/device", "jwks_uri": i.URL + "/keys",
 		"id_token_signing_alg_values_supported": []string{"ES256", "HS256", "none"}, "token_endpoint_auth_methods_supported": []string{"client_secret_basic"},
 	})
