@@ -283,6 +283,11 @@ func TestAccountsAreApart(t *testing.T) {
 				w.idle(admin)
 			}
 		}
+		// The server's own figures are not for those who share it.
+		token := w.find(`"token":"(kt_[^"]+)"`, "POST", "/api/v1/tokens", `{"name":"scrape","permissions":["Metrics Read"]}`, admin)
+		if status, text := w.send("GET", "/metrics", "", headers("Authorization", "Bearer "+token)); status != 403 {
+			t.Errorf("/metrics of account %s: %d %.200s", account, status, text)
+		}
 		// The other doors.
 		for _, ask := range []struct{ method, path, body string }{
 			{"GET", "/api/ssh-key/" + number, ""},

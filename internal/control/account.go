@@ -19,10 +19,10 @@ func (p *Plane) ShowAccount(ctx context.Context, actor identity.Actor) (t identi
 	return t, err
 }
 
-// overInstallation refuses who is not an administrator of the account "default", which
+// overInstallation refuses who lacks a permission in the account "default", which
 // is there from the start: who has that one has the server.
-func (p *Plane) overInstallation(ctx context.Context, actor identity.Actor) error {
-	if err := require(actor, identity.All); err != nil {
+func (p *Plane) overInstallation(ctx context.Context, actor identity.Actor, needs identity.Permission) error {
+	if err := require(actor, needs); err != nil {
 		return err
 	}
 	return p.ofFirstAccount(ctx, actor)
@@ -33,7 +33,7 @@ func (p *Plane) ofFirstAccount(ctx context.Context, actor identity.Actor) error 
 	return p.store.View(ctx, actor.Tenant, func(tx *store.Tx) error {
 		t, err := p.directory.Tenant(tx)
 		if err == nil && t.Name != identity.DefaultTenant {
-			return trust.Errorf(trust.Denied, "this is for administrators of the account %q, not of %q", identity.DefaultTenant, t.Name)
+			return trust.Errorf(trust.Denied, "this is for users of the account %q, not of %q", identity.DefaultTenant, t.Name)
 		}
 		return err
 	})
@@ -42,7 +42,7 @@ func (p *Plane) ofFirstAccount(ctx context.Context, actor identity.Actor) error 
 // ListAccounts lists the tenants of the installation, for an administrator of the
 // first one.
 func (p *Plane) ListAccounts(ctx context.Context, actor identity.Actor) (list []identity.Tenant, err error) {
-	if err := p.overInstallation(ctx, actor); err != nil {
+	if err := p.overInstallation(ctx, actor, identity.All); err != nil {
 		return nil, err
 	}
 	err = p.store.View(ctx, store.System, func(tx *store.Tx) error {
@@ -60,7 +60,7 @@ func (p *Plane) ListAccounts(ctx context.Context, actor identity.Actor) (list []
 // It is two commits, for a commit is of one tenant: that it was asked for is in the log
 // of the actor's, before it is done and is in the log of the new one.
 func (p *Plane) AddAccount(ctx context.Context, actor identity.Actor, name, password string) (t identity.Tenant, made string, err error) {
-	if err := p.overInstallation(ctx, actor); err != nil {
+	if err := p.overInstallation(ctx, actor, identity.All); err != nil {
 		return t, "", err
 	}
 	err = p.store.View(ctx, store.System, func(tx *store.Tx) error {

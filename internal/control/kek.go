@@ -38,7 +38,7 @@ func (p *Plane) kekStatus(ctx context.Context, actor identity.Actor) (keyring.KE
 // is the event: it names the actor by id only,
 // since the personal data of a user lies in the log of the user's tenant.
 func (p *Plane) RotateKEK(ctx context.Context, actor identity.Actor) (before string, now keyring.KEKStatus, err error) {
-	if err := p.overInstallation(ctx, actor); err != nil {
+	if err := p.overInstallation(ctx, actor, identity.All); err != nil {
 		return "", now, err
 	}
 	next, changed, err := p.keyring.Next(ctx)
