@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -71,7 +72,11 @@ Who may use which key: "keyturn key allow --help". docs/agent.md tells more.`,
 			if ask {
 				askpass := env("SSH_ASKPASS")
 				if askpass == "" && (len(args) > 0 || !canAsk()) {
-					return &usageError{cmd.CommandPath(), errors.New("--confirm has nobody to ask: SSH_ASKPASS names no program, and there is no terminal of its own")}
+					return &usageError{cmd.CommandPath(), errors.New("--confirm has nobody to ask: SSH_ASKPASS names no program, and there is no terminal of its own, in whose foreground it is")}
+				}
+				if askpass == "" {
+					// One that is put into the background is to say no, not to stop.
+					signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
 				}
 				h.confirm = &confirmer{askpass: askpass, asking: make(chan struct{}, 1)}
 			}
@@ -166,23 +171,39 @@ type exitError struct{ code int }
 
 func (e *exitError) Error() string { return fmt.Sprintf("the command ended with exit code %d", e.code) }
 
-// runWith runs a command with one more variable in its environment. What ends this
-// program is passed on to it, and it is waited for.
+// runWith runs a command with one more variable in its environment, and waits for it.
+// What ends this program is passed on to it, but for an interrupt: that a terminal sends
+// to both, and the command may live on.
 func runWith(cmd *cobra.Command, command []string, variable string) error {
-	c := exec.CommandContext(cmd.Context(), command[0], command[1:]...)
+	c := exec.Command(command[0], command[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 	c.Env = append(os.Environ(), variable)
-	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
-	err := c.Run()
+	err := c.Start()
+	if err != nil {
+		return trust.Errorf(trust.Invalid, "%w", err)
+	}
+	ends := make(chan os.Signal, 1)
+	signal.Notify(ends, endings()...)
+	defer signal.Stop(ends)
+	waited := make(chan struct{})
+	defer close(waited)
+	go func() {
+		for {
+			select {
+			case s := <-ends:
+				_ = c.Process.Signal(s)
+			case <-waited:
+				return
+			}
+		}
+	}()
+	err = c.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 			return &exitError{128 + int(status.Signal())} // as shells have it
 		}
 		return &exitError{exit.ExitCode()}
-	}
-	if c.ProcessState != nil && c.ProcessState.Success() {
-		return nil // it ended well although it was told to end
 	}
 	if err != nil {
 		return trust.Errorf(trust.Invalid, "%w", err)
@@ -277,11 +298,12 @@ func (h *holder) sign(ctx context.Context, r agent.Request) (*ssh.Signature, err
 	return &ssh.Signature{Format: out.Format, Blob: out.Blob}, nil
 }
 
-// question is what a person is asked before a signature is.
+// question is what a person is asked before a signature is. The client's own words are
+// quoted in it: they may be a remote host's, and any.
 func question(r agent.Request) string {
-	what := fmt.Sprintf("Sign a message (%s)", plain(r.What.Namespace))
+	what := fmt.Sprintf("Sign a message (%q)", r.What.Namespace)
 	if r.What.IsLogin() {
-		what = "Log in as " + plain(r.What.User)
+		what = fmt.Sprintf("Log in as %q", r.What.User)
 		if !r.HostKey.IsZero() {
 			what += " to the host with key " + string(r.HostKey.Plain().Fingerprint())
 		}

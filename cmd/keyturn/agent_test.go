@@ -316,7 +316,7 @@ func TestAgentConfirms(t *testing.T) {
 	if a.logsInTo(w.servers[0]) || !strings.Contains(a.says(), "not confirmed") {
 		t.Errorf("it logs in unconfirmed; the agent says: %s", a.says())
 	}
-	if got, want := w.read(asked), "confirm: Log in as "+w.servers[0].User()+" to the host with key "+string(w.servers[0].HostKey().Fingerprint())+" with key "+k.Fingerprint+"?\n"; got != want {
+	if got, want := w.read(asked), "confirm: Log in as \""+w.servers[0].User()+"\" to the host with key "+string(w.servers[0].HostKey().Fingerprint())+" with key "+k.Fingerprint+"?\n"; got != want {
 		t.Errorf("asked %q, want %q", got, want)
 	}
 	w.write(answer, "0")

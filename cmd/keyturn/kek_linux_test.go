@@ -74,7 +74,7 @@ func echoes(t *testing.T, terminal *os.File) bool {
 }
 
 // startAtTerminal starts a command at a terminal of its own, and returns the other end.
-func startAtTerminal(t *testing.T, cmd *exec.Cmd) *os.File {
+func startAtTerminal(t testing.TB, cmd *exec.Cmd) *os.File {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {

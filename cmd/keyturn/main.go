@@ -25,14 +25,19 @@ import (
 var version = "dev"
 
 func main() {
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
-		ends = append(ends, syscall.SIGHUP) // the terminal is gone
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	ctx, stop := signal.NotifyContext(context.Background(), append(endings(), os.Interrupt)...)
 	code := run(ctx, os.Getenv, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// endings are the signals that end a program, besides an interrupt.
+func endings() []os.Signal {
+	ends := []os.Signal{syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+		ends = append(ends, syscall.SIGHUP) // the terminal is gone
+	}
+	return ends
 }
 
 // An environ returns the value of an environment variable, as os.Getenv does.
