@@ -204,6 +204,11 @@ func makeKEK(path, dataDir string) error {
 	if err := makeDirs(dir); err != nil {
 		return trust.Errorf(trust.Denied, "key-encryption key directory: %w", err)
 	}
+	return locked(dir, func() error { return writeKEK(path) })
+}
+
+// writeKEK writes the file of makeKEK while the directory is locked.
+func writeKEK(path string) error {
 	key := make([]byte, kekSize)
 	rand.Read(key)
 	defer clear(key)
@@ -214,7 +219,10 @@ func makeKEK(path, dataDir string) error {
 	text := fmt.Appendf(nil, "%s\nname %s\nkey %s\n", kekHeader, kek.name, base64.StdEncoding.EncodeToString(key))
 	defer clear(text)
 
-	temp := filepath.Join(dir, "."+filepath.Base(path)+"."+rand.Text())
+	if err := dropUnfinished(path); err != nil {
+		return err
+	}
+	temp := unfinished(path)
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return trust.Errorf(trust.Denied, "key-encryption key file: %w", err)
@@ -237,7 +245,21 @@ func makeKEK(path, dataDir string) error {
 	if err := os.Remove(temp); err != nil {
 		return trust.Errorf(trust.Unavailable, "key-encryption key file: %w", err)
 	}
-	return syncDir(dir)
+	return syncDir(filepath.Dir(path))
+}
+
+// unfinished is the name by which a key file is written that will appear at path.
+func unfinished(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".unfinished")
+}
+
+// dropUnfinished removes what a crash left of the writing of a key file: it may be the
+// whole of a key that is in use. The directory is locked.
+func dropUnfinished(path string) error {
+	if err := os.Remove(unfinished(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return trust.Errorf(trust.Denied, "a second copy of a key-encryption key, which a crash left: %w", err).WithHint("rm %s", unfinished(path))
+	}
+	return nil
 }
 
 // makeDirs is os.MkdirAll of mode 0700 that leaves every directory entry that

@@ -56,7 +56,12 @@ func (f *fileSource) next(_ context.Context, r root) (next KEK, err error) {
 			return trust.Errorf(trust.Conflict, "the database is sealed under key-encryption key %q, but %s holds %q: it was changed on another node", r.name, f, kek.name).
 				WithHint("copy the key file of that node to this one, and try again")
 		}
-		next, err = LoadKEK(nextTo(real), f.dataDir, true)
+		if _, err := os.Lstat(nextTo(real)); errors.Is(err, fs.ErrNotExist) {
+			if err := writeKEK(nextTo(real)); err != nil {
+				return err
+			}
+		}
+		next, err = LoadKEK(nextTo(real), f.dataDir, false)
 		return err
 	})
 	return next, err
@@ -67,14 +72,22 @@ func (f *fileSource) settle(name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(nextTo(real)); errors.Is(err, fs.ErrNotExist) {
+	left := func(path string) bool {
+		_, err := os.Lstat(path)
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	if !left(nextTo(real)) && !left(unfinished(real)) && !left(unfinished(nextTo(real))) {
 		return nil // as at most starts, where the directory need not be writable
 	}
 	return f.locked(func(real string) error { return f.finish(real, name) })
 }
 
-// finish puts the next key in the place of the one at real, if it is the one of name.
+// finish puts the next key in the place of the one at real, if it is the one of name, and
+// removes what a crash left.
 func (f *fileSource) finish(real, name string) error {
+	if err := errors.Join(dropUnfinished(real), dropUnfinished(nextTo(real))); err != nil {
+		return err
+	}
 	next, err := LoadKEK(nextTo(real), f.dataDir, false)
 	if trust.KindOf(err) == trust.NotFound || err == nil && next.name != name {
 		return nil
@@ -114,7 +127,13 @@ func (f *fileSource) locked(fn func(real string) error) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(real))
+	return locked(filepath.Dir(real), func() error { return fn(real) })
+}
+
+// locked runs fn while no other process, and nobody else in this one, writes a key file in
+// the directory at path.
+func locked(path string, fn func() error) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return trust.Errorf(trust.Denied, "key-encryption key directory: %w", err)
 	}
@@ -122,7 +141,7 @@ func (f *fileSource) locked(fn func(real string) error) error {
 	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
 		return trust.Errorf(trust.Unavailable, "key-encryption key directory: %w", err)
 	}
-	return fn(real)
+	return fn()
 }
 
 // nextTo is where the KEK lies that comes after the one in the file at path.

@@ -213,7 +213,18 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 		must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Put(tx, "a", generate(t, "ed25519")) }))
 		for cut, rotate := range map[string]func() (committed bool){
 			"before the next key is whole": func() bool {
-				write(t, filepath.Join(dir, ".kek.next.ABC"), "keyturn-kek-v1\nname ")
+				write(t, unfinished(filepath.Join(dir, "kek.next")), "keyturn-kek-v1\nname ")
+				return false
+			},
+			"when the next key has two names": func() bool {
+				kek, _, err := k.Next(t.Context())
+				must(t, err)
+				must(t, os.Link(filepath.Join(dir, "kek.next"), unfinished(filepath.Join(dir, "kek.next"))))
+				must(t, rewrap(s, k, kek))
+				return true
+			},
+			"when the first key had two names": func() bool {
+				must(t, os.Link(filepath.Join(dir, "kek"), unfinished(filepath.Join(dir, "kek"))))
 				return false
 			},
 			"before the commit": func() bool {
@@ -253,6 +264,9 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 			}
 			if _, err := os.Lstat(filepath.Join(dir, "kek.next")); committed && !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("cut off %s: the next key is still beside it", cut)
+			}
+			if hidden, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(hidden) > 0 {
+				t.Errorf("cut off %s: left are %q, %v", cut, hidden, err)
 			}
 			if kept, err := os.ReadFile(filepath.Join(dir, "kek."+before.name)); committed && (err != nil || !bytes.Equal(kept, was)) {
 				t.Errorf("cut off %s: the key from before is not kept: %v", cut, err)
