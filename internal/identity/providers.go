@@ -143,7 +143,7 @@ func (p Provider) check() error {
 	if !userName.MatchString(p.Name) {
 		return trust.Errorf(trust.Invalid, "provider name %.80q is not 1 to 64 of letters, digits and \"._@+-\", a letter or digit first", p.Name).WithField("name")
 	}
-	if err := oidc.CheckURL(p.Issuer); err != nil {
+	if err := oidc.CheckIssuer(p.Issuer); err != nil {
 		return trust.Errorf(trust.Invalid, "issuer: %w", err).WithField("issuer")
 	}
 	people := p.Kind == People

@@ -116,7 +116,7 @@ func (c *Client) verify(ctx context.Context, p *goidc.Provider, issuer, raw stri
 	verifier := p.Verifier(&goidc.Config{SkipClientIDCheck: true, SkipExpiryCheck: true})
 	token, err := verifier.Verify(c.context(ctx), raw)
 	if err != nil && strings.Contains(err.Error(), "fetching keys") { // which go-oidc tells apart by its text only
-		return Claims{}, nil, unavailable(issuer, err)
+		return Claims{}, nil, failed(issuer, err)
 	}
 	if err != nil {
 		return Claims{}, nil, trust.Errorf(trust.Unauthenticated, "the token is none that %s has signed for itself", issuer)

@@ -2,7 +2,10 @@
 // Discovery 1.0, with PKCE (RFC 7636) and the device flow (RFC 8628).
 //
 // It asks only providers that its caller names, which are those that an administrator
-// has set up; nothing that a request says chooses where it connects. Each answer has
+// has set up, at the endpoints that these publish: over https, or, if the issuer itself
+// is on this machine without, on this machine. Nothing that a request says chooses where
+// it connects, and no error repeats what was answered that is not of these standards,
+// lest somebody read by it what they cannot reach themselves. Each answer has
 // to come within a quarter of a minute and a megabyte, over https or from this
 // machine, and redirects are not followed: no document of these standards is behind
 // one. What a provider has published (its endpoints, its keys) is kept for an hour, so
@@ -16,6 +19,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -69,8 +73,8 @@ func New(now func() time.Time) *Client {
 	}
 }
 
-// bounded refuses what would travel in the clear, and reads no more of an answer than
-// it may have.
+// bounded refuses what would travel in the clear, reads no more of an answer than it
+// may have, and nothing of a document that is not there.
 type bounded struct{ next http.RoundTripper }
 
 func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -78,16 +82,30 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := b.next.RoundTrip(req)
-	if err == nil {
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	if req.Method == http.MethodGet && resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	return resp, nil
 }
 
-// CheckURL refuses the URL of an issuer, or one that a person is sent to, which is
+// CheckIssuer refuses the URL of an issuer that is none of OpenID Connect Discovery,
+// section 2: with a query, what is asked would be any path of that host.
+func CheckIssuer(text string) error {
+	if strings.Contains(text, "?") {
+		return trust.Errorf(trust.Invalid, "%.200q has a query, and no issuer has one", text)
+	}
+	return CheckURL(text)
+}
+
+// CheckURL refuses a URL, of an issuer or one that a person is sent to, which is
 // not https, or http on this machine.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
@@ -121,12 +139,15 @@ func (c *Client) provider(ctx context.Context, issuer string) (*goidc.Provider, 
 
 // discover asks an issuer for what it publishes, and keeps it.
 func (c *Client) discover(ctx context.Context, issuer string) (*goidc.Provider, error) {
-	if err := CheckURL(issuer); err != nil {
+	if err := CheckIssuer(issuer); err != nil {
 		return nil, err
 	}
 	p, err := goidc.NewProvider(c.context(ctx), issuer)
 	if err != nil {
-		return nil, unavailable(issuer, err)
+		return nil, failed(issuer, err)
+	}
+	if err := checkEndpoints(issuer, p); err != nil {
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,9 +162,47 @@ func (c *Client) context(ctx context.Context) context.Context {
 	return goidc.ClientContext(ctx, c.http)
 }
 
-func unavailable(issuer string, err error) error {
-	return trust.Errorf(trust.Unavailable, "the identity provider %.200s does not answer as one: %.300s", issuer, err).
+// checkEndpoints refuses a provider with an endpoint without https, unless its issuer
+// has none either: then both are on this machine.
+func checkEndpoints(issuer string, p *goidc.Provider) error {
+	if strings.HasPrefix(issuer, "http:") {
+		return nil // bounded refuses other machines
+	}
+	var document struct {
+		JWKS string `json:"jwks_uri"`
+	}
+	if err := p.Claims(&document); err != nil {
+		return failed(issuer, err)
+	}
+	e := p.Endpoint()
+	for _, endpoint := range []string{e.AuthURL, e.TokenURL, e.DeviceAuthURL, document.JWKS} {
+		if endpoint != "" && !strings.HasPrefix(endpoint, "https://") {
+			return unavailable(issuer, fmt.Sprintf("its endpoint %.200q is not https", endpoint))
+		}
+	}
+	return nil
+}
+
+func unavailable(issuer, why string) error {
+	return trust.Errorf(trust.Unavailable, "the identity provider %.200s does not answer as one: %.300s", issuer, why).
 		WithHint("see keyturn provider test NAME")
+}
+
+// failed says why a question to a provider came to nothing, and of an answer no more
+// than its status: errors of go-oidc and oauth2 repeat what it was.
+func failed(issuer string, err error) error {
+	var connection *url.Error
+	var retrieve *oauth2.RetrieveError
+	var mismatch *goidc.IssuerMismatchError
+	switch {
+	case errors.As(err, &connection):
+		return unavailable(issuer, connection.Error())
+	case errors.As(err, &retrieve):
+		return unavailable(issuer, fmt.Sprintf("answered %d %s", retrieve.Response.StatusCode, http.StatusText(retrieve.Response.StatusCode)))
+	case errors.As(err, &mismatch):
+		return unavailable(issuer, mismatch.Error())
+	}
+	return unavailable(issuer, "its answer is none of OpenID Connect")
 }
 
 // Published is what a provider says of itself.
@@ -166,22 +225,22 @@ func (c *Client) Look(ctx context.Context, issuer string) (Published, error) {
 		Algorithms []string `json:"id_token_signing_alg_values_supported"`
 	}
 	if err := p.Claims(&document); err != nil {
-		return Published{}, unavailable(issuer, err)
+		return Published{}, failed(issuer, err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, document.JWKS, nil)
 	if err != nil {
-		return Published{}, unavailable(issuer, err)
+		return Published{}, failed(issuer, err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return Published{}, unavailable(issuer, err)
+		return Published{}, failed(issuer, err)
 	}
 	defer resp.Body.Close()
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&set); err != nil || resp.StatusCode != http.StatusOK {
-		return Published{}, unavailable(issuer, errors.Join(errors.New(document.JWKS+": "+resp.Status), err))
+	if err := json.NewDecoder(resp.Body).Decode(&set); err != nil {
+		return Published{}, failed(issuer, err)
 	}
 	e := p.Endpoint()
 	return Published{
@@ -221,7 +280,7 @@ func (c *Client) AuthorizationURL(ctx context.Context, r Registration, redirect,
 		return "", err
 	}
 	if err := CheckURL(p.Endpoint().AuthURL); err != nil {
-		return "", unavailable(r.Issuer, err)
+		return "", unavailable(r.Issuer, err.Error())
 	}
 	config := r.config(p, redirect)
 	return config.AuthCodeURL(state, goidc.Nonce(nonce),
@@ -241,7 +300,7 @@ func (a Answer) checkIssuer(r Registration, p *goidc.Provider) error {
 		Says bool `json:"authorization_response_iss_parameter_supported"`
 	}
 	if err := p.Claims(&document); err != nil {
-		return unavailable(r.Issuer, err)
+		return failed(r.Issuer, err)
 	}
 	if a.Issuer != r.Issuer && (a.Issuer != "" || document.Says) {
 		return trust.Errorf(trust.Unauthenticated, "the login began at %s, and the answer to it is of %.200q", r.Issuer, a.Issuer).WithHint("keyturn login")
@@ -317,11 +376,11 @@ func (c *Client) StartDevice(ctx context.Context, r Registration) (Device, error
 			continue
 		}
 		if err := CheckURL(where); err != nil {
-			return Device{}, unavailable(r.Issuer, err)
+			return Device{}, unavailable(r.Issuer, err.Error())
 		}
 	}
 	if d.Code == "" || d.UserCode == "" || len(d.Code) > 4096 || len(d.UserCode) > 64 || d.Interval < 0 || d.Interval > time.Minute {
-		return Device{}, unavailable(r.Issuer, errors.New("its answer to a device is none of RFC 8628"))
+		return Device{}, unavailable(r.Issuer, "its answer to a device is none of RFC 8628")
 	}
 	return d, nil
 }
@@ -351,11 +410,18 @@ func (c *Client) PollDevice(ctx context.Context, r Registration, code string) (C
 	return c.idToken(ctx, p, r, token)
 }
 
+// refusals are what a token or device endpoint may refuse by (RFC 6749, section 5.2;
+// RFC 8628, section 3.5).
+var refusals = []string{
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+	"access_denied", "expired_token", "server_error", "temporarily_unavailable",
+}
+
 // refused says why a provider gave no token.
 func refused(r Registration, err error) error {
 	var e *oauth2.RetrieveError
-	if !errors.As(err, &e) || e.ErrorCode == "" {
-		return unavailable(r.Issuer, err)
+	if !errors.As(err, &e) || !slices.Contains(refusals, e.ErrorCode) {
+		return failed(r.Issuer, err)
 	}
 	reason := strings.TrimSuffix(e.ErrorCode+": "+e.ErrorDescription, ": ")
 	switch e.ErrorCode {
