@@ -15,7 +15,13 @@ func TestNameIsNobodysID(t *testing.T) {
 	storetest.Both(t, everything, func(t *testing.T, s *store.Store) {
 		p, _, add := newHolder(t, s)
 		victim, other := add("victim"), add("other")
-		other.Permissions = []identity.Permission{identity.KeysRead}
+		read := []identity.Permission{identity.KeysRead}
+		for _, u := range []identity.Actor{victim, other} {
+			if _, err := p.SetUserRights(t.Context(), other, u.ID, identity.Rights{Permissions: read}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		other.Permissions = read
 		for _, name := range []string{"other", victim.ID} {
 			other.Name = name
 			for _, whose := range []string{victim.ID, "victim"} {
