@@ -360,6 +360,11 @@ func TestIDTokens(t *testing.T) {
 			"issued in the future":  {"iat": w.clock.Now().Add(2 * time.Minute).Unix()},
 			"of nobody":             {"sub": nil},
 			"of somebody very long": {"sub": strings.Repeat("x", 256)},
+			"of more than a line":   {"sub": "1\x00"},
+			"of somebody as well":   {"\u017fub": "2"}, // a long s: what folds case takes it for "sub"
+			"of another, capital":   {"Sub": "2"},
+			"another's, capital":    {"AUD": oidctest.ClientID, "aud": "another"},
+			"ends later, capital":   {"Exp": w.clock.Now().Add(time.Hour).Unix()},
 		} {
 			i.Say(with(bad))
 			_, err := w.logIn()
@@ -839,7 +844,7 @@ func TestRules(t *testing.T) {
 	must(t, w.update(w.tenant, func(tx *store.Tx) error {
 		_, err := w.AddProvider(tx, admin, NewProvider{Secret: oidctest.Secret, Provider: Provider{
 			Name: "corp", Kind: People, Issuer: i.URL, ClientID: oidctest.ClientID,
-			Rules:    []ClaimRule{rule(t, "email=alice@example.com -> Operator"), rule(t, "groups=a=b -> Auditor")},
+			Rules:    []ClaimRule{rule(t, "email=alice@example.com -> Operator"), rule(t, "groups=a=b -> Auditor"), rule(t, "/email=bob@example.com -> Auditor")},
 			Required: []ClaimMatch{{"hd", "example.com"}},
 		}})
 		return err
@@ -855,6 +860,10 @@ func TestRules(t *testing.T) {
 		{oidctest.Claims{"email": "Alice@example.com", "email_verified": true, "hd": "example.com"}, ""},
 		{oidctest.Claims{"email": "alice@example.com", "email_verified": true}, ""},
 		{oidctest.Claims{"email": "alice@example.com", "email_verified": true, "hd": "example.org"}, ""},
+		{oidctest.Claims{"email": "bob@example.com", "email_verified": "true", "hd": "example.com"}, "Auditor"},
+		{oidctest.Claims{"email": "bob@example.com", "email_verified": false, "hd": "example.com"}, ""},
+		{oidctest.Claims{"email": "bob@example.com", "email_verified": []bool{true}, "hd": "example.com"}, ""},
+		{oidctest.Claims{"email": groups("alice@example.com", "bob@example.com"), "email_verified": true, "hd": "example.com"}, ""},
 		{oidctest.Claims{"groups": groups("a=bc"), "hd": "example.com"}, ""},
 	} {
 		test.claims["preferred_username"] = "alice"

@@ -95,14 +95,11 @@ func isLine(text string) bool {
 	return text != "" && len(text) <= 500 && utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
-// in reports whether claims say what m asks for. An address of e-mail that the
-// provider has not verified is what anybody can say of himself.
+// in reports whether claims say what m asks for, in what the provider answers for: an
+// address of e-mail that it has not verified is what anybody can say of himself.
 func (m ClaimMatch) in(c oidc.Claims) bool {
-	if m.Claim == "email" && !slices.Equal(c.Values("email_verified"), []string{"true"}) {
-		return false
-	}
 	prefix, glob := strings.CutSuffix(m.Value, "*")
-	return slices.ContainsFunc(c.Values(m.Claim), func(value string) bool {
+	return slices.ContainsFunc(c.Vouched(m.Claim), func(value string) bool {
 		return value == m.Value || glob && strings.HasPrefix(value, prefix)
 	})
 }

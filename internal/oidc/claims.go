@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	goidc "github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
@@ -40,14 +41,7 @@ func (c Claims) Names() []string { return slices.Sorted(maps.Keys(c.values)) }
 // for what lies deeper.
 func (c Claims) Values(name string) []string {
 	var value any = c.values
-	path := []string{name}
-	if strings.HasPrefix(name, "/") {
-		path = strings.Split(name[1:], "/")
-		for i := range path {
-			path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(path[i])
-		}
-	}
-	for _, step := range path {
+	for _, step := range path(name) {
 		object, _ := value.(map[string]any)
 		value = object[step]
 	}
@@ -67,6 +61,33 @@ func (c Claims) Values(name string) []string {
 		}
 	}
 	return texts
+}
+
+// path returns the names that lead to a claim from the top.
+func path(name string) []string {
+	if !strings.HasPrefix(name, "/") {
+		return []string{name}
+	}
+	steps := strings.Split(name[1:], "/")
+	for i := range steps {
+		steps[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(steps[i])
+	}
+	return steps
+}
+
+// Vouched returns what Values does, if the provider answers for it: not an address of
+// e-mail, however it is asked for, unless it is the one that the provider says it has
+// verified.
+func (c Claims) Vouched(name string) []string {
+	if path(name)[0] != "email" {
+		return c.Values(name)
+	}
+	_, one := c.values["email"].(string)
+	verified := c.values["email_verified"]
+	if !one || verified != true && verified != "true" { // some have it as text
+		return nil
+	}
+	return c.Values(name)
 }
 
 // Verify checks a token that somebody else was given, such as a CI job: that a
@@ -121,7 +142,7 @@ func (c *Client) verify(ctx context.Context, p *goidc.Provider, issuer, raw stri
 	if err != nil {
 		return Claims{}, nil, trust.Errorf(trust.Unauthenticated, "the token is none that %s has signed for itself", issuer)
 	}
-	claims := Claims{Subject: token.Subject, Expires: token.Expiry, nonce: token.Nonce}
+	var claims Claims
 	var text json.RawMessage
 	if err := token.Claims(&text); err != nil {
 		return Claims{}, nil, trust.Errorf(trust.Unauthenticated, "the token is not JSON")
@@ -131,7 +152,34 @@ func (c *Client) verify(ctx context.Context, p *goidc.Provider, issuer, raw stri
 	if err := d.Decode(&claims.values); err != nil {
 		return Claims{}, nil, trust.Errorf(trust.Unauthenticated, "the token is not JSON")
 	}
-	return claims, token.Audience, claims.hold(c.now())
+	if err := claims.settle(token.Issuer); err != nil {
+		return Claims{}, nil, err
+	}
+	return claims, claims.Values("aud"), claims.hold(c.now())
+}
+
+// registered is the claims that say by whom, of whom, for whom and when a token holds.
+var registered = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "nonce", "azp"}
+
+// settle reads who it is and when from the values that rules read as well, for names of
+// claims are compared as they are (RFC 7519, section 10.1.1). go-oidc, which has checked
+// the issuer, decodes without regard to case: what could mean another thing to it, or
+// to anybody, is refused.
+func (c *Claims) settle(issuer string) error {
+	for name := range c.values {
+		if slices.ContainsFunc(registered, func(r string) bool { return name != r && strings.EqualFold(name, r) }) {
+			return trust.Errorf(trust.Unauthenticated, "the token has a claim %.20q, which is spelled like another", name)
+		}
+	}
+	if iss, _ := c.values["iss"].(string); iss != issuer {
+		return trust.Errorf(trust.Unauthenticated, "the token names its issuer twice")
+	}
+	c.Subject, _ = c.values["sub"].(string)
+	c.nonce, _ = c.values["nonce"].(string)
+	exp, _ := c.values["exp"].(json.Number)
+	seconds, _ := exp.Float64() // of what is no number, 0, which is over
+	c.Expires = time.Unix(int64(seconds), 0)
+	return nil
 }
 
 // hold refuses claims that do not hold now, or say of nobody.
@@ -149,8 +197,8 @@ func (c Claims) hold(now time.Time) error {
 		}
 	}
 	switch {
-	case c.Subject == "" || len(c.Subject) > maxSubject:
-		return trust.Errorf(trust.Unauthenticated, "the token does not say who it is of in 1 to %d bytes", maxSubject)
+	case c.Subject == "" || len(c.Subject) > maxSubject || strings.ContainsFunc(c.Subject, unicode.IsControl):
+		return trust.Errorf(trust.Unauthenticated, "the token does not say who it is of in 1 to %d bytes of text on one line", maxSubject)
 	case c.Expires.Unix() <= 0 || !now.Before(c.Expires.Add(clockSkew)):
 		return trust.Errorf(trust.Unauthenticated, "the token has ended at %s", c.Expires.UTC().Format(time.RFC3339))
 	case now.Add(clockSkew).Before(begins):
