@@ -161,6 +161,16 @@ func (d *Directory) firstTenant(ctx context.Context) (b Beginning, err error) {
 	return b, err
 }
 
+// checkLasting refuses what checkActor does, and machines: what lets somebody in, or
+// says what they may do, would outlive the hour that a machine has.
+func checkLasting(tx *store.Tx, by Actor) error {
+	if by.Kind == "machine" {
+		return trust.Errorf(trust.Denied, "users, roles, passwords and identity providers outlive a machine's login, and %s is a machine", by.describe()).
+			WithHint("have a user do it, or a token of one")
+	}
+	return checkActor(tx, by)
+}
+
 // checkActor refuses an actor of another tenant than that of tx: a fault of the
 // caller's.
 func checkActor(tx *store.Tx, by Actor) error {

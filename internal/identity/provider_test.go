@@ -445,6 +445,26 @@ func TestMachines(t *testing.T) {
 			_, _, err := w.CreateToken(tx, a, NewToken{Name: "x", Permissions: []Permission{KeysRead}})
 			return err
 		}), trust.Denied, "belongs to a user")
+		a.Permissions = []Permission{All}
+		admin := w.admin()
+		for what, verb := range map[string]func(*store.Tx) error{
+			"a user": func(tx *store.Tx) error {
+				_, err := w.AddUser(tx, a, NewUser{Name: "mule", Rights: Rights{Roles: []string{"Administrator"}}})
+				return err
+			},
+			"a password":      func(tx *store.Tx) error { return w.SetPassword(tx, a, admin.ID, PasswordHash{}) },
+			"a second factor": func(tx *store.Tx) error { return w.RemoveTOTP(tx, a, admin.ID) },
+			"rights": func(tx *store.Tx) error {
+				return w.SetRights(tx, a, admin.ID, Rights{Roles: []string{"Administrator"}})
+			},
+			"a role": func(tx *store.Tx) error { _, err := w.SetRole(tx, a, "mules", []Permission{All}); return err },
+			"a provider": func(tx *store.Tx) error {
+				_, err := w.AddProvider(tx, a, NewProvider{Provider: Provider{Name: "mine", Kind: Machines, Issuer: i.URL, Audiences: []string{"x"}, Rules: []ClaimRule{rule(t, "sub=x -> Administrator")}}})
+				return err
+			},
+		} {
+			fails(t, what+" of a machine", w.update(w.tenant, verb), trust.Denied, "outlive")
+		}
 		both, err := exchange(i.Token("keyturn", now, with(oidctest.Claims{"job": "audit", "exp": now.Add(24 * time.Hour).Unix()})))
 		must(t, err)
 		if !slices.Equal(both.Actor.Roles, []string{"Operator", "Auditor"}) || !both.Actor.Until.Equal(now.Add(machineLife)) {

@@ -47,7 +47,7 @@ func isUserName(name string) bool {
 // AddUser adds a user who may do no more than by may. A name that is taken is a
 // Conflict.
 func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
-	if err := checkActor(tx, by); err != nil {
+	if err := checkLasting(tx, by); err != nil {
 		return User{}, err
 	}
 	if !isUserName(u.Name) {
@@ -90,6 +90,7 @@ func (d *Directory) User(tx *store.Tx, idOrName string) (User, error) {
 
 // SetPassword gives a user another password, or none, and ends the user's web
 // logins and grants. Only who may do whatever that user may do, and the user, may.
+// The last one who may do everything keeps one.
 func (d *Directory) SetPassword(tx *store.Tx, by Actor, id string, hash PasswordHash) error {
 	u, err := d.overUser(tx, by, id)
 	if err != nil {
@@ -101,7 +102,10 @@ func (d *Directory) SetPassword(tx *store.Tx, by Actor, id string, hash Password
 	if err := endLogins(tx, id); err != nil {
 		return err
 	}
-	return updatePassword(tx, id, hash.encoded)
+	if err := updatePassword(tx, id, hash.encoded); err != nil {
+		return err
+	}
+	return d.checkAdministered(tx)
 }
 
 // SetRights says anew what a user may do: no more than by may. The user's tokens
@@ -158,7 +162,7 @@ func (u User) checkOwn() error {
 
 // overUser returns the user of an id if by may do to that user as it likes.
 func (d *Directory) overUser(tx *store.Tx, by Actor, id string) (User, error) {
-	if err := checkActor(tx, by); err != nil {
+	if err := checkLasting(tx, by); err != nil {
 		return User{}, err
 	}
 	if !isID(id) {
@@ -185,19 +189,20 @@ func checkOver(by Actor, u User) error {
 	return nil
 }
 
-// checkAdministered refuses a change after which nobody may do everything: there
-// would be no way to make another one who may. A user of an identity provider does
-// not count, who may do everything only as long as that says so.
+// checkAdministered refuses a change after which nobody gets in who may do everything:
+// there would be no way to make another one who may. A user without a password does not
+// count, nor does one of an identity provider, who may do everything only as long as
+// that says so.
 func (d *Directory) checkAdministered(tx *store.Tx) error {
 	users, err := selectUsers(tx)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(users, func(u User) bool { return u.Provider == "" && slices.Contains(u.Permissions, All) }) {
+	if slices.ContainsFunc(users, func(u User) bool { return u.HasPassword && slices.Contains(u.Permissions, All) }) {
 		return nil
 	}
-	return trust.Errorf(trust.Conflict, "nobody would be left with the permission %q", All).
-		WithHint("give it to another user first: keyturn user set NAME --role Administrator")
+	return trust.Errorf(trust.Conflict, "nobody would be left who has a password and the permission %q", All).
+		WithHint("give it to another user first: keyturn user set NAME --role Administrator, and keyturn user password NAME")
 }
 
 // checkGrant refuses permissions that by does not have, or none.

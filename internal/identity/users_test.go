@@ -138,6 +138,10 @@ func TestNobodyRisesByUsers(t *testing.T) {
 		wantKind(t, "demoting the last admin", try(func(tx *store.Tx) error {
 			return w.SetRights(tx, admin, admin.ID, Rights{Permissions: []Permission{KeysRead}})
 		}), trust.Conflict)
+		_, err = w.tryAddUser(admin, "ghost", All)
+		must(t, err)
+		wantKind(t, "leaving one without a password", try(func(tx *store.Tx) error { return w.RemoveUser(tx, admin, admin.ID) }), trust.Conflict)
+		wantKind(t, "taking the last admin's password", try(func(tx *store.Tx) error { return w.SetPassword(tx, admin, admin.ID, PasswordHash{}) }), trust.Conflict)
 		must(t, try(func(tx *store.Tx) error {
 			return w.SetRights(tx, admin, clerk.ID, Rights{Permissions: []Permission{All}})
 		}))
