@@ -33,8 +33,9 @@ import (
 
 const (
 	begunLife = 10 * time.Minute
-	// How many logins there are that have begun and not ended, of a tenant and of
-	// those that began at one address. Behind a proxy that is everybody's.
+	// How many logins there are that have begun and not ended, of a tenant, where more
+	// than that push out the busiest source's, and of those that began at one address
+	// or /64. Behind a proxy that is everybody's.
 	maxBegun     = 1000
 	maxBegunHere = 200
 )
@@ -48,7 +49,7 @@ type begunLogin struct {
 	challenge string
 	nonce     string
 	redirect  string
-	source    string
+	source    string // as it is counted
 	ends      time.Time
 }
 
@@ -146,7 +147,7 @@ func (p Provider) RedirectURI(listener string) string {
 // provider's RedirectURI. Challenge is the SHA-256 in base64url of what
 // FinishLogin has to be told. It is an event.
 func (d *Directory) BeginLogin(ctx context.Context, provider, listener, challenge, from string) (l BrowserLogin, err error) {
-	shown, _ := source(from)
+	shown, counted := source(from)
 	if err := checkListener(listener); err != nil {
 		return l, err
 	}
@@ -158,12 +159,12 @@ func (d *Directory) BeginLogin(ctx context.Context, provider, listener, challeng
 		return l, err
 	}
 	l.State, l.RedirectURI = rand.Text(), p.RedirectURI(listener)
-	b := begunLogin{tenant: p.tenant, id: begunID(l.State), provider: p.Provider, challenge: challenge, nonce: rand.Text(), redirect: l.RedirectURI, source: shown}
+	b := begunLogin{tenant: p.tenant, id: begunID(l.State), provider: p.Provider, challenge: challenge, nonce: rand.Text(), redirect: l.RedirectURI, source: counted}
 	l.URL, err = d.oidc.AuthorizationURL(ctx, p.registration, l.RedirectURI, l.State, b.nonce, challenge)
 	if err != nil {
 		return l, err
 	}
-	return l, d.keepBegun(ctx, b, begunLife)
+	return l, d.keepBegun(ctx, b, shown, begunLife)
 }
 
 // checkListener refuses to send a code to anything but a listener that a command has
@@ -181,9 +182,9 @@ func checkListener(text string) error {
 }
 
 // keepBegun keeps a login that has begun.
-func (d *Directory) keepBegun(ctx context.Context, b begunLogin, life time.Duration) error {
+func (d *Directory) keepBegun(ctx context.Context, b begunLogin, shown string, life time.Duration) error {
 	return d.store.Update(ctx, audit.Event{
-		Tenant: b.tenant, Actor: audit.Actor{Kind: "system", ID: "login", Source: b.source}, Action: "login.begin", Subject: "provider:" + b.provider.ID,
+		Tenant: b.tenant, Actor: audit.Actor{Kind: "system", ID: "login", Source: shown}, Action: "login.begin", Subject: "provider:" + b.provider.ID,
 	}, func(tx *store.Tx) error {
 		if err := deleteEndedBegunLogins(tx); err != nil {
 			return err
@@ -191,15 +192,25 @@ func (d *Directory) keepBegun(ctx context.Context, b begunLogin, life time.Durat
 		if err := checkBegun(tx, b.tenant, b.source); err != nil {
 			return err
 		}
+		// Whoever fills the tenant's share from many sources keeps nobody out.
+		all, _, err := countBegunLogins(tx, b.tenant, b.source)
+		if err != nil {
+			return err
+		}
+		if all >= maxBegun {
+			if err := evictBegunLogin(tx); err != nil {
+				return err
+			}
+		}
 		b.ends = tx.Now().Add(min(life, begunLife))
 		return insertBegunLogin(tx, b)
 	})
 }
 
-// checkBegun refuses to begin more logins than there may be.
+// checkBegun refuses to begin more logins at a source than there may be.
 func checkBegun(tx *store.Tx, tenant trust.TenantID, source string) error {
-	all, here, err := countBegunLogins(tx, tenant, source)
-	if err == nil && (all >= maxBegun || here >= maxBegunHere) {
+	_, here, err := countBegunLogins(tx, tenant, source)
+	if err == nil && here >= maxBegunHere {
 		return throttled(begunLife, "too many logins have begun and not ended")
 	}
 	return err
@@ -270,13 +281,13 @@ type DeviceLogin = oidc.Device
 // StartDeviceLogin begins a login of a person who has no browser where the command
 // is. It is an event.
 func (d *Directory) StartDeviceLogin(ctx context.Context, provider, from string) (DeviceLogin, error) {
-	shown, _ := source(from)
+	shown, counted := source(from)
 	p, err := d.findProvider(ctx, provider, People)
 	if err != nil {
 		return DeviceLogin{}, err
 	}
 	// Before the provider is asked, too: it is not for us to ask it without bound.
-	err = d.store.View(ctx, p.tenant, func(tx *store.Tx) error { return checkBegun(tx, p.tenant, shown) })
+	err = d.store.View(ctx, p.tenant, func(tx *store.Tx) error { return checkBegun(tx, p.tenant, counted) })
 	if err != nil {
 		return DeviceLogin{}, err
 	}
@@ -285,8 +296,8 @@ func (d *Directory) StartDeviceLogin(ctx context.Context, provider, from string)
 		return DeviceLogin{}, err
 	}
 	device.Lasts = min(device.Lasts, begunLife)
-	b := begunLogin{tenant: p.tenant, id: begunID(device.Code), provider: p.Provider, device: true, source: shown}
-	return device, d.keepBegun(ctx, b, device.Lasts)
+	b := begunLogin{tenant: p.tenant, id: begunID(device.Code), provider: p.Provider, device: true, source: counted}
+	return device, d.keepBegun(ctx, b, shown, device.Lasts)
 }
 
 // What PollDeviceLogin returns of a login.

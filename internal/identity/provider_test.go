@@ -334,6 +334,41 @@ func TestBegunLoginsAreBounded(t *testing.T) {
 	})
 }
 
+// Whoever begins logins at very many addresses pushes out their own, and a host with a
+// /64 is one address.
+func TestBegunLoginsOfOthersStay(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		i := oidctest.Start(t)
+		w.addProviders(i)
+		i.Say(w.says("1", oidctest.Claims{"preferred_username": "alice", "groups": groups("ops")}))
+		state, code := w.beginLogin()
+		p, err := w.findProvider(t.Context(), "corp", People)
+		must(t, err)
+		must(t, w.update(w.tenant, func(tx *store.Tx) error {
+			for n := range maxBegun - 1 {
+				b := begunLogin{id: fmt.Sprint(n), provider: p.Provider, source: fmt.Sprintf("192.0.2.%d", 60+n%5), ends: tx.Now().Add(begunLife)}
+				if err := insertBegunLogin(tx, b); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		for n := range 3 {
+			_, err := w.BeginLogin(t.Context(), "corp", listener, challenge(), fmt.Sprintf("2001:db8::%d", n))
+			must(t, err)
+		}
+		must(t, w.view(func(tx *store.Tx) error {
+			all, here, err := countBegunLogins(tx, w.tenant, "2001:db8::/64")
+			if all != maxBegun || here != 3 {
+				t.Errorf("%d logins have begun, %d of them at one /64", all, here)
+			}
+			return err
+		}))
+		_, err = w.FinishLogin(t.Context(), state, Answer{Code: code}, verifier, "192.0.2.1")
+		must(t, err)
+	})
+}
+
 // An ID token is believed if it is this login's, for us, of that issuer, and holds.
 func TestIDTokens(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {

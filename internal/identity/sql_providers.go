@@ -182,6 +182,13 @@ func deleteEndedBegunLogins(tx *store.Tx) error {
 	return err
 }
 
+// evictBegunLogin deletes the oldest that began where most of the tenant of tx did.
+func evictBegunLogin(tx *store.Tx) error {
+	_, err := tx.Exec(`DELETE FROM begun_logins WHERE tenant = $1 AND id = (SELECT id FROM begun_logins WHERE tenant = $1 AND source =
+		(SELECT source FROM begun_logins WHERE tenant = $1 GROUP BY source ORDER BY count(*) DESC, source LIMIT 1) ORDER BY ends, id LIMIT 1)`, tx.Tenant())
+	return err
+}
+
 // countBegunLogins counts those of a tenant that can be finished still, and how many
 // of them began at an address.
 func countBegunLogins(tx *store.Tx, tenant trust.TenantID, source string) (all, here int, err error) {
