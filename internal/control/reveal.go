@@ -122,7 +122,7 @@ func (p *Plane) revealable(tx *store.Tx, actor identity.Actor, idOrFingerprint s
 		return k, err
 	}
 	if total > 0 {
-		return k, trust.Errorf(trust.Conflict, "key %s opens host %q and %d more for Keyturn itself, and is not revealed", k.ID, hosts[0].Name, total-1).
+		return k, trust.Errorf(trust.Conflict, "key %s opens host %q for Keyturn itself, one of %d, and is not revealed", k.ID, hosts[0].Name, total).
 			WithHint("have users log in with a key of their own: keyturn key generate")
 	}
 	switch host, err := inventory.KeyByID(tx, inventory.KeyIDOf(tx.Tenant(), inventory.HostKey, k.Public)); {

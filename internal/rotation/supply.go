@@ -57,6 +57,10 @@ func Supply(tx *store.Tx, id trust.KeyID, public trust.PublicKey, comment, by st
 	if err != nil {
 		return inventory.Key{}, err
 	}
+	if old.Owner != "" && next.Owner != "" && next.Owner != old.Owner {
+		return inventory.Key{}, trust.Errorf(trust.Conflict, "key %s is of %q, and key %s of %q: one would be let in for the other", next.ID, next.Owner, id, old.Owner).
+			WithHint("keyturn key set %s --owner NAME, if that is not so", next.ID)
+	}
 	if err := refuseSupplied(tx, id, next); err != nil {
 		return inventory.Key{}, err
 	}

@@ -127,6 +127,15 @@ func TestSupply(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if err := update(func(tx *store.Tx) error {
+			_, err := inventory.PutKey(tx, inventory.Key{Kind: inventory.UserKey, Public: testKey("bob's"), Owner: "bob"})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := supply(old.ID, "bob's"); trust.KindOf(err) != trust.Conflict || !strings.Contains(err.Error(), `"bob"`) {
+			t.Errorf("one of somebody else: %v", err)
+		}
 		change("key4", func(tx *store.Tx, k inventory.Key) error {
 			k.Compromised = true
 			_, err := inventory.UpdateKey(tx, k)
