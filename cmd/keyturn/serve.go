@@ -48,6 +48,12 @@ itself. All of this is told in docs/secrets.md.`,
 			if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 				return fmt.Errorf("cannot switch core files off: %w", err)
 			}
+			for _, name := range []string{"kek-file", "kek-command", "kek-passphrase-file", "kek-url", "kek-was"} {
+				// Of a variable that is not set, say: not a choice of the default.
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+					return &usageError{cmd.CommandPath(), fmt.Errorf("--%s is empty", name)}
+				}
+			}
 			if c.workers < 1 || c.workers > maxWorkers {
 				return &usageError{cmd.CommandPath(), fmt.Errorf("--workers %d is not 1 to %d", c.workers, maxWorkers)}
 			}

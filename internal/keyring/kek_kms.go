@@ -63,38 +63,59 @@ func (k *kmsSource) load(ctx context.Context, r root) (KEK, error) {
 		return KEK{}, trust.Errorf(trust.Denied, "the database is sealed under key-encryption key %q, which is not of a KMS, but %s was given", r.name, k).
 			WithHint("start with the source that it has, such as --kek-file; to change over from that to this, name it with --kek-was")
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	service, err := openKMS(ctx, k.address)
-	if err != nil {
-		return KEK{}, k.failed(err)
-	}
-	defer service.Close()
-	key, err := service.Decrypt(ctx, sealed)
-	if err != nil {
-		return KEK{}, k.failed(fmt.Errorf("it does not open key-encryption key %q: %w", r.name, err))
-	}
-	defer clear(key)
-	return k.kek(key, r.seed)
+	return k.asked(ctx, func(ctx context.Context, service kms) (KEK, error) {
+		key, err := service.Decrypt(ctx, sealed)
+		if err != nil {
+			return KEK{}, fmt.Errorf("it does not open key-encryption key %q: %w", r.name, err)
+		}
+		defer clear(key)
+		return k.kek(key, r.seed)
+	})
 }
 
 // make makes a new KEK.
 func (k *kmsSource) make(ctx context.Context) (KEK, error) {
+	return k.asked(ctx, func(ctx context.Context, service kms) (KEK, error) {
+		key := make([]byte, kekSize)
+		rand.Read(key)
+		defer clear(key)
+		sealed, err := service.Encrypt(ctx, key)
+		if err != nil {
+			return KEK{}, err
+		}
+		return k.kek(key, append([]byte(kmsSeed), sealed...))
+	})
+}
+
+// asked asks the service, and no longer than patience lasts: what speaks to some services
+// does not look at its context, and is left behind then.
+func (k *kmsSource) asked(ctx context.Context, ask func(context.Context, kms) (KEK, error)) (KEK, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	service, err := openKMS(ctx, k.address)
-	if err != nil {
-		return KEK{}, k.failed(err)
+	type answer struct {
+		kek KEK
+		err error
 	}
-	defer service.Close()
-	key := make([]byte, kekSize)
-	rand.Read(key)
-	defer clear(key)
-	sealed, err := service.Encrypt(ctx, key)
-	if err != nil {
-		return KEK{}, k.failed(err)
+	answered := make(chan answer, 1)
+	go func() {
+		service, err := openKMS(ctx, k.address)
+		if err != nil {
+			answered <- answer{err: err}
+			return
+		}
+		defer service.Close()
+		kek, err := ask(ctx, service)
+		answered <- answer{kek, err}
+	}()
+	select {
+	case a := <-answered:
+		if a.err != nil {
+			return KEK{}, k.failed(a.err)
+		}
+		return a.kek, nil
+	case <-ctx.Done():
+		return KEK{}, k.failed(fmt.Errorf("it does not answer: %w", context.Cause(ctx)))
 	}
-	return k.kek(key, append([]byte(kmsSeed), sealed...))
 }
 
 func (k *kmsSource) kek(key, seed []byte) (KEK, error) {
