@@ -100,6 +100,9 @@ func (d *Directory) RemoveTOTP(tx *store.Tx, by Actor, id string) error {
 	if err != nil {
 		return err
 	}
+	if err := checkPresent(by, u); err != nil {
+		return err
+	}
 	for _, kind := range []string{totpOffered, totpKind} {
 		if err := d.keyring.Forget(tx, kind, u.ID); err != nil {
 			return err

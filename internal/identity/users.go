@@ -99,6 +99,9 @@ func (d *Directory) SetPassword(tx *store.Tx, by Actor, id string, hash Password
 	if err := u.checkOwn(); err != nil {
 		return err
 	}
+	if err := checkPresent(by, u); err != nil {
+		return err
+	}
 	if err := endLogins(tx, id); err != nil {
 		return err
 	}
@@ -158,6 +161,16 @@ func (u User) checkOwn() error {
 		return nil
 	}
 	return trust.Errorf(trust.Conflict, "user %q logs in by the identity provider %q, and has neither a password nor a second factor here", u.Name, u.Provider)
+}
+
+// checkPresent refuses a user who asks for another password, or no second factor, of
+// their own by a login alone: whoever stole that would have what does not end with it.
+func checkPresent(by Actor, u User) error {
+	if by.ID != u.ID || by.webLogin == "" {
+		return nil
+	}
+	return trust.Errorf(trust.Denied, "your password and second factor cannot be changed with a login alone").
+		WithHint("set KEYTURN_USER, KEYTURN_PASSWORD and, for a code, KEYTURN_TOTP")
 }
 
 // overUser returns the user of an id if by may do to that user as it likes.

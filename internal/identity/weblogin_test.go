@@ -353,3 +353,17 @@ func TestLoginToken(t *testing.T) {
 		}
 	})
 }
+
+// A login alone changes neither the password nor the second factor that it came by.
+func TestLoginTokenChangesNoCredential(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		admin := w.admin()
+		by := admin
+		by.webLogin = "a login"
+		hash, err := w.HashPassword(t.Context(), "another long password")
+		must(t, err)
+		fails(t, "password", w.update(w.tenant, func(tx *store.Tx) error { return w.SetPassword(tx, by, by.ID, hash) }), trust.Denied, "with a login alone")
+		fails(t, "second factor", w.update(w.tenant, func(tx *store.Tx) error { return w.RemoveTOTP(tx, by, by.ID) }), trust.Denied, "with a login alone")
+		must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.SetPassword(tx, admin, admin.ID, hash) }))
+	})
+}
