@@ -167,19 +167,19 @@ func mayUse(tx *store.Tx, actor identity.Actor, k inventory.Key) error {
 	if err != nil {
 		return err
 	}
-	named := users.Names(actor.Owner)
-	if users.Limited && !named {
-		return notUsable(string(k.ID))
+	if users.Names(actor.Owner) {
+		return inUse(tx, k)
 	}
-	if !named {
-		_, opens, err := inventory.CredentialHosts(tx, k.ID, 1)
-		if err != nil {
-			return err
-		}
-		if opens > 0 {
-			return trust.Errorf(trust.Denied, "key %s opens hosts for Keyturn itself (%d), and signs only for users who are named for it", k.ID, opens).
-				WithHint("keyturn key allow %s --user NAME", k.ID)
-		}
+	_, opens, err := inventory.CredentialHosts(tx, k.ID, 1)
+	if err != nil {
+		return err
+	}
+	if opens > 0 {
+		return trust.Errorf(trust.Denied, "key %s opens hosts for Keyturn itself (%d), and signs only for users who are named for it", k.ID, opens).
+			WithHint("keyturn key allow %s --user NAME", k.ID)
+	}
+	if users.Limited {
+		return notUsable(string(k.ID))
 	}
 	return inUse(tx, k)
 }

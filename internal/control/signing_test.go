@@ -263,6 +263,20 @@ func TestSignWithKey(t *testing.T) {
 			return err
 		})
 		refuses("it opens a host", bob, k, trust.Denied)
+		// Nor for others once it does not any more: its line on the host stays.
+		once, gone := generate(keyring.Spec{Type: "ed25519"}), inventory.NewHostID()
+		change(func(tx *store.Tx) error {
+			h, err := inventory.AddHost(tx, inventory.Host{
+				ID: gone, Name: "web2", Address: "web2:22", User: "root", Become: inventory.BecomeNone, Mode: inventory.Inventory,
+				Credentials: []inventory.Credential{{Key: once.ID}},
+			})
+			if err != nil {
+				return err
+			}
+			_, err = inventory.RemoveHost(tx, gone, h.Revision)
+			return err
+		})
+		refuses("it opened a host", bob, once, trust.NotFound)
 		limit(SetKeyUsers{Allow: []string{"bob"}})
 		signs("it opens a host, and bob is named", bob, k)
 		limit(SetKeyUsers{Everybody: true})

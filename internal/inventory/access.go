@@ -148,6 +148,9 @@ func AddCredential(tx *store.Tx, host trust.HostID, key trust.KeyID, position in
 	if position < 0 || position > len(list) {
 		position = len(list)
 	}
+	if err := limitToNamed(tx, key); err != nil {
+		return err
+	}
 	return putCredentials(tx, host, slices.Insert(list, position, c))
 }
 

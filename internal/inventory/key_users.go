@@ -56,6 +56,17 @@ func SetUsersOfKey(tx *store.Tx, key trust.KeyID, u KeyUsers) error {
 	return nil
 }
 
+// limitToNamed limits a key to the users who are named for it, and to nobody where none
+// are: it opens hosts for Keyturn itself, and what it opens stays open to it when it is no
+// credential any more.
+func limitToNamed(tx *store.Tx, key trust.KeyID) error {
+	u, err := UsersOfKey(tx, key)
+	if err != nil || u.Limited {
+		return err
+	}
+	return SetUsersOfKey(tx, key, KeyUsers{Limited: true})
+}
+
 // passUsers has the key that takes another's place be limited as that one is.
 func passUsers(tx *store.Tx, from, to trust.KeyID) error {
 	u, err := UsersOfKey(tx, from)
