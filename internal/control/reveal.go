@@ -101,6 +101,14 @@ func (p *Plane) revealable(tx *store.Tx, actor identity.Actor, idOrFingerprint s
 	if k.Kind != inventory.UserKey || k.State != inventory.Active {
 		return k, trust.Errorf(trust.Conflict, "key %s is a %s key that is %s; only user keys that are in use are revealed", k.ID, k.Kind, k.State)
 	}
+	hosts, total, err := inventory.CredentialHosts(tx, k.ID, 1)
+	if err != nil {
+		return k, err
+	}
+	if total > 0 {
+		return k, trust.Errorf(trust.Conflict, "key %s opens host %q for Keyturn itself, one of %d, and is not revealed", k.ID, hosts[0].Name, total).
+			WithHint("have users log in with a key of their own: keyturn key generate")
+	}
 	users, err := inventory.UsersOfKey(tx, k.ID)
 	if err != nil {
 		return k, err
@@ -116,14 +124,6 @@ func (p *Plane) revealable(tx *store.Tx, actor identity.Actor, idOrFingerprint s
 	}
 	if err := p.refuseBusy(tx, []trust.KeyID{k.ID}); err != nil {
 		return k, err
-	}
-	hosts, total, err := inventory.CredentialHosts(tx, k.ID, 1)
-	if err != nil {
-		return k, err
-	}
-	if total > 0 {
-		return k, trust.Errorf(trust.Conflict, "key %s opens host %q for Keyturn itself, one of %d, and is not revealed", k.ID, hosts[0].Name, total).
-			WithHint("have users log in with a key of their own: keyturn key generate")
 	}
 	switch host, err := inventory.KeyByID(tx, inventory.KeyIDOf(tx.Tenant(), inventory.HostKey, k.Public)); {
 	case err == nil:
