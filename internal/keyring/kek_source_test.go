@@ -128,15 +128,16 @@ func TestCommand(t *testing.T) {
 	must(t, err)
 	key := base64.StdEncoding.EncodeToString(make([]byte, kekSize))
 	for command, want := range map[string]string{
-		"cat " + dir + "/kek":                            "",
-		"(echo '# ours'; cat " + dir + "/kek)":           "",
-		"echo; echo " + key + "; echo":                   "",
-		"echo $K":                                        "",
-		"echo no vault here >&2; exit 3":                 "exit status 3: no vault here",
-		"true":                                           "neither",
-		"echo " + key[4:]:                                "neither",
-		"head -c 2000 /dev/zero":                         "more than 1024 bytes",
-		"echo keyturn-kek-v1":                            "lines instead of 3",
+		"cat " + dir + "/kek":                  "",
+		"(echo '# ours'; cat " + dir + "/kek)": "",
+		"echo; echo " + key + "; echo":         "",
+		"echo $K":                              "",
+		"echo no vault here >&2; exit 3":       "exit status 3: no vault here",
+		"true":                                 "neither",
+		"echo " + key[4:]:                      "neither",
+		"head -c 2000 /dev/zero":               "more than 1024 bytes",
+		"echo keyturn-kek-v1":                  "lines instead of 3",
+
 		"head -c 9999 /dev/zero | tr '\\0' e >&2; false": strings.Repeat("e", maxComplaint),
 	} {
 		kek, err := Command(command, []string{"PATH=" + os.Getenv("PATH"), "K=" + key}).load(t.Context(), root{})
