@@ -223,14 +223,17 @@ func (k *Keyring) Stock(ctx context.Context, size func(*store.Tx) (int, error), 
 			return
 		case <-time.After(rest):
 		}
+		k.heard(tenant) // first, lest a key that is taken after the look be forgotten
 		begun := time.Now()
 		worked, full, err := k.stockOne(ctx, tenant, size)
+		if !full {
+			k.ask(tenant)
+		}
 		switch {
 		case err != nil && ctx.Err() == nil:
 			failed(err)
 			rest = retry
 		case full:
-			k.sated(tenant)
 			rest = calm
 		case worked:
 			rest = 3 * time.Since(begun)
@@ -250,7 +253,8 @@ func (k *Keyring) wanting() (trust.TenantID, bool) {
 	return "", false
 }
 
-func (k *Keyring) sated(tenant trust.TenantID) {
+// heard takes back that a tenant has asked.
+func (k *Keyring) heard(tenant trust.TenantID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.asked, tenant)

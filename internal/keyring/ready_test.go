@@ -195,10 +195,7 @@ func TestStock(t *testing.T) {
 	}
 	made, err := k.Make(t.Context(), storetest.Tenant, readySpec())
 	must(t, err)
-	for {
-		if _, wanting := k.wanting(); !wanting {
-			break
-		}
+	for len(lyingReady(t, s)) < 2 {
 		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
@@ -215,4 +212,27 @@ func TestStock(t *testing.T) {
 	if worked, full, err := k.stockOne(t.Context(), storetest.Tenant, func(*store.Tx) (int, error) { return 0, nil }); worked || !full || err != nil {
 		t.Errorf("with a pool of 0: %t, %t, %v", worked, full, err)
 	}
+}
+
+// A key that is taken while Stock looks whether there are enough is made up for.
+func TestStockHearsWhileItLooks(t *testing.T) {
+	t.Parallel()
+	need.Within(t, 3*time.Minute)
+	s := storetest.Open(t, schemas...)
+	k := open(t, s, testKEK(t, "kek"))
+	ctx, cancel := context.WithCancel(t.Context())
+	looks, done := 0, make(chan struct{})
+	go func() {
+		defer close(done)
+		k.Stock(ctx, func(tx *store.Tx) (int, error) {
+			if looks++; looks == 1 {
+				k.ask(tx.Tenant()) // as one who takes a key at this instant
+			} else {
+				cancel()
+			}
+			return 0, nil
+		}, func(err error) { t.Error(err) })
+	}()
+	k.ask(storetest.Tenant)
+	<-done
 }
