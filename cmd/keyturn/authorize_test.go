@@ -102,16 +102,18 @@ type credential struct {
 // of every noun.
 var roleRights = map[string]string{
 	"Administrator": "All",
-	"Operator":      "Account Read, Users Read, Hosts Read, Hosts Write, Keys Read, Keys Write, Runs Read, Runs Write, Settings Read, Audit Read, Metrics Read",
-	"Auditor":       "Account Read, Users Read, Tokens Read, Hosts Read, Keys Read, Runs Read, Settings Read, Audit Read, Metrics Read",
+	"Operator":      "Account Read; Users Read; Hosts Read; Hosts Write; Keys Read; Keys Write; Runs Read; Runs Write; Settings Read; Audit Read; Metrics Read; " + seesAccess,
+	"Auditor":       "Account Read; Users Read; Tokens Read; Hosts Read; Keys Read; Runs Read; Settings Read; Audit Read; Metrics Read; " + seesAccess,
 	"Scraper":       "Metrics Read",
 }
+
+const seesAccess = "Zero Trust Read; Access: Apps and Policies Read; Access: SSH Auditing Read; Access: Organizations, Identity Providers, and Groups Read"
 
 // may reports whether a role may do something. Each user of these tests has Tokens Write,
 // too, because a token is something that only its owner can make.
 func roleMay(role, permission string) bool {
-	rights := roleRights[role] + ", Tokens Write, Tokens Read"
-	return rights[:3] == "All" || slices.Contains(strings.Split(rights, ", "), permission)
+	rights := roleRights[role] + "; Tokens Write; Tokens Read"
+	return rights[:3] == "All" || slices.Contains(strings.Split(rights, "; "), permission)
 }
 
 // Every door takes the kinds of credentials that its dialect has and no others, and each

@@ -377,6 +377,8 @@ func TestPermissions(t *testing.T) {
 	names := []string{
 		"All", "Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
 		"Keys Supply", "Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
+		"Zero Trust Read", "Zero Trust Write", "Access: Apps and Policies Read", "Access: Apps and Policies Write", "Access: SSH Auditing Read", "Access: SSH Auditing Write",
+		"Access: Organizations, Identity Providers, and Groups Read", "Access: Organizations, Identity Providers, and Groups Write",
 	}
 	list, err := ParsePermissions(names)
 	if err != nil || len(list) != len(Permissions) {
@@ -424,7 +426,7 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("%v requires %q: %v", c.holds, c.p, err)
 		}
 	}
-	if got := decodePermissions("Keys Read\nZero Trust Write\n\nKeys Reveal"); !slices.Equal(got, []Permission{KeysRead, KeysReveal}) {
+	if got := decodePermissions("Keys Read\nMoons Write\n\nKeys Reveal"); !slices.Equal(got, []Permission{KeysRead, KeysReveal}) {
 		t.Errorf("a newer version's column reads as %v", got)
 	}
 }

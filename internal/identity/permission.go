@@ -11,8 +11,7 @@ import (
 // "Write" includes the "Read" of the same noun.
 type Permission string
 
-// Keyturn's own permissions. Names of vendors' dialects join them here when
-// something asks for them.
+// Keyturn's own permissions.
 const (
 	// All is every permission that there is, and those that later versions add.
 	All Permission = "All"
@@ -35,6 +34,19 @@ const (
 	SettingsWrite Permission = "Settings Write"
 	AuditRead     Permission = "Audit Read"
 	MetricsRead   Permission = "Metrics Read"
+)
+
+// Permissions of Cloudflare, by the names of its permission groups: what its API
+// has, the same names let in here.
+const (
+	ZeroTrustRead      Permission = "Zero Trust Read"
+	ZeroTrustWrite     Permission = "Zero Trust Write"
+	AppsRead           Permission = "Access: Apps and Policies Read"
+	AppsWrite          Permission = "Access: Apps and Policies Write"
+	SSHAuditingRead    Permission = "Access: SSH Auditing Read"
+	SSHAuditingWrite   Permission = "Access: SSH Auditing Write"
+	OrganizationsRead  Permission = "Access: Organizations, Identity Providers, and Groups Read"
+	OrganizationsWrite Permission = "Access: Organizations, Identity Providers, and Groups Write"
 )
 
 // A Grant describes a permission to those who hand it out.
@@ -65,6 +77,14 @@ var Permissions = []Grant{
 	{SettingsWrite, "change settings"},
 	{AuditRead, "read, export and verify the audit log"},
 	{MetricsRead, "read /metrics: how many hosts and runs there are, and how the server does"},
+	{ZeroTrustRead, "see targets, and the settings of SSH"},
+	{ZeroTrustWrite, "add, change and remove targets, and change the settings of SSH"},
+	{AppsRead, "see applications, their policies, and the authorities of their certificates"},
+	{AppsWrite, "say who gets in where: change applications, their policies, and the authorities of their certificates"},
+	{SSHAuditingRead, "see the authority that opens hosts for the gateway"},
+	{SSHAuditingWrite, "make and remove the authority that opens hosts for the gateway"},
+	{OrganizationsRead, "see groups, and how often the keys that sign logins are exchanged"},
+	{OrganizationsWrite, "change groups, and exchange the keys that sign logins"},
 }
 
 // ParsePermissions reads permissions by their names, without regard to case, and
