@@ -81,7 +81,7 @@ func echoServer(b *testing.B) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := api.NewServer(slog.New(slog.DiscardHandler), nil, api.Door{Prefix: "/echo", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := api.NewServer(slog.New(slog.DiscardHandler), api.Proxies{}, nil, api.Door{Prefix: "/echo", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var body map[string]json.RawMessage
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +11,8 @@ import (
 	"time"
 
 	"github.com/pquerna/otp/totp"
+
+	"keyturn/internal/api"
 )
 
 // refused runs a command that must fail, and say so.
@@ -67,6 +71,47 @@ func TestLogin(t *testing.T) {
 	}
 	if status, p, _ := w.ask(w.token, "POST", "/logout", ""); status != 409 || !strings.Contains(p.Detail, "has not logged in") {
 		t.Errorf("an API token logs out: %d %+v", status, p)
+	}
+}
+
+// Behind a trusted proxy each client is at its own address: one who tries wrong passwords
+// slows down nobody else, and cannot say that it is somebody else.
+func TestLoginBehindAProxy(t *testing.T) {
+	t.Parallel()
+	w := newServers(t, 0)
+	w.tune = func(c *config) {
+		c.proxies = api.Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Header: api.XForwardedFor}
+	}
+	w.start()
+	status := func(from, password string) (status int) {
+		status, _ = w.send("POST", "/api/v1/login/password", `{"user":"admin","password":"`+password+`"}`, headers(api.XForwardedFor, from))
+		return status
+	}
+	tried := 0
+	for ; status(fmt.Sprintf("192.0.2.%d, 192.0.2.1", 100+tried), "wrong horse") == 401; tried++ {
+		if tried == 50 {
+			t.Fatal("50 wrong passwords from one address, as somebody else each time, and it may go on")
+		}
+	}
+	if got := status("192.0.2.2", testPassword); got >= 300 || tried < 5 {
+		t.Errorf("the right password from elsewhere, after %d wrong ones: %d", tried, got)
+	}
+}
+
+// Who is a proxy is said exactly, or the server does not start.
+func TestBadProxies(t *testing.T) {
+	t.Parallel()
+	w := newServers(t, 0)
+	for says, args := range map[string][]string{
+		`"10.0.0.0/33" is neither`: {"--trusted-proxy", "10.0.0.0/33"},
+		`"proxy" is neither`:       {"--trusted-proxy", "127.0.0.1", "--trusted-proxy", "proxy"},
+		"::/0 is everybody":        {"--trusted-proxy", "::/0"},
+		`"X-Real-IP" is neither`:   {"--proxy-header", "X-Real-IP"},
+	} {
+		args = append([]string{"serve", "--data", w.dir + "/none"}, args...)
+		if code, _, errs := w.try(args...); code != 2 || !strings.Contains(errs, says) {
+			t.Errorf("%q: %d, %s; want %s", args, code, errs, says)
+		}
 	}
 }
 

@@ -40,6 +40,7 @@ type config struct {
 	kek      keyring.Source // of the key-encryption key
 	kekWas   keyring.Source // where that was until now, or nil
 	http     string         // address to listen at
+	proxies  api.Proxies    // in front of that
 	password string         // of "admin" at the first start, or empty
 	agent    string         // socket of an ssh-agent that signs for Keyturn, or empty
 	workers  int            // steps of runs at a time
@@ -140,7 +141,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	}
 
 	cf := cfengine.New(plane, n.logError)
-	n.server = api.NewServer(c.log, plane.Ready,
+	n.server = api.NewServer(c.log, c.proxies, plane.Ready,
 		api.Door{Prefix: "/api/v1/", Handler: v1.New(plane, n.logError)},
 		api.Door{Prefix: "/avxapi/", Handler: appviewx.New(plane)},
 		api.Door{Prefix: "/api/ssh-key", Handler: cf}, api.Door{Prefix: "/api/ssh-key/", Handler: cf}, api.Door{Prefix: "/api/oauth2/", Handler: cf},

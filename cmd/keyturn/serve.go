@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"keyturn/internal/api"
 	"keyturn/internal/trust"
 )
 
@@ -21,7 +23,7 @@ import (
 const gcPercent = 150
 
 func serveCommand(env environ) *cobra.Command {
-	c, kek := config{}, kekFlags{}
+	c, kek, trusted := config{}, kekFlags{}, []string(nil)
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server, with everything embedded",
@@ -57,10 +59,13 @@ itself. All of this is told in docs/secrets.md.`,
 			if c.workers < 1 || c.workers > maxWorkers {
 				return &usageError{cmd.CommandPath(), fmt.Errorf("--workers %d is not 1 to %d", c.workers, maxWorkers)}
 			}
+			var err error
+			if c.proxies.Trusted, err = parseProxies(trusted, c.proxies.Header); err != nil {
+				return &usageError{cmd.CommandPath(), err}
+			}
 			ctx := cmd.Context()
 			c.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			c.password = env("KEYTURN_ADMIN_PASSWORD")
-			var err error
 			if c.kek, c.kekWas, err = kek.sources(c.data); err != nil {
 				if known := (*trust.Error)(nil); errors.As(err, &known) {
 					return err // which has a hint of its own
@@ -85,6 +90,8 @@ itself. All of this is told in docs/secrets.md.`,
 	f := cmd.Flags()
 	f.StringVar(&c.data, "data", "./keyturn-data", "directory of the database")
 	f.StringVar(&c.http, "http", "127.0.0.1:7780", "loopback address to listen at")
+	f.StringArrayVar(&trusted, "trusted-proxy", nil, "address or CIDR of a proxy in front, repeated for several: whom it asks for is the client, in events and where wrong logins are counted")
+	f.StringVar(&c.proxies.Header, "proxy-header", api.XForwardedFor, "where trusted proxies say that: "+api.XForwardedFor+" or "+api.Forwarded)
 	f.StringVar(&c.database, "database", "", `where the data is, "postgres://..." (default SQLite in the data directory)`)
 	f.StringVar(&kek.file, "kek-file", "", "file of the key-encryption key, made if nothing is sealed yet (default /etc/keyturn/kek for root, else in the user's configuration)")
 	f.StringVar(&kek.command, "kek-command", "", "command whose output is the key-encryption key; /bin/sh runs it, without the variables KEYTURN_..., for 30 seconds at the most")
@@ -95,6 +102,27 @@ itself. All of this is told in docs/secrets.md.`,
 	f.StringVar(&c.agent, "agent", "", "socket of an ssh-agent that signs Keyturn's own logins by keys that only it has (see keyturn host add --agent-key)")
 	f.IntVar(&c.workers, "workers", 32, "how many steps of runs are worked on at a time")
 	return cmd
+}
+
+// parseProxies reads addresses and CIDRs of proxies, and checks the header's name.
+func parseProxies(trusted []string, header string) (list []netip.Prefix, err error) {
+	if header != api.XForwardedFor && header != api.Forwarded {
+		return nil, fmt.Errorf("--proxy-header %q is neither %s nor %s", header, api.XForwardedFor, api.Forwarded)
+	}
+	for _, text := range trusted {
+		prefix, err := netip.ParsePrefix(text)
+		if address, addressErr := netip.ParseAddr(text); addressErr == nil {
+			prefix, err = address.Prefix(address.BitLen())
+		}
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("--trusted-proxy %q is neither an address nor a CIDR such as 127.0.0.1 or 10.0.0.0/8", text)
+		case prefix.Bits() == 0:
+			return nil, fmt.Errorf("--trusted-proxy %s is everybody: who is the client would be what the client says", text)
+		}
+		list = append(list, prefix)
+	}
+	return list, nil
 }
 
 // maxWorkers bounds --workers: each is a connection to some host at a time.

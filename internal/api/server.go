@@ -42,8 +42,8 @@ type Door struct {
 
 // NewServer returns a server of doors, with /healthz, which answers as long as
 // the process does, and /readyz, which answers 200 if ready returns nil. Other
-// paths answer 404 in JSON.
-func NewServer(log *slog.Logger, ready func(context.Context) error, doors ...Door) *http.Server {
+// paths answer 404 in JSON. To the doors a request comes from where proxies say.
+func NewServer(log *slog.Logger, proxies Proxies, ready func(context.Context) error, doors ...Door) *http.Server {
 	mux := http.NewServeMux()
 	for _, d := range doors {
 		mux.Handle(d.Prefix, d.Handler)
@@ -63,15 +63,15 @@ func NewServer(log *slog.Logger, ready func(context.Context) error, doors ...Doo
 		WriteJSON(w, http.StatusNotFound, map[string]string{"error": "there is nothing at " + r.URL.Path})
 	})
 	return &http.Server{
-		Handler: guard(log, mux), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Handler: guard(log, proxies, mux), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, ReadHeaderTimeout: headerTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 	}
 }
 
-// guard bounds a request, gives it an id, logs it, and turns a panic into a 500
-// that says nothing. It logs no header and no query: those carry credentials.
-func guard(log *slog.Logger, next http.Handler) http.Handler {
+// guard bounds a request, gives it an id, finds out where it came from, logs it, and turns a
+// panic into a 500 that says nothing. It logs no header and no query: those carry credentials.
+func guard(log *slog.Logger, proxies Proxies, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
 		id := requestID()
@@ -83,6 +83,7 @@ func guard(log *slog.Logger, next http.Handler) http.Handler {
 		// A copy: the server looks at the body of its own request to see whether
 		// what was not read of it fits into the next one.
 		r = r.WithContext(r.Context())
+		r.RemoteAddr = proxies.client(r)
 		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 		rec := &recorder{ResponseWriter: w}
 		defer func() {
@@ -134,7 +135,8 @@ func requestID() string {
 	return hex.EncodeToString(b)
 }
 
-// Source returns the address that a request came from, without the port.
+// Source returns the address that a request came from, without the port: to a door, that
+// of the client of the proxies that are trusted.
 func Source(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

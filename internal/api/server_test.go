@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -97,12 +98,54 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// Behind trusted proxies a request comes from the right-most address that is none of
+// theirs, and from no other whatever the client writes in front of that.
+func TestProxies(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8:1::/48")}
+	const local = "127.0.0.1:5000"
+	for _, test := range []struct {
+		what, peer, header string
+		lines              []string
+		want               string
+	}{
+		{"one proxy", local, XForwardedFor, []string{"192.0.2.1"}, "192.0.2.1"},
+		{"a client that says it is another", local, XForwardedFor, []string{"198.51.100.1, 192.0.2.1"}, "192.0.2.1"},
+		{"the same on a line of its own", local, XForwardedFor, []string{"198.51.100.1", "192.0.2.1"}, "192.0.2.1"},
+		{"three proxies", local, XForwardedFor, []string{"198.51.100.1, 192.0.2.1, 10.1.2.3,2001:db8:1::7"}, "192.0.2.1"},
+		{"a client that says it is a proxy", local, XForwardedFor, []string{"198.51.100.1, 10.1.2.3, 192.0.2.1"}, "192.0.2.1"},
+		{"only proxies", local, XForwardedFor, []string{"10.1.2.3, 10.1.2.4"}, "10.1.2.3"},
+		{"a proxy that asks for nobody", local, XForwardedFor, nil, "127.0.0.1"},
+		{"nobody whom a proxy knows", local, XForwardedFor, []string{"192.0.2.1, unknown, 10.1.2.3"}, "10.1.2.3"},
+		{"no address", local, XForwardedFor, []string{"192.0.2.1, ', 10.1.2.3\x00"}, "127.0.0.1"},
+		{"ports and brackets", local, XForwardedFor, []string{"192.0.2.1:80, [2001:db8:1::1], [2001:db8:1::2]:80"}, "192.0.2.1"},
+		{"IPv4 in IPv6", "[::ffff:127.0.0.1]:5000", XForwardedFor, []string{"::ffff:192.0.2.1, ::ffff:10.1.2.3"}, "192.0.2.1"},
+		{"a zone of the client's choice", local, XForwardedFor, []string{"fe80::1%it"}, "fe80::1"},
+		{"who is no proxy", "192.0.2.9:5000", XForwardedFor, []string{"192.0.2.1"}, "192.0.2.9"},
+		{"RFC 7239", local, Forwarded, []string{`for=198.51.100.1;by=192.0.2.7, For="[2001:db8::17]:4711";proto=https`}, "2001:db8::17"},
+		{"RFC 7239 through two", local, Forwarded, []string{`for=192.0.2.1`, `proto=https; for="10.1.2.3"`}, "192.0.2.1"},
+		{"a quote that the client does not close", local, Forwarded, []string{`for="198.51.100.1, for=192.0.2.1`}, "192.0.2.1"},
+		{"RFC 7239 without an address", local, Forwarded, []string{`for=192.0.2.1, for=_hidden`}, "127.0.0.1"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/door/", nil)
+		r.RemoteAddr = test.peer
+		r.Header.Set(XForwardedFor, "203.0.113.1") // which is passed on, unless the proxy writes it
+		r.Header.Set(Forwarded, "for=203.0.113.1")
+		r.Header[test.header] = test.lines
+		var got string
+		door := Door{Prefix: "/door/", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = Source(r) })}
+		NewServer(slog.New(slog.DiscardHandler), Proxies{Trusted: trusted, Header: test.header}, nil, door).Handler.ServeHTTP(httptest.NewRecorder(), r)
+		if got != test.want {
+			t.Errorf("%s: got %s, want %s", test.what, got, test.want)
+		}
+	}
+}
+
 // A door that panics answers 500 and says nothing of why; the log does, under the
 // id that the answer has.
 func TestPanic(t *testing.T) {
 	var log strings.Builder
 	door := Door{Prefix: "/door/", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret reason") })}
-	s := NewServer(slog.New(slog.NewTextHandler(&log, nil)), nil, door)
+	s := NewServer(slog.New(slog.NewTextHandler(&log, nil)), Proxies{}, nil, door)
 	w := httptest.NewRecorder()
 	s.Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/door/x?token=kt_secret", nil))
 	answer, err := io.ReadAll(w.Result().Body)
