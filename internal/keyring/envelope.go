@@ -28,6 +28,7 @@ const (
 	kindKeyset   = "tenant keyset"
 	kindPrivate  = "private key"
 	kindReady    = "ready key"
+	kindSeed     = "host key seed"
 	kindPerson   = "person key"
 	kindPersonal = "personal value"
 )

@@ -42,6 +42,9 @@ func (k *Keyring) Seal(tx *store.Tx, kind, id string, plain []byte) error {
 
 // Unseal returns what Seal keeps as kind and id, or a NotFound error.
 func (k *Keyring) Unseal(tx *store.Tx, kind, id string) ([]byte, error) {
+	if err := checkKind(kind); err != nil { // the others are this package's own
+		return nil, err
+	}
 	sealed, wrapped, err := selectSealed(tx, kind, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, trust.Errorf(trust.NotFound, "no %s %q is kept here", kind, id)
@@ -58,6 +61,9 @@ func (k *Keyring) Unseal(tx *store.Tx, kind, id string) ([]byte, error) {
 
 // Forget drops what Seal keeps as kind and id. It may run twice.
 func (k *Keyring) Forget(tx *store.Tx, kind, id string) error {
+	if err := checkKind(kind); err != nil {
+		return err
+	}
 	return deleteSealed(tx, kind, id)
 }
 

@@ -18,6 +18,9 @@ type KeyID string
 // A RunID names one execution of a procedure: a UUID (version 7) in text form.
 type RunID string
 
+// A SeedID names what host keys are derived from: a UUID in text form.
+type SeedID string
+
 // A Login is an account on a host (the "user name" of RFC 4252, section 5).
 type Login struct {
 	Host HostID
