@@ -161,7 +161,7 @@ func TestNoisyAndMissingShells(t *testing.T) {
 	v := variants(t)[0]
 	run := v.exec()
 	noisy := func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
-		return run(ctx, "echo Welcome; printf 'no newline '; echo; "+command+"; echo bye", stdin, limit)
+		return run(ctx, "echo Welcome; printf 'no newline '; "+command+"; echo bye", stdin, limit)
 	}
 	if _, err := open(t.Context(), "here", "root", None, nil, noisy, nil); err != nil {
 		t.Error(err)

@@ -301,15 +301,11 @@ var errCutOff = trust.Errorf(trust.Unavailable, "the answer was cut off")
 // parseReply reads an answer and returns what comes after it. What stands before its
 // first line was said by the login shell's start-up files.
 func parseReply(out []byte, name, nonce string) (a answer, rest []byte, err error) {
-	first := []byte("keyturn " + name + " 1\n")
-	if !bytes.HasPrefix(out, first) {
-		at := bytes.Index(out, append([]byte("\n"), first...))
-		if at < 0 {
-			return answer{}, nil, errCutOff
-		}
-		out = out[at+1:]
+	// What a start-up file printed comes before, and need not end its line.
+	_, out, ok := bytes.Cut(out, []byte("keyturn "+name+" 1\n"))
+	if !ok {
+		return answer{}, nil, errCutOff
 	}
-	out = out[len(first):]
 	for {
 		text, rest, ok := bytes.Cut(out, []byte("\n"))
 		if !ok {
