@@ -47,6 +47,12 @@
 // PublicKey.PublicFile writes those. Both are compared with ssh-keygen, openssl and
 // puttygen.
 //
+// # Certificates and what is revoked
+//
+// Certificate is one of OpenSSH's certificates, field by field, for keys of every type
+// that has them; Unsigned is what its CA signs. KRL is the list of what opens nothing any
+// more. Both are read from and written for ssh-keygen, x/crypto and sshd, byte for byte.
+//
 // # What is never held here
 //
 // RecognizePrivateKey tells what a private key file is and which key it holds,
