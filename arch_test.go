@@ -21,9 +21,10 @@ import (
 // Names are folders below internal/, or below the module for what is outside.
 var mayImport = map[string]string{
 	// the ground: pure, or knowing no noun
-	"trust": "",
-	"audit": "",
-	"store": "audit",
+	"trust":  "",
+	"policy": "",
+	"audit":  "",
+	"store":  "audit",
 
 	// rows, and who asks
 	"keyring":   "store audit",

@@ -8,9 +8,9 @@ import (
 // This file matches names and addresses against patterns as OpenSSH's match.c
 // and addrmatch.c do.
 
-// matchPattern reports whether s matches pattern, in which "*" stands for any
+// MatchPattern reports whether s matches pattern, in which "*" stands for any
 // characters and "?" for one.
-func matchPattern(s, pattern string) bool {
+func MatchPattern(s, pattern string) bool {
 	// star and mark: where to go back to when a "*" must take one more byte.
 	star, mark, i, j := -1, 0, 0, 0
 	for i < len(s) {
@@ -53,7 +53,7 @@ func matchPatternList(s, list string, lower bool) matchResult {
 		if lower {
 			pattern = lowerASCII(pattern)
 		}
-		if !matchPattern(s, pattern) {
+		if !MatchPattern(s, pattern) {
 			continue
 		}
 		if negated {
@@ -92,7 +92,7 @@ func matchAddressList(addr netip.Addr, list string) matchResult {
 		case networkValid:
 			matched = addr.IsValid() && network.Contains(addr.WithZone(""))
 		case networkNone:
-			matched = addr.IsValid() && matchPattern(addr.String(), entry)
+			matched = addr.IsValid() && MatchPattern(addr.String(), entry)
 		}
 		if !matched {
 			continue

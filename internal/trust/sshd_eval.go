@@ -412,7 +412,7 @@ func assembleAlgorithms(value []string, v ServerVersion) string {
 		if strings.ContainsAny(pattern, "*?") {
 			matched = nil
 			for _, a := range publicKeyAlgorithms {
-				if matchPattern(a.name, pattern) {
+				if MatchPattern(a.name, pattern) {
 					matched = append(matched, a.name)
 				}
 			}

@@ -143,7 +143,7 @@ func (c SSHDConfig) AllowsAccount(a Account, name string, addr netip.Addr, force
 	}
 	matches := func(pattern string) bool { return matchUser(a.User, name, addr, pattern) }
 	inGroup := func(pattern string) bool {
-		return slices.ContainsFunc(a.Groups, func(g string) bool { return matchPattern(g, pattern) })
+		return slices.ContainsFunc(a.Groups, func(g string) bool { return MatchPattern(g, pattern) })
 	}
 	switch {
 	case slices.ContainsFunc(c.DenyUsers, matches):
@@ -167,7 +167,7 @@ func (c SSHDConfig) AllowsAccount(a Account, name string, addr netip.Addr, force
 func matchUser(user, name string, addr netip.Addr, pattern string) bool {
 	at := strings.LastIndexByte(pattern, '@')
 	if at < 0 {
-		return matchPattern(user, pattern)
+		return MatchPattern(user, pattern)
 	}
-	return matchPattern(user, pattern[:at]) && matchHost(name, addr, pattern[at+1:]) == matchYes
+	return MatchPattern(user, pattern[:at]) && matchHost(name, addr, pattern[at+1:]) == matchYes
 }
