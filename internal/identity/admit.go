@@ -17,9 +17,9 @@ import (
 
 // What becomes of claims: who logs in with them, and as what.
 
-// nobody is what is said to who logs in with claims that give no role: which there
-// were, so that an administrator can be told.
-func nobody(p Provider, c oidc.Claims, why string) error {
+// nobody is what is said to a person who logs in with claims that give no role: which there
+// were, so that an administrator can be told, and not which it takes.
+func nobody(p Provider, c oidc.Claims) error {
 	var seen []string
 	for _, m := range p.matches() {
 		if values := c.Values(m.Claim); len(values) > 0 && !slices.ContainsFunc(seen, func(s string) bool { return strings.HasPrefix(s, m.Claim+" is ") }) {
@@ -30,7 +30,7 @@ func nobody(p Provider, c oidc.Claims, why string) error {
 	if len(seen) > 0 {
 		said = strings.Join(seen, ", ")
 	}
-	return trust.Errorf(trust.Denied, "identity provider %q lets nobody in of whom it says this: %s; %s (the claims are %.500s)", p.Name, said, why, strings.Join(c.Names(), ", ")).
+	return trust.Errorf(trust.Denied, "identity provider %q lets nobody in of whom it says this: %s (the claims are %.500s)", p.Name, said, strings.Join(c.Names(), ", ")).
 		WithHint("an administrator says who gets in with keyturn provider set")
 }
 
@@ -55,9 +55,9 @@ func (d *Directory) admit(ctx context.Context, b begunLogin, claims oidc.Claims,
 	case err != nil:
 		return LoginToken{}, err
 	case missing != "" && known:
-		return LoginToken{}, d.turnAway(ctx, b, u.ID, shown, missing, nobody(b.provider, claims, missing))
+		return LoginToken{}, d.turnAway(ctx, b, u.ID, shown, missing, nobody(b.provider, claims))
 	case missing != "":
-		return LoginToken{}, d.turnAway(ctx, b, "", shown, missing, nobody(b.provider, claims, missing))
+		return LoginToken{}, d.turnAway(ctx, b, "", shown, missing, nobody(b.provider, claims))
 	case refused != nil:
 		return LoginToken{}, d.turnAway(ctx, b, "", shown, refused.Message, refused)
 	}

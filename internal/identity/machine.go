@@ -1,7 +1,10 @@
 package identity
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,8 +25,8 @@ import (
 const machineLife = time.Hour
 
 // TokenLogin exchanges a machine's token of an identity provider for a login token,
-// with the roles that its claims give. Each is an event, and so is each that is turned
-// away.
+// with the roles that its claims give. Each is an event, and so is the first of a burst of
+// those that are turned away.
 func (d *Directory) TokenLogin(ctx context.Context, provider, token, from string) (LoginToken, error) {
 	shown, counted := source(from)
 	p, err := d.findProvider(ctx, provider, Machines)
@@ -41,7 +44,7 @@ func (d *Directory) TokenLogin(ctx context.Context, provider, token, from string
 	d.throttle.succeeded(key, counted)
 	roles, missing := p.roles(claims)
 	if missing != "" {
-		return LoginToken{}, d.turnMachineAway(ctx, p, claims, shown, missing)
+		return LoginToken{}, d.turnMachineAway(ctx, p, claims, shown, counted, missing)
 	}
 	l := LoginToken{Text: newLoginToken(), Actor: machine(p.tenant, p.Provider, claims.Subject)}
 	err = d.store.Update(ctx, audit.Event{
@@ -85,14 +88,20 @@ func (a Actor) at(source string) Actor {
 	return a
 }
 
-// turnMachineAway tells the log, and the machine, why it may not log in.
-func (d *Directory) turnMachineAway(ctx context.Context, p namedProvider, claims oidc.Claims, shown, why string) error {
+// turnMachineAway tells the log why a machine may not log in, and the machine only that it
+// may not: anybody may have a token of a provider that issues them to everybody, and what
+// it would take is nobody else's business. Of a burst the log is told as of wrong passwords.
+func (d *Directory) turnMachineAway(ctx context.Context, p namedProvider, claims oidc.Claims, shown, counted, why string) error {
+	refused := trust.Errorf(trust.Denied, "identity provider %q lets no machine in of which it says this (the claims are %.500s)", p.Name, strings.Join(claims.Names(), ", ")).
+		WithHint("the server's log says what is missing, and an administrator who gets in: keyturn provider set")
+	d.log.InfoContext(ctx, "a machine is turned away", "provider", p.Name, "subject", fmt.Sprintf("%.200s", claims.Subject), "reason", why, "from", shown)
+	tell, count, elsewhere := d.throttle.refused(p.ID+"/"+claims.Subject, "machines:"+p.ID, counted)
+	if !tell {
+		return refused
+	}
 	err := d.store.Update(ctx, audit.Event{
 		Tenant: p.tenant, Actor: machine(p.tenant, p.Provider, claims.Subject).at(shown).Audit(), Action: "machine.refuse", Subject: "provider:" + p.ID,
-		Fields: []audit.Field{{Name: "provider", Value: p.Name}, {Name: "reason", Value: why}},
+		Fields: []audit.Field{{Name: "provider", Value: p.Name}, {Name: "reason", Value: why}, {Name: "failures", Value: strconv.Itoa(count + elsewhere)}},
 	}, func(*store.Tx) error { return nil })
-	if err != nil {
-		return err
-	}
-	return nobody(p.Provider, claims, why)
+	return cmp.Or(err, error(refused))
 }

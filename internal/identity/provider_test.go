@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -461,8 +463,8 @@ func TestMachines(t *testing.T) {
 		refused("ended", i.Token("keyturn", now.Add(-time.Hour), release), trust.Unauthenticated, "has ended")
 		refused("without end", i.Token("keyturn", now, with(oidctest.Claims{"exp": nil})), trust.Unauthenticated, "has ended")
 		refused("not begun", i.Token("keyturn", now, with(oidctest.Claims{"nbf": now.Add(time.Hour).Unix()})), trust.Unauthenticated, "begins at")
-		refused("of another repository", i.Token("keyturn", now, with(oidctest.Claims{"repository": "acme/infra2"})), trust.Denied, "repository=acme/infra is required")
-		refused("of another branch", i.Token("keyturn", now, with(oidctest.Claims{"ref": "refs/heads/main"})), trust.Denied, "no rule gives a role")
+		refused("of another repository", i.Token("keyturn", now, with(oidctest.Claims{"repository": "acme/infra2"})), trust.Denied, "lets no machine in")
+		refused("of another branch", i.Token("keyturn", now, with(oidctest.Claims{"ref": "refs/heads/main"})), trust.Denied, "lets no machine in")
 
 		token := i.Token("other", now, release)
 		l, err := exchange(token)
@@ -839,12 +841,38 @@ func TestProvidersAreInTheLog(t *testing.T) {
 		job := oidctest.Claims{"sub": "infra", "repository": "acme/infra", "job": "audit"}
 		_, err = w.TokenLogin(t.Context(), "ci", i.Token("keyturn", w.clock.Now(), job), "192.0.2.5")
 		must(t, err)
+		good := maps.Clone(job)
 		job["job"] = "build"
 		_, err = w.TokenLogin(t.Context(), "ci", i.Token("keyturn", w.clock.Now(), job), "192.0.2.5")
 		fails(t, "a job without a role", err, trust.Denied, "")
 		if in, out := w.events(w.tenant, "machine.login"), w.events(w.tenant, "machine.refuse"); len(in) != 1 || in[0].ActorKind != "machine" || field(in[0], "roles") != "Auditor" ||
 			len(out) != 1 || field(out[0], "reason") != "no rule gives a role" {
 			t.Errorf("machines are %+v and %+v", in, out)
+		}
+		// True tokens that rules refuse are for anybody to have at some platforms.
+		for n := range 200 {
+			stranger := oidctest.Claims{"sub": fmt.Sprintf("repo:mallory/%d", n), "repository": "mallory/infra", "job": "audit"}
+			from := fmt.Sprintf("192.0.2.%d", n)
+			for range 2 {
+				_, err := w.TokenLogin(t.Context(), "ci", i.Token("keyturn", w.clock.Now(), stranger), from)
+				fails(t, "a stranger's job", err, trust.Denied, "")
+				if strings.Contains(err.Error(), "acme") {
+					t.Fatalf("a stranger is told what it takes: %v", err)
+				}
+			}
+			_, err := w.TokenLogin(t.Context(), "ci", i.Token("keyturn", w.clock.Now(), good), from)
+			must(t, err)
+		}
+		out := w.events(w.tenant, "machine.refuse")
+		if len(out) < 2 || len(out) > burstPlaces || field(out[1], "reason") != "repository=acme/infra is required" {
+			t.Errorf("401 tokens that rules refuse are %d events, %+v", len(out), out)
+		}
+		w.clock.Advance(burstAgain + time.Second)
+		_, err = w.TokenLogin(t.Context(), "ci", i.Token("keyturn", w.clock.Now(), job), "192.0.2.5")
+		fails(t, "a job without a role", err, trust.Denied, "")
+		out = w.events(w.tenant, "machine.refuse")
+		if count, err := strconv.Atoi(field(out[len(out)-1], "failures")); err != nil || count < 190 {
+			t.Errorf("the next burst tells of %d failures, %v", count, err)
 		}
 		for n := range 200 {
 			_, err := w.TokenLogin(t.Context(), "ci", strings.Repeat("x", n+1), fmt.Sprintf("192.0.2.%d", n))

@@ -186,6 +186,20 @@ func (t *throttle) failed(user, victim, address string) (tell bool, count, elsew
 		t.counter(now, "address", address).fail(now, freeAddress)
 		pair = t.counter(now, "pair", user, address) // which may have given way to that
 	}
+	return t.tell(now, pair, victim)
+}
+
+// refused says that somebody was turned away who did not guess, such as a machine with a
+// true token that no rule lets in, and returns what failed does. That slows nobody down.
+func (t *throttle) refused(who, victim, address string) (tell bool, count, elsewhere int) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tell(now, t.counter(now, "refused", who, address), victim)
+}
+
+// tell counts a failure of a pair for the log. t.mu is held.
+func (t *throttle) tell(now time.Time, pair *counter, victim string) (tell bool, count, elsewhere int) {
 	pair.untold++
 	tell = now.Sub(pair.failing) > burstGap || now.Sub(pair.told) > burstAgain
 	pair.failing = now
