@@ -175,6 +175,7 @@ func userTOTPCommand(env environ) *cobra.Command {
 		Long: `Make a second factor for yourself (TOTP, RFC 6238). It is shown once, for an
 authenticator app, and counts as soon as you have entered a code that the app shows.
 From then on you log in with your password and a code; your API tokens need none.
+It takes a login of the last 10 minutes, or a password.
 With --json it is printed and not confirmed: send a code to keyturn user totp confirm.`,
 		Args: noArgs,
 		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {

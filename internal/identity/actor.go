@@ -31,7 +31,8 @@ type Actor struct {
 	// Until is when the credential ends however much it is used, zero for never.
 	Until time.Time
 
-	webLogin string // the stored id of the web login that it came by, or ""
+	webLogin string    // the stored id of the web login that it came by, or ""
+	began    time.Time // when that began
 }
 
 // System is Keyturn itself, at work for a tenant without anybody having asked:

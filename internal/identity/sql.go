@@ -343,16 +343,17 @@ func insertWebLogin(tx *store.Tx, hash, owner string, l lasting) error {
 
 // selectWebLogin returns the web login that is stored by a hash, or sql.ErrNoRows.
 func selectWebLogin(tx *store.Tx, hash string) (w webLoginRow, err error) {
-	var seen, idle, ends int64
+	var created, seen, idle, ends int64
 	var owner string
 	var tenant trust.TenantID
-	err = tx.QueryRow(`SELECT tenant, owner, seen, idle, ends FROM logins WHERE id = $1`, hash).Scan(&tenant, &owner, &seen, &idle, &ends)
+	err = tx.QueryRow(`SELECT tenant, owner, created, seen, idle, ends FROM logins WHERE id = $1`, hash).Scan(&tenant, &owner, &created, &seen, &idle, &ends)
 	if err != nil {
 		return webLoginRow{}, err
 	}
 	w.seen, w.idle, w.ends = store.Time(seen), time.Duration(idle)*time.Microsecond, store.Time(ends)
 	u, err := readUser(tx, `u.tenant = $1 AND u.id = $2`, tenant, owner)
 	w.actor = u.actor("")
+	w.actor.began = store.Time(created)
 	return w, err
 }
 

@@ -26,6 +26,9 @@ const (
 	totpDrift  = 1  // steps
 	totpSecret = 20 // bytes, as RFC 4226, section 4 recommends
 
+	// presentFor is for how long after a login it says that its user is there.
+	presentFor = 10 * time.Minute
+
 	// Where the secret is in the keyring, under the user's id: while the user has
 	// not shown a code of it yet, and afterwards.
 	totpOffered = "totp-offered"
@@ -40,7 +43,8 @@ type TOTP struct {
 	URL string
 }
 
-// OfferTOTP makes a second factor for by, a user in person. It counts once
+// OfferTOTP makes a second factor for by, a user in person who has shown the password
+// lately: a stolen login would keep its user out with one. It counts once
 // ConfirmTOTP has seen a code of it; until then a second call makes another one.
 func (d *Directory) OfferTOTP(tx *store.Tx, by Actor) (TOTP, error) {
 	u, err := d.inPerson(tx, by)
@@ -114,7 +118,8 @@ func (d *Directory) RemoveTOTP(tx *store.Tx, by Actor, id string) error {
 	return updateTOTP(tx, u.ID, time.Time{}, 0)
 }
 
-// inPerson returns the user that by is, and refuses whoever is none.
+// inPerson returns the user that by is, and refuses whoever is none, or may have found an
+// open login.
 func (d *Directory) inPerson(tx *store.Tx, by Actor) (User, error) {
 	if by.Kind != "user" {
 		return User{}, trust.Errorf(trust.Denied, "a second factor is a user's own, and %s is no user in person", by.describe()).
@@ -124,7 +129,14 @@ func (d *Directory) inPerson(tx *store.Tx, by Actor) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
-	return u, u.checkOwn()
+	if err := u.checkOwn(); err != nil {
+		return User{}, err
+	}
+	if by.webLogin != "" && tx.Now().Sub(by.began) > presentFor {
+		return User{}, trust.Errorf(trust.Denied, "a second factor is set up within %s of a login, and this one is older", presentFor).
+			WithHint("keyturn login, and then keyturn user totp enable")
+	}
+	return u, nil
 }
 
 // totpMatch returns the time step at which secret has the code, or 0 if it has it

@@ -367,3 +367,37 @@ func TestLoginTokenChangesNoCredential(t *testing.T) {
 		must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.SetPassword(tx, admin, admin.ID, hash) }))
 	})
 }
+
+// A login of some time ago sets no second factor up: its user is not there to say so, and
+// could not log in again.
+func TestLoginTokenSetsUpASecondFactorAtOnce(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		l, err := w.PasswordLogin(t.Context(), "admin", adminPassword, "", "192.0.2.1")
+		must(t, err)
+		offer := func() (secret string, err error) {
+			by, err := w.Bearer(t.Context(), l.Text, "192.0.2.1")
+			must(t, err)
+			err = w.update(w.tenant, func(tx *store.Tx) error {
+				o, err := w.OfferTOTP(tx, by)
+				secret = o.Secret
+				return err
+			})
+			return secret, err
+		}
+		w.clock.Advance(presentFor)
+		secret, err := offer()
+		must(t, err)
+		w.clock.Advance(time.Second)
+		_, err = offer()
+		fails(t, "an older login", err, trust.Denied, "older")
+		code, err := totp.GenerateCode(secret, w.clock.Now())
+		must(t, err)
+		by, err := w.Bearer(t.Context(), l.Text, "192.0.2.1")
+		must(t, err)
+		confirm := func(by Actor) error {
+			return w.update(w.tenant, func(tx *store.Tx) error { return w.ConfirmTOTP(tx, by, code) })
+		}
+		fails(t, "an older login's code", confirm(by), trust.Denied, "older")
+		must(t, confirm(w.admin())) // by password
+	})
+}
