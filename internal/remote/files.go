@@ -212,6 +212,7 @@ func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, 
 	f := File{Path: path, FileSystem: FileSystem{FreeBytes: -1, FreeInodes: -1}}
 	var state string
 	var writable, immutable bool
+	var groups []string // of the account that acts; none where that is not known
 	for _, l := range lines {
 		switch l.word {
 		case "real":
@@ -231,6 +232,8 @@ func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, 
 			f.Link = true
 		case "writable":
 			writable = true
+		case "groups":
+			groups = strings.Fields(l.rest)
 		case "dev":
 			f.Device = l.rest
 		case "df", "dfi":
@@ -274,7 +277,7 @@ func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, 
 	default:
 		return f, trust.Errorf(trust.Unavailable, "%s did not say what lies at %q", h.name, path)
 	}
-	f.Fixed = h.whyFixed(f, owner, writable, immutable)
+	f.Fixed = h.whyFixed(f, owner, groups, writable, immutable)
 	f.Fault = strictModes(f, owner, home)
 	return f, nil
 }
@@ -310,7 +313,7 @@ func (f *FileSystem) readMount(text string) {
 }
 
 // whyFixed says why an edit of f would be refused.
-func (h *Host) whyFixed(f File, owner Account, writable, immutable bool) string {
+func (h *Host) whyFixed(f File, owner Account, groups []string, writable, immutable bool) string {
 	if len(f.Directories) == 0 {
 		if f.Unreadable {
 			return "its directory cannot be entered"
@@ -342,6 +345,8 @@ func (h *Host) whyFixed(f File, owner Account, writable, immutable bool) string 
 		return fmt.Sprintf("%s belongs to uid %d, and the account that Keyturn acts as cannot write it", dir.Path, dir.UID)
 	case !f.Absent && f.UID != dir.UID:
 		return fmt.Sprintf("it belongs to uid %d and its directory to uid %d, so that its owner could not be kept", f.UID, dir.UID)
+	case !f.Absent && dir.UID != 0 && len(groups) > 0 && !slices.Contains(groups, strconv.Itoa(f.GID)):
+		return fmt.Sprintf("its group is gid %d, of which %s is no member, so that it could not be kept (chgrp it to a group of %[2]s)", f.GID, owner.User)
 	}
 	return ""
 }

@@ -252,7 +252,7 @@ func (h *Host) fail(err error, path string) error {
 		return trust.Errorf(trust.Unavailable, "%s changed while Keyturn was changing it (%s)", where, r.word)
 	case "meta":
 		return trust.Errorf(trust.Conflict, "the owner, mode or ACL of %s cannot be kept: %s", where, r.detail).
-			WithHint("give the file to the owner of its directory")
+			WithHint("give the file to the owner of its directory, and to a group of that account")
 	case "link":
 		return trust.Errorf(trust.Conflict, "the file system of %s has no hard links, without which another writer's line could be lost: %s", where, r.detail)
 	case "links":

@@ -412,6 +412,9 @@ func TestEditRefuses(t *testing.T) {
 				must(t, os.Chmod(path, 0o644))
 				chown(t, path, "root")
 			}, "belongs to uid 0", ""},
+			"foreign group": {func(t *testing.T, dir, path string) {
+				must(t, os.Chown(path, -1, 0)) // as after chown without ":group"
+			}, "its group is gid 0", "cannot be kept"},
 			"immutable": {func(t *testing.T, dir, path string) {
 				chattr(t, "+i", path)
 				t.Cleanup(func() { chattr(t, "-i", path) })

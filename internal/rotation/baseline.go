@@ -188,7 +188,8 @@ func fit(c cell, x remote.File) (why string, err error) {
 	case x.Absent:
 		return fmt.Sprintf("%s does not exist on %s any more", c.spec.Path, c.spec.Name), nil
 	case x.Fixed != "":
-		return "", trust.Errorf(trust.Conflict, "%s on %s cannot be changed: %s", c.spec.Path, c.spec.Name, x.Fixed)
+		return "", trust.Errorf(trust.Conflict, "%s on %s cannot be changed: %s", c.spec.Path, c.spec.Name, x.Fixed).
+			WithHint("mend that, then keyturn run resume %s; keyturn run leave %s %s goes on without it", c.run.ID, c.run.ID, c.spec.name())
 	}
 	return "", nil
 }

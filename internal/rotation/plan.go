@@ -577,7 +577,8 @@ func refuseFile(s spec, o inventory.Obstacle, changes bool) error {
 		return trust.Errorf(trust.Conflict, "%s is the same file as %s of %s: what one account is granted, the other is", s.name(), o.Place.Path, o.Place.User).
 			WithHint("give each account a file of its own, then keyturn scan %s", s.Name)
 	case changes && o.Fixed != "":
-		return trust.Errorf(trust.Conflict, "%s cannot be changed: %s", s.name(), o.Fixed)
+		return trust.Errorf(trust.Conflict, "%s cannot be changed, as the last scan found it: %s", s.name(), o.Fixed).
+			WithHint("mend that, then keyturn scan %s", s.Name)
 	case o.UnreadWhy != "":
 		return trust.Errorf(trust.Conflict, "%s could not be read at the last scan: %s", s.name(), o.UnreadWhy).WithHint("keyturn scan %s", s.Name)
 	}

@@ -342,7 +342,7 @@ func TestRefusals(t *testing.T) {
 			w.scan("web1", accepted)
 			w.scan("web2", accepted)
 		}, kind: trust.Conflict, text: `host "web2" is only watched`, preview: true},
-		{name: "a file that cannot be changed", arrange: withFile(func(f *inventory.FoundFile) { f.Fixed = "it is immutable" }), kind: trust.Conflict, text: "web1:alice:/home/alice/keys cannot be changed: it is immutable", preview: true},
+		{name: "a file that cannot be changed", arrange: withFile(func(f *inventory.FoundFile) { f.Fixed = "it is immutable" }), kind: trust.Conflict, text: "web1:alice:/home/alice/keys cannot be changed, as the last scan found it: it is immutable", preview: true},
 		{name: "a file that was not read", arrange: func(w *world) {
 			w.scan("web1", accepted)
 			w.update(func(tx *store.Tx) error {

@@ -2,8 +2,12 @@
 # on; and the device that it is on, unless that is all that is asked for. What is the
 # same for all files of a directory is found out once for those that come one after
 # another. Leaves the listing of the file in this, and that of where we stand in here.
-was=;
+was=; groups=;
 facts() {
+  [ -n "$groups" ] || { [ -r /proc/self/status ] && while read -r field x it rest; do
+    case $field in Gid:) groups=$it;; Groups:) groups="$groups $x $it $rest"; break;; esac;
+  done </proc/self/status; };
+  [ -z "$groups" ] || echo "groups $groups";
   [ -w . ] && echo writable; [ -n "$linked" ] && echo link;
   a=$D; set --; this=; here=;
   while :; do set -- "$a" "$@"; [ "$a" = / ] && break; a=${a%/*}; a=${a:-/}; done;
