@@ -49,12 +49,13 @@ var mayImport = map[string]string{
 	"control": "audit store keyring identity inventory job discovery rotation",
 
 	// front doors: a protocol comes in, one verb goes out; they never meet
-	"api":          "control",
-	"api/v1":       "api control",
-	"api/appviewx": "api control",
-	"api/cfengine": "api control",
-	"api/metrics":  "api control",
-	"cmd/keyturn":  "*",
+	"api":            "control",
+	"api/v1":         "api control",
+	"api/appviewx":   "api control",
+	"api/cfengine":   "api control",
+	"api/cloudflare": "api control",
+	"api/metrics":    "api control",
+	"cmd/keyturn":    "*",
 
 	// throw-away servers, for the demo and for tests
 	"lab":      "",

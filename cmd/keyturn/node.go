@@ -19,6 +19,7 @@ import (
 	"keyturn/internal/api"
 	"keyturn/internal/api/appviewx"
 	"keyturn/internal/api/cfengine"
+	"keyturn/internal/api/cloudflare"
 	"keyturn/internal/api/metrics"
 	v1 "keyturn/internal/api/v1"
 	"keyturn/internal/control"
@@ -144,6 +145,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	n.server = api.NewServer(c.log, c.proxies, plane.Ready,
 		api.Door{Prefix: "/api/v1/", Handler: v1.New(plane, n.logError)},
 		api.Door{Prefix: "/avxapi/", Handler: appviewx.New(plane)},
+		api.Door{Prefix: "/client/v4/", Handler: cloudflare.New(plane, n.logError)},
 		api.Door{Prefix: "/api/ssh-key", Handler: cf}, api.Door{Prefix: "/api/ssh-key/", Handler: cf}, api.Door{Prefix: "/api/oauth2/", Handler: cf},
 		api.Door{Prefix: "/metrics", Handler: counted.Handler(plane, n.logError)})
 	if n.listener, err = net.Listen("tcp", c.http); err != nil {

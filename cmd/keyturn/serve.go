@@ -27,8 +27,8 @@ func serveCommand(env environ) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server, with everything embedded",
-		Long: `Run the server: the API at /api/v1, the AppViewX wire at /avxapi, the CFEngine
-wire at /api/ssh-key, and the engine that works on hosts. It needs nothing but a
+		Long: `Run the server: the API at /api/v1, the wires of Cloudflare at /client/v4, of
+AppViewX at /avxapi and of CFEngine at /api/ssh-key, and the engine that works on hosts. It needs nothing but a
 directory; killed at any instant and started again, it goes on where it was.
 
 At the first start it makes the account "default" and in it the user "admin",

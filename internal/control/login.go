@@ -75,6 +75,11 @@ func (p *Plane) Token(ctx context.Context, token, source string) (Actor, error) 
 	return p.directory.Token(ctx, token, source)
 }
 
+// UserToken checks an API token, and that it is the user's of that name.
+func (p *Plane) UserToken(ctx context.Context, user, token, source string) (Actor, error) {
+	return p.directory.UserToken(ctx, user, token, source)
+}
+
 // Logout ends the login that the actor came by, at once.
 func (p *Plane) Logout(ctx context.Context, actor identity.Actor) error {
 	return p.update(ctx, actor, nil, "user.logout", actor.Kind+":"+subject(actor.ID), func(tx *store.Tx) error {

@@ -120,7 +120,7 @@ var verbs = map[string][]identity.Permission{
 var unasked = []string{
 	"AccessToken", "Bearer", "BeginLogin", "FinishLogin", "IssueServiceToken", "Login", "LoginProviders", "Password",
 	"PasswordGrant", "PasswordLogin", "PollDeviceLogin", "Ready", "RefreshGrant", "Schedule", "ServiceToken", "StartDeviceLogin",
-	"Stock", "Token", "TokenLogin", "WebLogin",
+	"Stock", "Token", "TokenLogin", "UserToken", "WebLogin",
 }
 
 // Whoever may not do a thing is refused before anything is read, checked, made or

@@ -238,6 +238,26 @@ func (d *Directory) Token(ctx context.Context, token, from string) (Actor, error
 	})
 }
 
+// UserToken is Token for a client that also says by name whose token it is. One that is
+// somebody else's does not hold.
+func (d *Directory) UserToken(ctx context.Context, user, token, from string) (Actor, error) {
+	actor, err := d.Token(ctx, token, from)
+	if err != nil {
+		return Actor{}, err
+	}
+	err = d.store.View(ctx, actor.Tenant, func(tx *store.Tx) error {
+		owner, err := selectUser(tx, actor.Owner)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && !strings.EqualFold(owner.Name, user) {
+			return unauthenticated()
+		}
+		return err
+	})
+	if err != nil {
+		return Actor{}, err
+	}
+	return actor, nil
+}
+
 // token returns who the token that find finds acts as, and notes its use.
 func (d *Directory) token(ctx context.Context, source string, find func(*store.Tx) (tokenRow, error)) (actor Actor, err error) {
 	var used, now time.Time

@@ -44,6 +44,14 @@ func TestTokens(t *testing.T) {
 			wantKind(t, "another text", err, trust.Unauthenticated)
 		}
 
+		if b, err := w.UserToken(t.Context(), "ADMIN", text, "2001:db8::1"); err != nil || b.ID != a.ID {
+			t.Errorf("of its user acts as %+v: %v", b, err)
+		}
+		for _, user := range []string{"", "nobody", admin.ID, "ci"} {
+			_, err := w.UserToken(t.Context(), user, text, "")
+			wantKind(t, "as the token of "+user, err, trust.Unauthenticated)
+		}
+
 		w.clock.Advance(time.Hour - time.Microsecond)
 		if _, err := w.Token(t.Context(), text, ""); err != nil {
 			t.Errorf("just before its end: %v", err)

@@ -1,0 +1,127 @@
+// Package cloudflare is the front door for clients of Cloudflare's API: its Zero
+// Trust calls below /client/v4, as far as docs/dialects/cloudflare.md says.
+//
+// It holds no rule. A route reads a request into the argument of one verb, and
+// shows what the verb answered in Cloudflare's envelope; one table says which
+// status, code and text an error has there.
+//
+// Its SDKs decide what an answer is by the status alone, try 408, 409, 429 and
+// 5xx again up to ten times, and take what has no JSON content type for nothing
+// at all. So everything is JSON, what is there already is 400 and not 409, and
+// whatever will be refused again says so in a header.
+package cloudflare
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"keyturn/internal/api"
+	"keyturn/internal/control"
+)
+
+// prefix is what clients have as base URL, without the slash that some append.
+const prefix = "/client/v4"
+
+// An envelope is every answer, in the order of fields that Cloudflare has.
+type envelope struct {
+	Result   any       `json:"result"`
+	Success  bool      `json:"success"`
+	Errors   []fault   `json:"errors"`
+	Messages []message `json:"messages"`
+}
+
+// A message is what an answer says beside its result.
+type message struct {
+	Code    int     `json:"code"`
+	Message string  `json:"message"`
+	Type    *string `json:"type"`
+}
+
+// An answer is what a call succeeded with.
+type answer struct {
+	status   int // 200 where it is 0
+	result   any
+	messages []message
+}
+
+// A door is the plane in Cloudflare's words.
+type door struct {
+	plane *control.Plane
+	log   func(ctx context.Context, err error)
+}
+
+// A route is one call.
+type route struct {
+	method, path string
+	// who reads the credential of a request.
+	who func(door, *http.Request) (control.Actor, error)
+	do  func(d door, r *http.Request, a control.Actor) (answer, error)
+}
+
+// routes is every call that there is.
+var routes = []route{
+	{"GET", "/user/tokens/verify", door.bearer, door.verifyToken},
+	{"GET", "/accounts/{account}/tokens/verify", door.bearer, door.verifyToken},
+}
+
+// New returns the handler of everything below /client/v4/. What a verb fails for
+// that a client is not told, log is.
+func New(p *control.Plane, log func(context.Context, error)) http.Handler {
+	d := door{plane: p, log: log}
+	mux := http.NewServeMux()
+	paths := map[string]bool{}
+	for _, rt := range routes {
+		mux.HandleFunc(rt.method+" "+prefix+rt.path, d.serve(rt))
+		if !paths[rt.path] {
+			paths[rt.path] = true
+			mux.HandleFunc(prefix+rt.path, func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, noMethod(r)) })
+		}
+	}
+	mux.HandleFunc(prefix+"/", func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, noRoute(r)) })
+	return mux
+}
+
+// serve answers with what a route does for whoever asks, in the account that the
+// path names.
+func (d door) serve(rt route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if a := r.PathValue("account"); a != "" && !isAccount(a) {
+			d.fail(w, r, noRoute(r))
+			return
+		}
+		actor, err := rt.who(d, r)
+		if err == nil {
+			err = within(r, actor)
+		}
+		var a answer
+		if err == nil {
+			a, err = rt.do(d, r, actor)
+		}
+		if err != nil {
+			d.fail(w, r, err)
+			return
+		}
+		if a.status == 0 {
+			a.status = http.StatusOK
+		}
+		if a.messages == nil {
+			a.messages = []message{}
+		}
+		api.WriteJSON(w, a.status, envelope{Result: a.result, Success: true, Errors: []fault{}, Messages: a.messages})
+	}
+}
+
+// isAccount reports whether text can be the id of an account: 32 hex digits.
+func isAccount(text string) bool {
+	return len(text) == 32 && strings.Trim(text, "0123456789abcdef") == ""
+}
+
+// within refuses who asks for another account than the credential's own, be there
+// one or not.
+func within(r *http.Request, a control.Actor) error {
+	if account := r.PathValue("account"); account != "" && account != string(a.Tenant) {
+		return &authentication
+	}
+	return nil
+}

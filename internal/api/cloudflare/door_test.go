@@ -1,0 +1,100 @@
+package cloudflare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"keyturn/internal/control"
+	"keyturn/internal/trust"
+)
+
+// The table from errors to statuses, codes and texts. What would be refused again says
+// so, and is neither 409 nor 5xx: the SDKs would try it again for minutes.
+func TestRefusals(t *testing.T) {
+	wait := trust.Errorf(trust.Exhausted, "too many")
+	wait.Err = &control.Throttled{RetryAfter: 1500 * time.Millisecond}
+	for _, test := range []struct {
+		err    error
+		status int
+		errors string
+		again  bool
+	}{
+		{trust.Errorf(trust.Invalid, "x").WithHint("y"), 400, `{"code":12130,"message":"access.api.error.invalid_request: x (y)"}`, false},
+		{trust.Errorf(trust.Invalid, "x").WithField("ip.ipv4"), 400, `{"code":12130,"message":"access.api.error.invalid_request: x","source":{"pointer":"/ip/ipv4"}}`, false},
+		{trust.Errorf(trust.Conflict, "there already"), 400, `{"code":12130,"message":"access.api.error.invalid_request: there already"}`, false},
+		{trust.Errorf(trust.Exhausted, "as many as there can be"), 400, `{"code":12130,"message":"access.api.error.invalid_request: as many as there can be"}`, false},
+		{trust.Errorf(trust.Denied, "this needs the permission \"Zero Trust Write\""), 403, `{"code":10000,"message":"Authentication error","error_chain":[{"code":10000,"message":"this needs the permission \"Zero Trust Write\""}]}`, false},
+		{trust.Errorf(trust.Unauthenticated, "x"), 403, `{"code":10001,"message":"Unable to authenticate request"}`, false},
+		{trust.Errorf(trust.NotFound, "no x"), 404, `{"code":12135,"message":"access.api.error.not_found","error_chain":[{"code":12135,"message":"no x"}]}`, false},
+		{wait, 429, `{"code":971,"message":"Please wait and consider throttling your request speed","error_chain":[{"code":971,"message":"too many"}]}`, true},
+		{trust.Errorf(trust.Unavailable, "x"), 503, `{"code":10503,"message":"Service unavailable: x"}`, true},
+		{trust.Errorf(trust.Internal, "secret"), 500, `{"code":10500,"message":"Internal server error"}`, false},
+		{errors.New("secret"), 500, `{"code":10500,"message":"Internal server error"}`, false},
+		{&unknownCredential, 403, `{"code":10001,"message":"Unable to authenticate request"}`, false},
+	} {
+		logged := false
+		d := door{log: func(context.Context, error) { logged = true }}
+		w := httptest.NewRecorder()
+		d.fail(w, httptest.NewRequest(http.MethodGet, "/", nil), fmt.Errorf("around: %w", test.err))
+		want := `{"result":null,"success":false,"errors":[` + test.errors + `],"messages":[]}`
+		if got := strings.TrimSpace(w.Body.String()); w.Code != test.status || got != want || logged != (test.status == 500) {
+			t.Errorf("%v: got %d %s, logged %t, want %d %s", test.err, w.Code, got, logged, test.status, want)
+		}
+		if got := w.Header().Get("X-Should-Retry"); (got == "false") == test.again || w.Code == 429 && w.Header().Get("Retry-After") != "2" {
+			t.Errorf("%v: the headers are %v", test.err, w.Header())
+		}
+	}
+}
+
+// What is refused before anybody is asked: paths, methods, and what no credential
+// can be.
+func TestRefusedAtTheDoor(t *testing.T) {
+	const account = "/accounts/0123456789abcdef0123456789abcdef/tokens/verify"
+	for _, test := range []struct {
+		method, path, authorization, email, key string
+		status                                  int
+		want                                    string
+	}{
+		{"GET", "/", "", "", "", 404, `{"code":7003,"message":"Could not route to /, perhaps your object identifier is invalid?"},{"code":7000,"message":"No route for that URI"}`},
+		{"POST", "/accounts/nonsense", "", "", "", 404, `"message":"Could not route to /accounts/nonsense, perhaps your object identifier is invalid?"`},
+		{"GET", "/accounts/nonsense/tokens/verify", "Bearer kt_x", "", "", 404, `{"code":7003,`},
+		{"GET", "/accounts/0123456789ABCDEF0123456789ABCDEF/tokens/verify", "Bearer kt_x", "", "", 404, `{"code":7003,`},
+		{"GET", "/" + strings.Repeat("x", 5000), "", "", "", 404, `xxx, perhaps`},
+		{"DELETE", "/user/tokens/verify", "", "", "", 405, `{"code":7001,"message":"Method DELETE not available for that URI."}`},
+		{"GET", "/user/tokens/verify", "", "", "", 400, `{"code":9106,"message":"Missing X-Auth-Key, X-Auth-Email or Authorization headers"}`},
+		{"GET", account, "", "", "", 400, `{"code":9106,`},
+		{"GET", account, "", "alice", "", 400, `{"code":9106,`},
+		{"GET", "/user/tokens/verify", "", "alice", "kt_x", 400, `{"code":1001,"message":"Missing \"Authorization\" header"}`},
+		{"GET", account, "Bearer", "", "", 400, `{"code":6003,"message":"Invalid request headers","error_chain":[{"code":6111,"message":"Invalid format for Authorization header"}]}`},
+		{"GET", account, "Bearer  ", "alice", "kt_x", 400, `{"code":6111,`},
+		{"GET", account, "Bearer =", "", "", 400, `{"code":6111,`},
+		{"GET", account, "Bearer two words", "", "", 400, `{"code":6111,`},
+		{"GET", account, "Bearer {{TOKEN}}", "", "", 400, `{"code":6111,`},
+		{"GET", account, "Basic YTpi", "", "", 400, `{"code":6111,`},
+	} {
+		r := httptest.NewRequest(test.method, prefix+test.path, strings.NewReader("not JSON"))
+		for name, value := range map[string]string{"Authorization": test.authorization, "X-Auth-Email": test.email, "X-Auth-Key": test.key} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		w := httptest.NewRecorder()
+		New(nil, nil).ServeHTTP(w, r)
+		if w.Code != test.status || !strings.Contains(w.Body.String(), test.want) || !strings.HasPrefix(w.Body.String(), `{"result":null,"success":false,"errors":[`) ||
+			w.Header().Get("Content-Type") != "application/json" || w.Body.Len() > 1000 {
+			t.Errorf("%s %.80s: got %d %.300s, want %d %s", test.method, test.path, w.Code, w.Body, test.status, test.want)
+		}
+	}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("X-Auth-Email", "alice")
+	r.Header.Set("X-Auth-Key", "not a key")
+	if _, err := (door{}).authenticate(r); err != error(&badKey) {
+		t.Errorf("a key of two words: %v", err)
+	}
+}
