@@ -193,9 +193,17 @@ func (p *Plane) hold(ctx context.Context, actor identity.Actor, action string, p
 	return p.related(ctx, actor, k)
 }
 
-// put has the keyring hold a private key, as the commit of a verb, and judges the
-// key by that.
+// put is keep, and judges the key by that.
 func (p *Plane) put(tx *store.Tx, private keyring.Private) (inventory.Key, error) {
+	k, err := p.keep(tx, private)
+	if err != nil {
+		return inventory.Key{}, err
+	}
+	return k, discovery.Judge(tx, []trust.KeyID{k.ID})
+}
+
+// keep has the keyring hold a private key, as the commit of a verb.
+func (p *Plane) keep(tx *store.Tx, private keyring.Private) (inventory.Key, error) {
 	k, err := inventory.PutKey(tx, inventory.Key{
 		Kind: inventory.UserKey, Public: private.Public(), Comment: private.Comment,
 		Custody: inventory.Held, Container: string(private.Container()),
@@ -203,10 +211,7 @@ func (p *Plane) put(tx *store.Tx, private keyring.Private) (inventory.Key, error
 	if err != nil {
 		return inventory.Key{}, err
 	}
-	if err := p.keyring.Put(tx, k.ID, private); err != nil {
-		return inventory.Key{}, err
-	}
-	return k, discovery.Judge(tx, []trust.KeyID{k.ID})
+	return k, p.keyring.Put(tx, k.ID, private)
 }
 
 // DeleteKey takes a key out of the inventory, and returns until when RestoreKey brings

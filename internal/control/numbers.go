@@ -19,14 +19,19 @@ func (p *Plane) GenerateNumberedKey(ctx context.Context, actor identity.Actor, s
 	err = p.make(ctx, actor, spec, comment, func(private keyring.Private) error {
 		id := inventory.KeyIDOf(actor.Tenant, inventory.UserKey, private.Public())
 		return p.update(ctx, actor, needs(identity.KeysWrite), "key.generate", "key:"+string(id), func(tx *store.Tx) error {
-			by, err := p.directory.User(tx, actor.Owner)
+			by := actor.Name
+			if actor.Kind != "user" {
+				owner, err := p.directory.User(tx, actor.Owner)
+				if err != nil {
+					return err
+				}
+				by = owner.Name
+			}
+			k, err := p.keep(tx, private) // just made, it lies nowhere, and there is nothing to judge
 			if err != nil {
 				return err
 			}
-			if _, err := p.put(tx, private); err != nil {
-				return err
-			}
-			if n, err = inventory.NumberKey(tx, id, by.Name); err != nil {
+			if n, err = inventory.NumberKey(tx, k, by); err != nil {
 				return err
 			}
 			tx.Note("fingerprint", string(n.Public.Fingerprint()))

@@ -7,8 +7,8 @@ import (
 	"keyturn/internal/trust"
 )
 
-// MaxNumbered is how many numbered keys a tenant has at most: whoever lists them
-// gets all of them at once.
+// MaxNumbered is how many numbered keys a tenant has at most when another is made:
+// whoever lists them gets all of them at once.
 const MaxNumbered = 10_000
 
 // A NumberedKey is a key that has a number as well, for clients that know keys by
@@ -24,27 +24,29 @@ type NumberedKey struct {
 
 // NumberKey gives a key the next number of its tenant. Errors: Conflict where it has
 // one; Exhausted where there are MaxNumbered.
-func NumberKey(tx *store.Tx, id trust.KeyID, by string) (NumberedKey, error) {
-	n := NumberedKey{By: plainText(by, maxComment)}
-	there := 0
-	if err := tx.QueryRow(sqlCountNumbered, tx.Tenant()).Scan(&there); err != nil {
+//
+// To count them takes the longer the more there are. So it is done when as many were
+// given since the last count as there was room for then, and not each time.
+func NumberKey(tx *store.Tx, k Key, by string) (NumberedKey, error) {
+	n := NumberedKey{By: plainText(by, maxComment), Key: k}
+	room := 0
+	if err := tx.QueryRow(sqlNextNumber, tx.Tenant(), MaxNumbered-1).Scan(&n.Number, &room); err != nil {
 		return n, err
 	}
-	if there >= MaxNumbered {
-		return n, trust.Errorf(trust.Exhausted, "there are %d numbered keys, and no more are made", there).
-			WithHint("delete some that lie nowhere: keyturn key list")
+	if room < 0 {
+		there := 0
+		if err := tx.QueryRow(sqlCountNumbered, tx.Tenant()).Scan(&there); err != nil {
+			return n, err
+		}
+		if there >= MaxNumbered {
+			return n, trust.Errorf(trust.Exhausted, "there are %d numbered keys, and no more are made", there).
+				WithHint("delete some that lie nowhere: keyturn key list")
+		}
+		if _, err := tx.Exec(sqlSetRoom, tx.Tenant(), MaxNumbered-there-1); err != nil {
+			return n, err
+		}
 	}
-	if _, err := tx.Exec(sqlNextNumber, tx.Tenant()); err != nil {
-		return n, err
-	}
-	if err := tx.QueryRow(sqlLastNumber, tx.Tenant()).Scan(&n.Number); err != nil {
-		return n, err
-	}
-	if _, err := tx.Exec(sqlAddNumber, tx.Tenant(), n.Number, id, n.By); err != nil {
-		return n, err
-	}
-	var err error
-	n.Key, err = KeyByID(tx, id)
+	_, err := tx.Exec(sqlAddNumber, tx.Tenant(), n.Number, k.ID, n.By)
 	return n, err
 }
 

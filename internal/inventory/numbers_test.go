@@ -2,6 +2,7 @@ package inventory_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ func number(s *store.Store, tenant trust.TenantID, n int) (k inventory.NumberedK
 		if err != nil {
 			return err
 		}
-		k, err = inventory.NumberKey(tx, made.ID, "alice")
+		k, err = inventory.NumberKey(tx, made, "alice")
 		return err
 	})
 	return k, err
@@ -157,6 +158,10 @@ func TestMaxNumbered(t *testing.T) {
 			}
 			_, err = tx.Exec(`INSERT INTO key_numbers (tenant, number, key_id, by_whom)`+series+`tenant, i, 'x' || i, by_whom
 				FROM key_numbers, n WHERE tenant = $1`, tx.Tenant())
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(`UPDATE last_key_numbers SET number = 10000, room = 0 WHERE tenant = $1`, tx.Tenant())
 			return err
 		})
 		if got := len(everyNumbered(t, s)); got != inventory.MaxNumbered {
@@ -167,6 +172,20 @@ func TestMaxNumbered(t *testing.T) {
 		}
 		if _, err := number(s, storetest.Other, 2); err != nil {
 			t.Errorf("one of another tenant: %v", err)
+		}
+		for n := 2; n <= 3; n++ {
+			update(t, s, func(tx *store.Tx) error {
+				_, err := inventory.DeleteKey(tx, trust.KeyID(fmt.Sprintf("x%d", n)), 1)
+				return err
+			})
+		}
+		for n := 2; n <= 3; n++ {
+			if k, err := number(s, storetest.Tenant, n); err != nil || k.Number != int64(9999+n) {
+				t.Errorf("one in the place of a deleted one: number %d, %v", k.Number, err)
+			}
+		}
+		if _, err := number(s, storetest.Tenant, 4); trust.KindOf(err) != trust.Exhausted {
+			t.Errorf("one more than were deleted: %v", err)
 		}
 	})
 }

@@ -156,11 +156,12 @@ const (
 
 // Numbers of keys.
 const (
-	sqlNextNumber = `INSERT INTO last_key_numbers (tenant, number) VALUES ($1, 1)
-		ON CONFLICT (tenant) DO UPDATE SET number = last_key_numbers.number + 1`
-	sqlLastNumber = `SELECT number FROM last_key_numbers WHERE tenant = $1`
-	sqlAddNumber  = `INSERT INTO key_numbers (tenant, number, key_id, by_whom) VALUES ($1, $2, $3, $4)`
-	sqlNumbered   = `SELECT n.number, n.by_whom, n.key_id` + sqlNumberedKeys
+	sqlNextNumber = `INSERT INTO last_key_numbers (tenant, number, room) VALUES ($1, 1, $2)
+		ON CONFLICT (tenant) DO UPDATE SET number = last_key_numbers.number + 1, room = last_key_numbers.room - 1
+		RETURNING number, room`
+	sqlSetRoom   = `UPDATE last_key_numbers SET room = $2 WHERE tenant = $1`
+	sqlAddNumber = `INSERT INTO key_numbers (tenant, number, key_id, by_whom) VALUES ($1, $2, $3, $4)`
+	sqlNumbered  = `SELECT n.number, n.by_whom, n.key_id` + sqlNumberedKeys
 	// sqlCountNumbered counts what sqlNumbered lists.
 	sqlCountNumbered = `SELECT count(*)` + sqlNumberedKeys
 	sqlNumberedKeys  = ` FROM key_numbers n JOIN keys k ON k.tenant = n.tenant AND k.id = n.key_id

@@ -3,7 +3,6 @@ package keyring
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/pem"
 	"errors"
 	"strconv"
@@ -68,20 +67,14 @@ func (k *Keyring) ask(tenant trust.TenantID) {
 // process has, or none.
 func (k *Keyring) takeReady(ctx context.Context, tenant trust.TenantID) (p Private, err error) {
 	err = k.store.View(ctx, tenant, func(tx *store.Tx) error {
-		ids, err := selectReadyIDs(tx)
-		if err != nil {
+		r, err := firstReady(tx, k.claim)
+		if err != nil || r.id == "" {
 			return err
 		}
-		for _, id := range ids {
-			if !k.claim(id) {
-				continue
-			}
-			if p, err = k.openReady(tx, id); err != nil || p.IsZero() {
-				k.release(id)
-			}
-			return err
+		if p, err = k.openReady(tenant, r); err != nil {
+			k.release(r.id)
 		}
-		return nil
+		return err
 	})
 	return p, err
 }
@@ -102,27 +95,20 @@ func (k *Keyring) release(id string) {
 	delete(k.claimed, id)
 }
 
-func (k *Keyring) openReady(tx *store.Tx, id string) (Private, error) {
-	public, sealed, wrapped, err := selectReady(tx, id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return Private{}, nil
-	}
+func (k *Keyring) openReady(tenant trust.TenantID, r readyRow) (Private, error) {
+	data, err := k.unwrapData(tenant, r.keyset)
 	if err != nil {
 		return Private{}, err
 	}
-	data, err := k.unwrapData(tx.Tenant(), wrapped)
+	part, err := data.open(binding{tenant, kindReady, r.id}, r.sealed)
 	if err != nil {
 		return Private{}, err
 	}
-	part, err := data.open(binding{tx.Tenant(), kindReady, id}, sealed)
-	if err != nil {
-		return Private{}, err
+	blob, err := trust.ParsePublicKeyBlob(r.public)
+	if err != nil || string(blob.Fingerprint()) != r.id {
+		return Private{}, trust.Errorf(trust.Internal, "ready key %q lies beside another public half", r.id)
 	}
-	blob, err := trust.ParsePublicKeyBlob(public)
-	if err != nil || string(blob.Fingerprint()) != id {
-		return Private{}, trust.Errorf(trust.Internal, "ready key %q lies beside another public half", id)
-	}
-	h := &half{public: blob, format: OpenSSH, ready: &ready{id: id, part: part, release: func() { k.release(id) }}}
+	h := &half{public: blob, format: OpenSSH, ready: &ready{id: r.id, part: part, release: func() { k.release(r.id) }}}
 	return Private{half: func() *half { return h }}, nil
 }
 

@@ -99,10 +99,10 @@ func selectHeld(tx *store.Tx, after trust.KeyID, limit int) (ids []trust.KeyID, 
 	return ids, rows.Err()
 }
 
-func insertPrivate(tx *store.Tx, id trust.KeyID, public, sealed []byte) error {
-	_, err := tx.Exec(`INSERT INTO private_keys (tenant, id, public, sealed, created, revealed) VALUES ($1, $2, $3, $4, $5, 0)`,
-		tx.Tenant(), id, public, sealed, store.Micros(tx.Now()))
-	return err
+// insertPrivate stores a private key, unless there is one of that id.
+func insertPrivate(tx *store.Tx, id trust.KeyID, public, sealed []byte) (rows int64, err error) {
+	return tx.Exec(`INSERT INTO private_keys (tenant, id, public, sealed, created, revealed) VALUES ($1, $2, $3, $4, $5, 0)
+		ON CONFLICT (tenant, id) DO NOTHING`, tx.Tenant(), id, public, sealed, store.Micros(tx.Now()))
 }
 
 func markRevealed(tx *store.Tx, id trust.KeyID) error {
@@ -132,13 +132,31 @@ func selectReadyIDs(tx *store.Tx) (ids []string, err error) {
 	return ids, rows.Err()
 }
 
-// selectReady returns a key that lies ready and what its tenant's keyset is wrapped
-// as, or sql.ErrNoRows.
-func selectReady(tx *store.Tx, id string) (public, sealed, keyset []byte, err error) {
-	err = tx.QueryRow(`SELECT r.public, r.sealed, k.wrapped FROM ready_keys r
-		JOIN keysets k ON k.tenant = r.tenant AND k.id = $3
-		WHERE r.tenant = $1 AND r.id = $2`, tx.Tenant(), id, dataID).Scan(&public, &sealed, &keyset)
-	return public, sealed, keyset, err
+// A readyRow is a key that lies ready, and what its tenant's keyset is wrapped as.
+type readyRow struct {
+	id                     string
+	public, sealed, keyset []byte
+}
+
+// firstReady returns the oldest key that lies ready for the tenant of tx and is wanted,
+// or none.
+func firstReady(tx *store.Tx, wanted func(id string) bool) (r readyRow, err error) {
+	rows, err := tx.Query(`SELECT r.id, r.public, r.sealed, k.wrapped FROM ready_keys r
+		JOIN keysets k ON k.tenant = r.tenant AND k.id = $2
+		WHERE r.tenant = $1 ORDER BY r.created, r.id`, tx.Tenant(), dataID)
+	if err != nil {
+		return r, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(&r.id, &r.public, &r.sealed, &r.keyset); err != nil {
+			return readyRow{}, err
+		}
+		if wanted(r.id) {
+			return r, nil
+		}
+	}
+	return readyRow{}, rows.Err()
 }
 
 func insertReady(tx *store.Tx, id string, public, sealed []byte) error {

@@ -39,16 +39,6 @@ func (k *Keyring) Put(tx *store.Tx, id trust.KeyID, p Private) error {
 			return err
 		}
 	}
-	there, err := selectPublic(tx, id)
-	if err == nil && bytes.Equal(there, p.Public().Blob()) {
-		return nil
-	}
-	if err == nil {
-		return trust.Errorf(trust.Conflict, "key %q is held already, with another private half", id)
-	}
-	if !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
 	data, err := k.data(tx)
 	if err != nil {
 		return err
@@ -57,7 +47,14 @@ func (k *Keyring) Put(tx *store.Tx, id trust.KeyID, p Private) error {
 	if err != nil {
 		return err
 	}
-	return insertPrivate(tx, id, p.Public().Blob(), sealed)
+	if added, err := insertPrivate(tx, id, p.Public().Blob(), sealed); err != nil || added > 0 {
+		return err
+	}
+	there, err := selectPublic(tx, id)
+	if err == nil && !bytes.Equal(there, p.Public().Blob()) {
+		err = trust.Errorf(trust.Conflict, "key %q is held already, with another private half", id)
+	}
+	return err
 }
 
 // Has reports whether the private half of key id is held.
