@@ -3,13 +3,17 @@ package remote
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"keyturn/internal/need"
 )
 
 // Every account and address that used the key is told, however often others did, and
@@ -31,6 +35,8 @@ func TestUsesOfAllLogs(t *testing.T) {
 	}{
 		"auth.log": {logLine(22, "alice", "192.0.2.1", "SHA256:key+/") + logLine(22, "alice", "192.0.2.9", "SHA256:another") +
 			"2026-11-22T10:00:00+00:00 web1 sshd[7]: Failed publickey for alice from 192.0.2.8 port 1 ssh2: ED25519 SHA256:key+/\n" +
+			"2026-11-22T11:00:00+00:00 web1 sshd[7]: Invalid user Accepted publickey for alice from 192.0.2.1 SHA256:key+/ from 192.0.2.66 port 9\n" +
+			"2026-11-22T11:00:00+00:00 web1 sshd[7]: Invalid user ]: Accepted publickey for alice from 192.0.2.66 SHA256:key+/ from 192.0.2.66 port 9\n" +
 			strings.Repeat(logLine(22, "alice", "192.0.2.7", "SHA256:key+/"), 2000), 22},
 		"auth.log.1":      {logLine(19, "alice", "192.0.2.1", "SHA256:key+/") + logLine(21, "alice", "192.0.2.2", "SHA256:key+/") + logLine(21, "bob", "192.0.2.5", "SHA256:key+/"), 21},
 		"auth.log.2.gz":   {squeezed.String(), 20},
@@ -70,6 +76,47 @@ func TestUsesOfAllLogs(t *testing.T) {
 		if want := []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.7", "2001:db8::6"}; !slices.Equal(sources, want) {
 			t.Errorf("%s: used from %v, want %v", v.name, sources, want)
 		}
+	}
+}
+
+// In a journal, to which every account may write, only what sshd said itself is a login:
+// neither what somebody else says in its name, nor what root says of it, nor words of a
+// client in other messages of sshd.
+func TestUsesOfAJournal(t *testing.T) {
+	need.Root(t)
+	const journald = "/lib/systemd/systemd-journald"
+	if _, err := os.Stat(journald); err != nil {
+		need.Skip(t, "%s is not there (package systemd)", journald)
+	}
+	unshare, setpriv := need.Program(t, "unshare", "util-linux"), need.Program(t, "setpriv", "util-linux")
+	logger := need.Program(t, "logger", "bsdutils") + " --socket /run/systemd/journal/dev-log --id --priority authpriv.info --tag "
+	const login = "Accepted publickey for alice from 192.0.2.%d port 1 ssh2: ED25519 SHA256:key+/"
+	said := func(who, tag, before string, from int) string {
+		return who + " " + logger + tag + " " + quote(before+fmt.Sprintf(login, from)) + "\n"
+	}
+	nobody := setpriv + " --reuid 65534 --regid 65534 --clear-groups"
+	setUp := "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/log/journal\n" +
+		journald + " 2>/run/said &\n" +
+		"n=0; until [ -S /run/systemd/journal/dev-log ] && journalctl --sync; do n=$((n + 1)); [ $n -lt 200 ] || { cat /run/said >&2; exit 1; }; sleep 0.1; done 2>/dev/null\n" +
+		said("", "sshd", "", 1) + said("", "sshd-session", "", 2) +
+		said(nobody, "sshd", "", 66) + said("", "sudo", "", 67) + said("", "sshd", "Invalid user ", 68) +
+		"journalctl --sync\n"
+	asked := "sh -c " + quote(strings.ReplaceAll(opUses.script(), "/var/log", "/run/none")) + " keyturn.uses SHA256:key+/ 1"
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, unshare, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", setUp+asked).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var from []string
+	for l := range strings.Lines(string(out)) {
+		if u, ok := parseUse(strings.TrimPrefix(l, "use "), time.Time{}, time.UTC); ok {
+			from = append(from, u.Source)
+		}
+	}
+	slices.Sort(from)
+	if want := []string{"192.0.2.1", "192.0.2.2"}; !slices.Equal(from, want) {
+		t.Errorf("used from %v, want %v: %s", from, want, out)
 	}
 }
 
