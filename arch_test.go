@@ -32,6 +32,9 @@ var mayImport = map[string]string{
 	"identity":  "store audit keyring oidc",
 	"inventory": "store audit",
 
+	// what a certificate may be
+	"authority": "store audit keyring",
+
 	// hands
 	"agent":  "",
 	"dial":   "",

@@ -108,6 +108,22 @@ func (s Sealed) Sign(data []byte, algorithm string) (*ssh.Signature, error) {
 	return signer.SignWithAlgorithm(rand.Reader, data, algorithm)
 }
 
+// SignAgain signs as Sign does with the best algorithm of the key, and makes the same
+// signature of the same data each time: Ed25519 and RSA (PKCS #1 v1.5) do by themselves,
+// and ECDSA by RFC 6979, without a random number.
+func (s Sealed) SignAgain(data []byte) (*ssh.Signature, error) {
+	p, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	defer p.Wipe()
+	signer, err := newSigner(p.half())
+	if err != nil {
+		return nil, err
+	}
+	return signer.Sign(nil, data)
+}
+
 // open refuses a private half that does not belong to the public half beside it.
 func (s Sealed) open() (Private, error) {
 	data, err := s.keyring.unwrapData(s.binding.tenant, s.keyset)

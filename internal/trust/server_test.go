@@ -168,6 +168,12 @@ func hostKey(t testing.TB) string {
 // these names in the folder dir, in that order.
 func (p sshdProgram) start(t testing.TB, dir string, names ...string) testServer {
 	t.Helper()
+	return p.startWith(t, dir, "", names...)
+}
+
+// startWith is start with more lines of sshd_config.
+func (p sshdProgram) startWith(t testing.TB, dir, lines string, names ...string) testServer {
+	t.Helper()
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -196,6 +202,7 @@ func (p sshdProgram) start(t testing.TB, dir string, names ...string) testServer
 	if p.version.AtLeast(9, 8) {
 		config += "PerSourcePenalties no\n"
 	}
+	config += lines
 	configPath := filepath.Join(dir, "sshd_config")
 	if err := os.WriteFile(configPath, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

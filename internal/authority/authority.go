@@ -1,0 +1,319 @@
+// Package authority holds what a certificate may be, and which are no longer worth
+// anything.
+//
+// # Issuing
+//
+//	draft, err := a.Draft(tx, request)   // within the Update whose event is the certificate
+//	...                                  // that Update returns: the certificate is on record
+//	certificate, err := draft.Sign()     // once
+//
+// Draft checks everything and writes down the very bytes that Sign will have signed,
+// the nonce among them, so nothing is ever signed that is not on record, and can be
+// listed and revoked from before it exists. Signatures are deterministic: who signs the
+// same draft again, after a crash, makes the same certificate. There is no other way to
+// have an authority sign.
+//
+// Who may have which principal is not decided here. A Request says who decided, and
+// Draft refuses one that does not.
+//
+// # Authorities
+//
+// An authority is a key and times. Several have one name: one that signs, and, around
+// a rotation, one that hosts are told to trust before it signs, and one that they are
+// told to trust still. All this follows from the time: nothing has to run for it.
+//
+// # Revoking
+//
+// What is revoked, by serial number, key id, person, key or authority, is in the key
+// revocation list, which grows by one version with each change and is otherwise the
+// same bytes.
+package authority
+
+import (
+	"embed"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"keyturn/internal/keyring"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// Schema is this package's part of the database.
+//
+//go:embed migrations/*.sql
+var Schema embed.FS
+
+// Authorities are the certificate authorities of all tenants: the transaction that a
+// method is given says whose.
+type Authorities struct {
+	keyring *keyring.Keyring
+}
+
+// New returns the Authorities whose private keys lie in k.
+func New(k *keyring.Keyring) *Authorities { return &Authorities{keyring: k} }
+
+// A Purpose is what the certificates of an authority are for.
+type Purpose string
+
+// The purposes. What opens hosts for the gateway never opens one for people.
+const (
+	User Purpose = "user"
+	Host Purpose = "host"
+	Hop  Purpose = "gateway"
+)
+
+// A State is what an authority does at a time.
+type State string
+
+// The states, in the order in which an authority goes through them.
+const (
+	Next     State = "next"     // hosts should trust it: it is about to sign
+	Signing  State = "signing"  // it signs
+	Outgoing State = "outgoing" // hosts should trust it still, and it signs no more
+	Ended    State = "ended"    // nothing that it signed is valid any more
+	Removed  State = "removed"  // its private key is gone, and it is revoked
+)
+
+// An Authority is one key that signs certificates.
+type Authority struct {
+	ID      string
+	Name    string
+	Purpose Purpose
+	// Application is the id of the one whose hosts trust it, or "" for one of the
+	// whole tenant.
+	Application string
+	Public      trust.PublicKey
+	Comment     string
+	Profile     Profile
+	Created     time.Time
+	// SignsUntil and TrustedUntil are zero for ever.
+	SignsFrom, SignsUntil, TrustedUntil time.Time
+	Removed                             time.Time
+}
+
+// State returns what a does at a time.
+func (a Authority) State(at time.Time) State {
+	switch {
+	case !a.Removed.IsZero():
+		return Removed
+	case at.Before(a.SignsFrom):
+		return Next
+	case a.SignsUntil.IsZero() || at.Before(a.SignsUntil):
+		return Signing
+	case a.TrustedUntil.IsZero() || at.Before(a.TrustedUntil):
+		return Outgoing
+	}
+	return Ended
+}
+
+// Trusted reports whether hosts should trust a at a time.
+func (a Authority) Trusted(at time.Time) bool {
+	s := a.State(at)
+	return s == Next || s == Signing || s == Outgoing
+}
+
+// Line returns the line of a file that TrustedUserCAKeys names, without newline.
+func (a Authority) Line() string {
+	return strings.TrimSpace(a.Public.String() + " " + a.Comment)
+}
+
+// KeySpec returns the kind of key of an authority's type, by the names that users give
+// those: ecdsa-p256, ed25519 or rsa-4096.
+func KeySpec(name string) (keyring.Spec, error) {
+	switch name {
+	case "ecdsa-p256", "ed25519":
+		return keyring.Spec{Type: name}, nil
+	case "rsa-4096":
+		return keyring.Spec{Type: "rsa", Bits: 4096}, nil
+	}
+	return keyring.Spec{}, trust.Errorf(trust.Invalid, "type %.40q of an authority is none of ecdsa-p256, ed25519, rsa-4096", name).WithField("type")
+}
+
+// A NewAuthority is one to be made.
+type NewAuthority struct {
+	Name        string
+	Purpose     Purpose
+	Application string
+	Comment     string   // of its public key; "" for its name
+	Profile     *Profile // nil for that of its purpose
+}
+
+// maxAuthorities bounds the authorities of a tenant: the vendor's clients page through
+// 2,000 of them.
+const maxAuthorities = 10_000
+
+// Create makes an authority of a key that was generated for it. A name that is taken is
+// a Conflict.
+func (s *Authorities) Create(tx *store.Tx, n NewAuthority, key keyring.Private) (Authority, error) {
+	if err := n.check(); err != nil {
+		return Authority{}, err
+	}
+	same, err := selectNamed(tx, n.Name)
+	if err != nil {
+		return Authority{}, err
+	}
+	for _, a := range same {
+		if a.State(tx.Now()) != Removed {
+			return Authority{}, trust.Errorf(trust.Conflict, "there is an authority %q already", n.Name)
+		}
+	}
+	count, err := countAuthorities(tx)
+	if err != nil {
+		return Authority{}, err
+	}
+	if count >= maxAuthorities {
+		return Authority{}, trust.Errorf(trust.Exhausted, "there are %d authorities, and no more than that", maxAuthorities)
+	}
+	a := Authority{Name: n.Name, Purpose: n.Purpose, Application: n.Application, Comment: n.Comment, Profile: profileOf(n.Purpose)}
+	if n.Profile != nil {
+		a.Profile = *n.Profile
+	}
+	if a.Comment == "" {
+		a.Comment = a.Name
+	}
+	a.SignsFrom = tx.Now()
+	return s.add(tx, a, key)
+}
+
+func (n NewAuthority) check() error {
+	if n.Purpose != User && n.Purpose != Host && n.Purpose != Hop {
+		return trust.Errorf(trust.Invalid, "purpose %.40q of an authority is none of user, host, gateway", n.Purpose).WithField("purpose")
+	}
+	if !isName(n.Name) {
+		return trust.Errorf(trust.Invalid, "name %.80q of an authority is not 1 to 64 of letters, digits and \"._@+-\", a letter or digit first", n.Name).WithField("name")
+	}
+	if n.Profile != nil {
+		return n.Profile.check()
+	}
+	return nil
+}
+
+func isName(s string) bool {
+	const more = "._@+-"
+	for i, c := range []byte(s) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && (i == 0 || !strings.Contains(more, string(c))) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
+}
+
+// add writes a down with its private key.
+func (s *Authorities) add(tx *store.Tx, a Authority, key keyring.Private) (Authority, error) {
+	a.ID, a.Public, a.Created = uuid.NewString(), key.Public(), tx.Now()
+	if err := s.keyring.Put(tx, trust.KeyID(a.ID), key); err != nil {
+		return Authority{}, err
+	}
+	tx.Note("authority", a.ID)
+	tx.Note("fingerprint", string(a.Public.Fingerprint()))
+	return a, insertAuthority(tx, a)
+}
+
+// Rotate has another key take the place of the one of that name that signs, after
+// overlap: until then hosts are told to trust both, and the present one signs; and they
+// are told to trust it afterwards for as long as what it signed may be valid, and for
+// overlap at least. Where one is to take its place already that is a Conflict.
+func (s *Authorities) Rotate(tx *store.Tx, name string, overlap time.Duration, key keyring.Private) (Authority, error) {
+	old, err := s.Find(tx, name)
+	if err != nil {
+		return Authority{}, err
+	}
+	if state := old.State(tx.Now()); state != Signing || !old.SignsUntil.IsZero() {
+		return Authority{}, trust.Errorf(trust.Conflict, "authority %q is being exchanged already, until %s UTC", old.Name, old.SignsUntil.Format(time.DateTime))
+	}
+	old.SignsUntil = tx.Now().Add(overlap)
+	old.TrustedUntil = old.SignsUntil.Add(max(overlap, old.Profile.MaxValid))
+	if err := updateAuthority(tx, old); err != nil {
+		return Authority{}, err
+	}
+	next := old
+	next.SignsFrom, next.SignsUntil, next.TrustedUntil = old.SignsUntil, time.Time{}, time.Time{}
+	return s.add(tx, next, key)
+}
+
+// Remove makes a be no authority any more: it is revoked, with all that it signed, and
+// its private key is destroyed.
+func (s *Authorities) Remove(tx *store.Tx, id, reason string) (Authority, error) {
+	a, err := selectAuthority(tx, id)
+	if err != nil {
+		return Authority{}, err
+	}
+	if !a.Removed.IsZero() {
+		return Authority{}, notFound(id)
+	}
+	a.Removed = tx.Now()
+	if err := updateAuthority(tx, a); err != nil {
+		return Authority{}, err
+	}
+	if err := s.keyring.Destroy(tx, trust.KeyID(a.ID)); err != nil {
+		return Authority{}, err
+	}
+	return a, revoke(tx, revocation{kind: byAuthority, value: string(a.Public.Fingerprint()), public: a.Public, reason: reason})
+}
+
+// Find returns the authority of an id, or the one of a name that signs, that did last,
+// or else that will first.
+func (s *Authorities) Find(tx *store.Tx, name string) (Authority, error) {
+	if uuid.Validate(name) == nil {
+		a, err := selectAuthority(tx, name)
+		if err == nil && !a.Removed.IsZero() {
+			return Authority{}, notFound(name)
+		}
+		return a, err
+	}
+	all, err := selectNamed(tx, name)
+	if err != nil {
+		return Authority{}, err
+	}
+	var found *Authority
+	for i, a := range all {
+		switch state := a.State(tx.Now()); {
+		case state == Signing:
+			return a, nil
+		case state != Removed && (found == nil || state != Next):
+			found = &all[i]
+		}
+	}
+	if found == nil {
+		return Authority{}, notFound(name)
+	}
+	return *found, nil
+}
+
+func notFound(name string) error {
+	return trust.Errorf(trust.NotFound, "there is no authority %.80q", name)
+}
+
+// Named returns all authorities of a name that are not removed, oldest first.
+func (s *Authorities) Named(tx *store.Tx, name string) ([]Authority, error) {
+	a, err := s.Find(tx, name)
+	if err != nil {
+		return nil, err
+	}
+	all, err := selectNamed(tx, a.Name)
+	var there []Authority
+	for _, a := range all {
+		if a.Removed.IsZero() {
+			there = append(there, a)
+		}
+	}
+	return there, err
+}
+
+// A Filter says which authorities are wanted.
+type Filter struct {
+	Purpose Purpose // "" for every purpose
+	// Application is the id of one; "*" is every one, and "" also those of none.
+	Application string
+	After       string // id of the last of the page before, or ""
+	Limit       int
+}
+
+// List returns authorities that are not removed, by id.
+func (s *Authorities) List(tx *store.Tx, f Filter) ([]Authority, error) {
+	return selectAuthorities(tx, f)
+}

@@ -1,0 +1,213 @@
+package authority
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"time"
+
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+const authorityColumns = `id, name, purpose, application, public, comment, profile, created, signs_from, signs_until, trusted_until, removed`
+
+func scanAuthority(row interface{ Scan(...any) error }) (a Authority, err error) {
+	var public []byte
+	var profile string
+	var created, from, until, trusted, removed int64
+	if err := row.Scan(&a.ID, &a.Name, &a.Purpose, &a.Application, &public, &a.Comment, &profile, &created, &from, &until, &trusted, &removed); err != nil {
+		return a, err
+	}
+	a.Created, a.SignsFrom, a.SignsUntil, a.TrustedUntil, a.Removed = store.Time(created), store.Time(from), store.Time(until), store.Time(trusted), store.Time(removed)
+	if a.Public, err = trust.ParsePublicKeyBlob(public); err != nil {
+		return a, err
+	}
+	return a, json.Unmarshal([]byte(profile), &a.Profile)
+}
+
+func insertAuthority(tx *store.Tx, a Authority) error {
+	profile, err := json.Marshal(a.Profile)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO authorities (tenant, `+authorityColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		tx.Tenant(), a.ID, a.Name, a.Purpose, a.Application, a.Public.Blob(), a.Comment, string(profile), store.Micros(a.Created),
+		store.Micros(a.SignsFrom), store.Micros(a.SignsUntil), store.Micros(a.TrustedUntil), store.Micros(a.Removed))
+	return err
+}
+
+// updateAuthority writes a's times.
+func updateAuthority(tx *store.Tx, a Authority) error {
+	_, err := tx.Exec(`UPDATE authorities SET signs_until = $3, trusted_until = $4, removed = $5 WHERE tenant = $1 AND id = $2`,
+		tx.Tenant(), a.ID, store.Micros(a.SignsUntil), store.Micros(a.TrustedUntil), store.Micros(a.Removed))
+	return err
+}
+
+func countAuthorities(tx *store.Tx) (n int, err error) {
+	err = tx.QueryRow(`SELECT count(*) FROM authorities WHERE tenant = $1 AND removed = 0`, tx.Tenant()).Scan(&n)
+	return n, err
+}
+
+func selectAuthority(tx *store.Tx, id string) (Authority, error) {
+	a, err := scanAuthority(tx.QueryRow(`SELECT `+authorityColumns+` FROM authorities WHERE tenant = $1 AND id = $2`, tx.Tenant(), id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return Authority{}, notFound(id)
+	}
+	return a, err
+}
+
+// selectNamed returns all of a name, oldest first, removed ones among them.
+func selectNamed(tx *store.Tx, name string) ([]Authority, error) {
+	return each(tx, scanAuthority, `SELECT `+authorityColumns+` FROM authorities WHERE tenant = $1 AND name = $2 ORDER BY created, id`, tx.Tenant(), name)
+}
+
+func selectAuthorities(tx *store.Tx, f Filter) ([]Authority, error) {
+	return each(tx, scanAuthority, `SELECT `+authorityColumns+` FROM authorities
+		WHERE tenant = $1 AND removed = 0 AND id > $2 AND ($3 = '' OR purpose = $3) AND ($4 = '' OR application = $4 OR ($4 = '*' AND application <> ''))
+		ORDER BY id LIMIT $5`, tx.Tenant(), f.After, string(f.Purpose), f.Application, f.Limit)
+}
+
+// each returns what scan makes of each row.
+func each[T any](tx *store.Tx, scan func(interface{ Scan(...any) error }) (T, error), query string, args ...any) (list []T, err error) {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		x, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, x)
+	}
+	return list, rows.Err()
+}
+
+const certificateColumns = `authority, person, why, unsigned, created`
+
+func scanCertificate(row interface{ Scan(...any) error }) (i Issued, err error) {
+	var created int64
+	if err := row.Scan(&i.Authority, &i.Person, &i.Why, &i.unsigned, &created); err != nil {
+		return i, err
+	}
+	i.Created = store.Time(created)
+	i.Certificate, err = trust.ParseCertificate(i.unsigned)
+	return i, err
+}
+
+func insertCertificate(tx *store.Tx, i Issued) error {
+	_, err := tx.Exec(`INSERT INTO certificates (tenant, serial, authority, key_id, public_key, person, why, unsigned, created, valid_before)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		tx.Tenant(), int64(i.Serial), i.Authority, i.KeyID, string(i.Key.Fingerprint()), i.Person, i.Why, i.unsigned, store.Micros(i.Created), store.Micros(i.ValidBefore))
+	return err
+}
+
+func selectCertificate(tx *store.Tx, serial uint64) (Issued, error) {
+	missing := trust.Errorf(trust.NotFound, "there is no certificate of serial number %d", serial)
+	if serial > math.MaxInt64 {
+		return Issued{}, missing
+	}
+	i, err := scanCertificate(tx.QueryRow(`SELECT `+certificateColumns+` FROM certificates WHERE tenant = $1 AND serial = $2`, tx.Tenant(), int64(serial)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return Issued{}, missing
+	}
+	return i, err
+}
+
+func selectCertificates(tx *store.Tx, f CertificateFilter) ([]Issued, error) {
+	before, valid := int64(math.MaxInt64), int64(0)
+	if !f.After.Created.IsZero() {
+		before = store.Micros(f.After.Created)
+	}
+	if f.Valid {
+		valid = store.Micros(tx.Now())
+	}
+	return each(tx, scanCertificate, `SELECT `+certificateColumns+` FROM certificates
+		WHERE tenant = $1 AND (created < $2 OR created = $2 AND serial < $3) AND valid_before > $4 AND ($5 = '' OR person = $5)
+		ORDER BY created DESC, serial DESC LIMIT $6`, tx.Tenant(), before, int64(f.After.Serial), valid, f.Person, f.Limit)
+}
+
+// selectOfPerson returns the certificates of a person that have not ended.
+func selectOfPerson(tx *store.Tx, person string) ([]Issued, error) {
+	return each(tx, scanCertificate, `SELECT `+certificateColumns+` FROM certificates WHERE tenant = $1 AND person = $2 AND valid_before > $3`,
+		tx.Tenant(), person, store.Micros(tx.Now()))
+}
+
+// An end is of the certificates of one key id and authority: how many have not ended,
+// and when the last does.
+type end struct {
+	authority string
+	count     int
+	last      time.Time
+}
+
+func selectEnds(tx *store.Tx, keyID string) ([]end, error) {
+	scan := func(row interface{ Scan(...any) error }) (e end, err error) {
+		var last int64
+		err = row.Scan(&e.authority, &e.count, &last)
+		e.last = store.Time(last)
+		return e, err
+	}
+	return each(tx, scan, `SELECT authority, count(*), max(valid_before) FROM certificates
+		WHERE tenant = $1 AND key_id = $2 AND valid_before > $3 GROUP BY authority`, tx.Tenant(), keyID, store.Micros(tx.Now()))
+}
+
+// insertRevocation adds nothing where r is there already, and lets it last the longer.
+func insertRevocation(tx *store.Tx, r revocation) (rows int64, err error) {
+	return tx.Exec(`INSERT INTO revocations (tenant, kind, authority, value, public, reason, created, until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT (tenant, kind, authority, value) DO UPDATE SET until = excluded.until WHERE revocations.until < excluded.until`,
+		tx.Tenant(), r.kind, r.authority, r.value, r.public.Blob(), r.reason, store.Micros(tx.Now()), store.Micros(r.until))
+}
+
+func deleteEnded(tx *store.Tx) error {
+	_, err := tx.Exec(`DELETE FROM revocations WHERE tenant = $1 AND until > 0 AND until <= $2`, tx.Tenant(), store.Micros(tx.Now()))
+	return err
+}
+
+func raiseVersion(tx *store.Tx) error {
+	_, err := tx.Exec(`INSERT INTO revocation_lists (tenant, version, changed) VALUES ($1, 1, $2)
+		ON CONFLICT (tenant) DO UPDATE SET version = revocation_lists.version + 1, changed = excluded.changed`, tx.Tenant(), store.Micros(tx.Now()))
+	return err
+}
+
+func selectVersion(tx *store.Tx) (v ListVersion, err error) {
+	var changed int64
+	err = tx.QueryRow(`SELECT version, changed FROM revocation_lists WHERE tenant = $1`, tx.Tenant()).Scan(&v.Number, &changed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ListVersion{}, nil
+	}
+	v.Changed = store.Time(changed)
+	return v, err
+}
+
+// selectRevocations returns what is revoked, with the public key of the authority where
+// it is by serial number or key id.
+func selectRevocations(tx *store.Tx) ([]revocation, error) {
+	scan := func(row interface{ Scan(...any) error }) (r revocation, err error) {
+		var public []byte
+		if err := row.Scan(&r.kind, &r.authority, &r.value, &public); err != nil {
+			return r, err
+		}
+		r.public, err = trust.ParsePublicKeyBlob(public)
+		return r, err
+	}
+	return each(tx, scan, `SELECT r.kind, r.authority, r.value, CASE WHEN r.authority = '' THEN r.public ELSE a.public END FROM revocations r
+		LEFT JOIN authorities a ON a.tenant = r.tenant AND a.id = r.authority
+		WHERE r.tenant = $1 ORDER BY r.kind, r.authority, r.value`, tx.Tenant())
+}
+
+// selectRevocation returns why a certificate is revoked, and by what: "" if it is not.
+func selectRevocation(tx *store.Tx, i Issued) (reason, kind string, err error) {
+	err = tx.QueryRow(`SELECT reason, kind FROM revocations WHERE tenant = $1 AND
+		(kind = 'serial' AND authority = $2 AND value = $3 OR kind = 'key-id' AND authority = $2 AND value = $4
+		OR kind = 'key' AND authority = '' AND value = $5 OR kind = 'authority' AND authority = '' AND value = $6) ORDER BY kind LIMIT 1`,
+		tx.Tenant(), i.Authority, strconv.FormatUint(i.Serial, 10), i.KeyID, string(i.Key.Fingerprint()), string(i.CA.Fingerprint())).Scan(&reason, &kind)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", "", nil
+	}
+	return reason, kind, err
+}
