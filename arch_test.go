@@ -31,6 +31,7 @@ var mayImport = map[string]string{
 	"oidc":      "",
 	"identity":  "store audit keyring oidc",
 	"inventory": "store audit",
+	"access":    "policy store audit",
 
 	// what a certificate may be
 	"authority": "store audit keyring",
@@ -49,7 +50,7 @@ var mayImport = map[string]string{
 	"rotation":  "store audit inventory job remote dial keyring reach",
 
 	// verbs: never a host's wire, so neither dial nor remote
-	"control": "audit store keyring identity inventory job discovery rotation",
+	"control": "audit policy store keyring identity access inventory job discovery rotation",
 
 	// front doors: a protocol comes in, one verb goes out; they never meet
 	"api":            "control",

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"keyturn/internal/access"
 	"keyturn/internal/agent"
 	"keyturn/internal/api"
 	"keyturn/internal/api/appviewx"
@@ -88,7 +89,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	var keys *keyring.Keyring // opened below: it lies in the store that seals by it
 	n.store, err = store.Open(ctx, store.Options{
 		URL:    databaseURL(c),
-		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, job.Schema, control.Schema},
+		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, access.Schema, job.Schema, control.Schema},
 		Personal: func(tx *store.Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error) {
 			return keys.SealPersonal(tx, tenant, person, plain)
 		},

@@ -101,9 +101,8 @@ type policy struct {
 type detail struct {
 	id, name string
 	logins   []string
-	alias    bool
-	// addressed are the conditions on addresses that Include and Require name,
-	// themselves or by a group.
+	// addressed are, where an address of e-mail can be a login, the conditions on
+	// addresses that Include and Require name, themselves or by a group.
 	addressed []number
 }
 
@@ -190,13 +189,11 @@ func (c *compiler) policy(a Application, p Policy) {
 		require = append(require, c.providers(a.Providers))
 	}
 	about := detail{id: p.ID, name: p.Name}
-	switch {
-	case p.SSH != nil:
-		about.logins, about.alias = p.SSH.Usernames, p.SSH.EmailAlias
-	case a.Type == SSH || a.Type == SelfHosted:
-		about.alias = true
+	alias := a.Type == SSH || a.Type == SelfHosted
+	if p.SSH != nil {
+		about.logins, alias = p.SSH.Usernames, p.SSH.EmailAlias
 	}
-	if about.alias {
+	if alias {
 		c.addresses(&about.addressed, p.Expression, map[string]bool{})
 	}
 	c.book.policies = append(c.book.policies, policy{c.expression(include, require, exclude), p.Action})

@@ -241,11 +241,12 @@ func (d *detail) opens(r Request, holds []truth) bool {
 	return slices.Contains(d.logins, r.Login) || d.aliasOf(r.Who, holds) == r.Login
 }
 
-// aliasOf returns the login that somebody has by an address of e-mail, or "".
+// aliasOf returns the login that somebody has by an address of e-mail that the
+// policy names, or "".
 func (d *detail) aliasOf(who Identity, holds []truth) string {
 	local, _ := splitEmail(who.Email)
 	named := slices.ContainsFunc(d.addressed, func(n number) bool { return holds[n] == yes })
-	if !d.alias || !named || !who.IsPerson() || slices.Contains(systemLogins, local) || strings.HasPrefix(local, "_") {
+	if !named || slices.Contains(systemLogins, local) || strings.HasPrefix(local, "_") {
 		return ""
 	}
 	return local

@@ -124,6 +124,11 @@ func TestWhatCannotBeToldNeverHelps(t *testing.T) {
 	t.Parallel()
 	for _, untold := range []policy.Rule{
 		geo,
+		{Kind: policy.Email, Value: "ann@example.com"}, // of who is known only as a user
+		{Kind: policy.EmailDomain, Value: "example.com"},
+		{Kind: policy.LoginMethod, Value: "idp"},
+		{Kind: policy.AuthMethod, Value: "hwk"},
+		{Kind: policy.OIDC, Provider: "idp", Claim: "groups", Value: "ops"},
 		{Kind: policy.InGroup, Value: "gone"},
 		{Kind: policy.InGroup, Value: "geo"},
 		{Kind: policy.InGroup, Value: "all but geo"},
@@ -155,7 +160,7 @@ func TestWhatCannotBeToldNeverHelps(t *testing.T) {
 				all := infra(policy.Policy{Expression: policy.Expression{Include: rules(everyone)}}).Applications[0].Policies[0]
 				m.Applications[0].Policies = append(m.Applications[0].Policies, all)
 			}
-			d := policy.Compile(m).Decide(policy.Request{Who: ann, Host: web1, Login: "deploy"})
+			d := policy.Compile(m).Decide(policy.Request{Who: policy.Identity{User: "1"}, Host: web1, Login: "deploy"})
 			if d.Allowed != test.allowed {
 				t.Errorf("%s in %s %+v: allowed %v: %s", untold, test.action, test.expression, d.Allowed, d.Why)
 			}

@@ -44,11 +44,11 @@ type Application struct {
 // A Criterion matches hosts at a port: those that any of Include matches, all of
 // Require, and none of Exclude.
 type Criterion struct {
-	Protocol Protocol
-	Port     int
-	Include  Attributes
-	Require  Attributes
-	Exclude  Attributes
+	Protocol Protocol   `json:"protocol"`
+	Port     int        `json:"port"`
+	Include  Attributes `json:"include,omitzero"`
+	Require  Attributes `json:"require,omitzero"`
+	Exclude  Attributes `json:"exclude,omitzero"`
 }
 
 // A Protocol is what is spoken at a port.
@@ -61,10 +61,13 @@ const ProtocolSSH Protocol = "SSH"
 type Attributes struct {
 	// Hostnames are compared without regard to case. In one, "*" stands for any
 	// characters and "?" for one.
-	Hostnames []string
+	Hostnames []string `json:"hostnames,omitempty"`
 	// Tags are values of tags, of which a host has to have one.
-	Tags map[string][]string
+	Tags map[string][]string `json:"tags,omitempty"`
 }
+
+// IsZero reports whether a says nothing.
+func (a Attributes) IsZero() bool { return len(a.Hostnames) == 0 && len(a.Tags) == 0 }
 
 // An Action is what a policy does with those whom it applies to.
 type Action string
@@ -106,9 +109,9 @@ type SSHRules struct {
 // An Expression is met by who matches any rule of Include, all of Require, and
 // none of Exclude.
 type Expression struct {
-	Include []Rule
-	Require []Rule
-	Exclude []Rule
+	Include []Rule `json:"include,omitempty"`
+	Require []Rule `json:"require,omitempty"`
+	Exclude []Rule `json:"exclude,omitempty"`
 }
 
 // A Group is an expression that rules can name.

@@ -1,0 +1,200 @@
+package access
+
+import (
+	"cmp"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+
+	"keyturn/internal/policy"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// NewID returns the id of a thing that is about to be added: a UUID of version 7,
+// so that ids are in the order in which things were added. Make it before the
+// transaction, which may run twice.
+func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// NewAudience returns what the tokens of an application that is about to be added
+// are for: 64 hex digits.
+func NewAudience() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails: see crypto/rand
+	return hex.EncodeToString(b)
+}
+
+// An Application is a policy.Application as it was written. Its policies are rows of
+// their own: see Policies.
+type Application struct {
+	ID string
+	// Aud is what tokens for it are for: 64 hex digits, unique in the tenant.
+	Aud    string
+	Name   string
+	Type   policy.ApplicationType
+	Domain string
+	// Criteria are of an application of type Infrastructure, and of no other.
+	Criteria []Criterion
+	// Providers are ids of the only identity providers by which people log in.
+	Providers []string
+	// Extra is a JSON object of what else was said of it, or empty.
+	Extra     json.RawMessage
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// A Criterion is a policy.Criterion as it was written.
+type Criterion struct {
+	policy.Criterion
+	// Flat is whether it was written in the older form, which has hostnames to
+	// include and nothing else.
+	Flat bool `json:"flat,omitempty"`
+}
+
+// applicationDocument is what the column of that name holds.
+type applicationDocument struct {
+	Criteria  []Criterion     `json:"criteria,omitempty"`
+	Providers []string        `json:"providers,omitempty"`
+	Extra     json.RawMessage `json:"extra,omitempty"`
+}
+
+// AddApplication adds an application without policies. Errors: Invalid; Exhausted.
+func AddApplication(tx *store.Tx, a Application) (Application, error) {
+	document, err := a.check()
+	if err != nil {
+		return Application{}, err
+	}
+	n := 0
+	if err := tx.QueryRow(sqlCountApplications, tx.Tenant(), "", "", "", "", "").Scan(&n); err != nil {
+		return Application{}, err
+	}
+	if n >= MaxApplications {
+		return Application{}, trust.Errorf(trust.Exhausted, "there are %d applications, as many as there can be", n)
+	}
+	a.CreatedAt, a.UpdatedAt = tx.Now(), tx.Now()
+	_, err = tx.Exec(sqlAddApplication, tx.Tenant(), a.ID, a.Aud, a.Name, a.Type, a.Domain, document, store.Micros(tx.Now()))
+	if err != nil {
+		return Application{}, err
+	}
+	return a, changed(tx)
+}
+
+// SetApplication writes an application anew, but for its Aud. Errors: Invalid;
+// NotFound; Conflict, where it has policies that one of its type cannot have.
+func SetApplication(tx *store.Tx, a Application) (Application, error) {
+	was, err := ApplicationByID(tx, a.ID)
+	if err != nil {
+		return Application{}, err
+	}
+	a.Aud, a.CreatedAt, a.UpdatedAt = was.Aud, was.CreatedAt, tx.Now()
+	document, err := a.check()
+	if err != nil {
+		return Application{}, err
+	}
+	policies, err := Policies(tx, a.ID)
+	if err != nil {
+		return Application{}, err
+	}
+	for _, p := range policies {
+		if err := p.fits(a); err != nil {
+			return Application{}, err
+		}
+	}
+	if _, err := tx.Exec(sqlSetApplication, tx.Tenant(), a.ID, a.Name, a.Type, a.Domain, document, store.Micros(tx.Now())); err != nil {
+		return Application{}, err
+	}
+	return a, changed(tx)
+}
+
+// RemoveApplication removes an application with the policies that are its own.
+func RemoveApplication(tx *store.Tx, id string) error {
+	if _, err := ApplicationByID(tx, id); err != nil {
+		return err
+	}
+	for _, statement := range sqlRemoveApplication {
+		if _, err := tx.Exec(statement, tx.Tenant(), id); err != nil {
+			return err
+		}
+	}
+	return changed(tx)
+}
+
+// ApplicationByID returns the application of an id, or a NotFound error.
+func ApplicationByID(tx *store.Tx, id string) (Application, error) {
+	list, err := applications(tx, sqlApplications+` AND id = $2`, tx.Tenant(), id)
+	return only(list, err, "application", id)
+}
+
+// ApplicationByAud returns the application that tokens are for, or a NotFound error.
+func ApplicationByAud(tx *store.Tx, aud string) (Application, error) {
+	list, err := applications(tx, sqlApplications+` AND aud = $2`, tx.Tenant(), aud)
+	return only(list, err, "application", aud)
+}
+
+// FindApplication returns the application of an id or a name. Errors: NotFound;
+// Conflict, where several have that name.
+func FindApplication(tx *store.Tx, idOrName string) (Application, error) {
+	list, err := applications(tx, sqlApplications+` AND (id = $2 OR name = $2) ORDER BY id <> $2, id LIMIT 2`, tx.Tenant(), idOrName)
+	if err == nil && len(list) == 2 && list[0].ID != idOrName {
+		return Application{}, ambiguous("applications", idOrName)
+	}
+	return only(first(list), err, "application", idOrName)
+}
+
+// An ApplicationFilter says which applications are listed: those for which all of it
+// is so that is not empty.
+type ApplicationFilter struct {
+	Name   string
+	Domain string
+	Aud    string
+	Type   policy.ApplicationType
+	// Search is a part of the name or the domain, without regard to case.
+	Search string
+}
+
+// A Page says which part of a listing is wanted. Listings are ordered by id.
+type Page struct {
+	Limit int
+	// After is the id of the last entry of the page before.
+	After string
+	// Offset skips entries, for callers that count.
+	Offset int
+}
+
+// Applications lists a page of applications, and counts all that the filter lets
+// through.
+func Applications(tx *store.Tx, f ApplicationFilter, page Page) (list []Application, total int, err error) {
+	args := []any{tx.Tenant(), f.Name, f.Domain, f.Aud, f.Type, likeText(f.Search)}
+	if err := tx.QueryRow(sqlCountApplications, args...).Scan(&total); err != nil {
+		return nil, 0, err
+	}
+	list, err = applications(tx, sqlListApplications, append(args, page.After, page.Limit, page.Offset)...)
+	return list, total, err
+}
+
+func applications(tx *store.Tx, query string, args ...any) (list []Application, err error) {
+	err = rows(tx, func(row *sql.Rows) error {
+		var a Application
+		var document []byte
+		var created, updated int64
+		if err := row.Scan(&a.ID, &a.Aud, &a.Name, &a.Type, &a.Domain, &document, &created, &updated); err != nil {
+			return err
+		}
+		var d applicationDocument
+		if err := json.Unmarshal(document, &d); err != nil {
+			return err
+		}
+		a.Criteria, a.Providers, a.Extra = d.Criteria, d.Providers, d.Extra
+		a.CreatedAt, a.UpdatedAt = store.Time(created), store.Time(updated)
+		list = append(list, a)
+		return nil
+	}, query, args...)
+	return list, err
+}
+
+// called is what people call a.
+func (a Application) called() string { return cmp.Or(a.Name, a.Domain, a.ID) }
