@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"keyturn/internal/oidc/oidctest"
 )
 
 // A person is who asks: a user in person, and a token of that user's.
@@ -165,5 +168,164 @@ func TestApprovalIsSwitchedOffByTwo(t *testing.T) {
 	w.json(&list, "approval", "list")
 	if status, p, _ := w.ask(w.token, http.MethodPost, "/settings/rotation.approval/approve", ""); len(list) != 0 || status != http.StatusNotFound {
 		t.Errorf("approved a second time: %d %+v, %+v", status, p, list)
+	}
+}
+
+// waiting returns the one request about a subject that is listed.
+func (w *world) waiting(subject string) (a approvalJSON) {
+	w.t.Helper()
+	var list []approvalJSON
+	w.json(&list, "approval", "list")
+	list = slices.DeleteFunc(list, func(a approvalJSON) bool { return a.Subject != subject })
+	if len(list) != 1 {
+		w.t.Fatalf("of %s there waits %+v", subject, list)
+	}
+	return list[0]
+}
+
+// What somebody asked for who was removed since is for nobody to approve, but to refuse.
+func TestApprovalOfARemovedUser(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	file := filepath.Join(w.dir, "deploy")
+	public := w.keyFile(file, "deploy@ci")
+	k := w.heldKey(public, file, "")
+	alice, bob := w.person("alice"), w.person("bob")
+	w.ok("settings", "set", "rotation.approval", "on")
+	w.env = alice.user
+	w.refused("stays on", "settings", "set", "rotation.approval", "off")
+	var s startedJSON
+	w.json(&s, "rotate", k.UUID, "--soak", "0s")
+	w.env = bob.user
+	w.ok("user", "remove", "alice")
+	w.refused("by a user who was removed since", "settings", "approve", "rotation.approval")
+	w.refused("by a user who was removed since", "run", "approve", s.Run)
+	setting, run := w.waiting("setting:rotation.approval"), w.waiting("run:"+s.Run)
+
+	var auditor tokenJSON
+	w.json(&auditor, "token", "create", "reads", "--permission", "Runs Read")
+	w.env = map[string]string{"KEYTURN_SERVER": w.client.server, "KEYTURN_TOKEN": auditor.Token}
+	w.refused(`"Settings Write"`, "approval", "refuse", setting.ID)
+	w.refused(`"Runs Write"`, "approval", "refuse", run.ID)
+	w.env = bob.token
+	if out := w.ok("approval", "refuse", setting.ID); !strings.Contains(out, "refused: set rotation.approval to off") {
+		t.Errorf("refused: %s", out)
+	}
+	w.ok("approval", "refuse", run.ID)
+	w.refused("no request", "approval", "refuse", run.ID)
+	var r runJSON
+	if w.json(&r, "run", "show", s.Run); r.State != "back" {
+		t.Errorf("refused, the run is %+v", r)
+	}
+	if out := w.ok("approval", "list"); strings.Contains(out, "rotation.approval") || w.key(public).State != "active" {
+		t.Errorf("there waits\n%s, and the key is %s", out, w.key(public).State)
+	}
+	w.refused("nothing about setting:rotation.approval waits", "settings", "approve", "rotation.approval")
+}
+
+// An approval that was not made use of can be taken back; so can a request, by who asked.
+func TestApprovalIsTakenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	var k keyJSON
+	w.json(&k, "key", "generate", "--comment", "deploy")
+	alice, bob := w.person("alice"), w.person("bob")
+	w.ok("settings", "set", "key.reveal-approval", "on")
+	reveal := []string{"key", "reveal", k.UUID, "--no-passphrase", "--out", filepath.Join(w.dir, "out")}
+	for _, refuses := range []person{bob, alice} {
+		w.env = alice.user
+		w.refused("has to approve", reveal...)
+		w.env = bob.user
+		w.ok("key", "approve-reveal", k.UUID, "alice")
+		w.env = refuses.user
+		w.ok("approval", "refuse", w.waiting("key:"+k.UUID).ID)
+	}
+	w.env = alice.user
+	w.refused("has to approve", reveal...)
+	w.env = bob.user
+	w.ok("key", "approve-reveal", k.UUID, "alice")
+	w.env = alice.user
+	w.ok(reveal...)
+}
+
+// Whose job a machine does is not known, so that what one asks for takes two others.
+func TestApprovalOfAMachine(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	file := filepath.Join(w.dir, "deploy")
+	k := w.heldKey(w.keyFile(file, "deploy@ci"), file, "")
+	alice, bob := w.person("alice"), w.person("bob")
+	idp := oidctest.Start(t)
+	w.ok("provider", "add", "ci", "--kind", "machines", "--issuer", idp.URL, "--audience", "keyturn", "--rule", "sub=job -> Administrator")
+	w.ok("settings", "set", "rotation.approval", "on")
+	w.withoutCredential()
+	w.stdin = idp.Token("keyturn", time.Now(), oidctest.Claims{"sub": "job"})
+	w.ok("login", "--provider", "ci", "--jwt-stdin")
+	w.stdin = ""
+	var s startedJSON
+	w.json(&s, "rotate", k.UUID, "--soak", "0s")
+	w.refused("stays on", "settings", "set", "rotation.approval", "off")
+	w.refused("takes the approval of another user", "run", "approve", s.Run)
+
+	w.env = bob.user
+	w.refused("your approval is written down", "run", "approve", s.Run)
+	w.refused("your approval is written down", "settings", "approve", "rotation.approval")
+	for _, self := range []map[string]string{bob.user, bob.token} {
+		w.env = self
+		w.refused("the approval of another user as well", "run", "approve", s.Run)
+		w.refused("the approval of another user as well", "settings", "approve", "rotation.approval")
+	}
+	var r runJSON
+	if w.json(&r, "run", "show", s.Run); r.State != "waiting" || w.waiting("run:"+s.Run).ApprovedAt != nil {
+		t.Errorf("approved by one, the run is %+v", r)
+	}
+	w.env = alice.token
+	w.ok("run", "approve", s.Run)
+	w.ok("run", "watch", s.Run)
+	w.env = alice.user
+	w.ok("settings", "approve", "rotation.approval")
+}
+
+// A compromised key is let in again by two, where rotations take two. All other ways back
+// wait for nobody.
+func TestForcedBackTakesTwo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	file := filepath.Join(w.dir, "deploy")
+	public := w.keyFile(file, "deploy@ci")
+	k := w.heldKey(public, file, "")
+	alice, bob := w.person("alice"), w.person("bob")
+	w.ok("settings", "set", "rotation.approval", "on")
+	w.env = alice.user
+	var s startedJSON
+	w.json(&s, "rotate", k.UUID, "--compromised", "--yes", "--soak", "0s")
+	w.env = bob.user
+	w.ok("run", "approve", s.Run)
+	w.ok("run", "watch", s.Run)
+
+	w.env = alice.user
+	force := []string{"rollback", k.UUID, "--force", "--soak", "0s", "--wait"}
+	w.refused("marked as compromised", "rollback", k.UUID)
+	for range 2 {
+		w.refused("another user has to approve that you bring compromised keys back", force...)
+	}
+	for _, self := range []map[string]string{alice.user, alice.token} {
+		w.env = self
+		w.refused("takes the approval of another user", "run", "approve-back", s.Run, "alice")
+	}
+	w.env = bob.user
+	w.refused("has to approve that you bring", force...) // which is another request
+	w.refused("of another user", "run", "approve-back", s.Run, "bob")
+	if strings.Contains(w.read(w.authorized(0)), public.String()) {
+		t.Error("one person has let a compromised key in again")
+	}
+	if out := w.ok("approval", "list"); !strings.Contains(out, "keyturn run approve-back "+s.Run+" alice") {
+		t.Errorf("there waits\n%s", out)
+	}
+	w.ok("run", "approve-back", s.Run, "alice")
+	w.env = alice.user
+	w.ok(force...)
+	if !strings.Contains(w.read(w.authorized(0)), public.String()) {
+		t.Error("approved, it does not come back")
 	}
 }

@@ -421,7 +421,10 @@ all of them, or use "keyturn run back".
 
 A way back that installs old private keys soaks as long as the way there did,
 for whoever has read the new one; --soak says otherwise. A key that its owner made
-goes when he has been seen to use the old one again.`,
+goes when he has been seen to use the old one again.
+
+With the setting rotation.approval on, another user has to approve first that --force
+brings compromised keys back, by "keyturn run approve-back RUN USER".`,
 		Example: "  keyturn key list --state rotated\n  keyturn rollback 7f1c... --wait\n  keyturn rollback 7f1c... --soak 0s --wait",
 		Args:    atLeast(1), ValidArgsFunction: completeKeys(env, "rotated", "retired"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {

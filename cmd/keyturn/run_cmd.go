@@ -118,7 +118,7 @@ func runCommand(env environ) *cobra.Command {
 		runListCommand(env), runShowCommand(env), runWatchCommand(env),
 		runAllCommand(env, &cobra.Command{Use: "pause RUN | --all", Short: "Have a run, or all of them, begin nothing more until resumed"}, "every run that has not ended", "paused"),
 		runAllCommand(env, &cobra.Command{Use: "resume RUN | --all", Short: "Have a paused or held run go on, or all that are paused"}, "every run that is paused; those that are held stay so", "resumed"),
-		runApproveCommand(env), runBackCommand(env), runLeaveCommand(env))
+		runApproveCommand(env), runBackCommand(env), runApproveBackCommand(env), runLeaveCommand(env))
 }
 
 func runListCommand(env environ) *cobra.Command {

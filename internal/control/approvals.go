@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -35,8 +36,9 @@ var errApproval = errors.New("it takes the approval of another user")
 
 // An Approval is a request that takes the approval of another user.
 type Approval struct {
-	// Subject is what it is about: "run:" and a run, "key:" and a key that is to be
-	// revealed, "setting:" and a setting.
+	ID string
+	// Subject is what it is about: "run:" and a run that is to begin, "back:" and one that
+	// is to be taken back, "key:" and a key that is to be revealed, "setting:" and a setting.
 	Subject string
 	// Value is what a setting is to be.
 	Value string
@@ -51,8 +53,9 @@ type Approval struct {
 	ApprovedBy string
 	ApprovedAt time.Time
 
-	id, actor, person string
-	spent             time.Time
+	actor, person string
+	first         string // the first of the two persons who approve of what a machine asked for
+	spent         time.Time
 }
 
 // ask writes down that an actor asks for what takes approval until a time, and returns
@@ -64,9 +67,9 @@ func ask(tx *store.Tx, actor identity.Actor, subject, value string, until time.T
 	}
 	a = Approval{
 		Subject: subject, Value: value, AskedAt: tx.Now(), Until: until,
-		id: uuid.NewString(), actor: actor.Kind + ":" + actor.ID, person: actor.Owner,
+		ID: uuid.NewString(), actor: actor.Kind + ":" + actor.ID, person: actor.Owner,
 	}
-	_, err = tx.Exec(sqlAskApproval, tx.Tenant(), a.id, a.Subject, a.Value, a.actor, a.person, store.Micros(a.AskedAt), store.Micros(a.Until))
+	_, err = tx.Exec(sqlAskApproval, tx.Tenant(), a.ID, a.Subject, a.Value, a.actor, a.person, store.Micros(a.AskedAt), store.Micros(a.Until))
 	tx.Note("approve-by", until.Format(time.RFC3339))
 	return a, err
 }
@@ -82,6 +85,15 @@ func toApprove(tx *store.Tx, subject, person string) (Approval, error) {
 	return oneRequest(tx, sqlOthersApproval, subject, person)
 }
 
+// requestByID returns the open request of an id, or a NotFound error.
+func requestByID(tx *store.Tx, id string) (a Approval, err error) {
+	err = a.scan(tx.QueryRow(sqlApprovalByID, tx.Tenant(), id, store.Micros(tx.Now())).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, trust.Errorf(trust.NotFound, "no request %s waits for approval", clip(id)).WithHint("keyturn approval list")
+	}
+	return a, err
+}
+
 func oneRequest(tx *store.Tx, query, subject, person string) (a Approval, err error) {
 	err = a.scan(tx.QueryRow(query, tx.Tenant(), subject, person, store.Micros(tx.Now())).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -92,24 +104,46 @@ func oneRequest(tx *store.Tx, query, subject, person string) (a Approval, err er
 
 func (a *Approval) scan(scan func(...any) error) error {
 	var asked, until, approved, spent int64
-	err := scan(&a.id, &a.Subject, &a.Value, &a.actor, &a.person, &asked, &until, &a.ApprovedBy, &approved, &spent)
+	err := scan(&a.ID, &a.Subject, &a.Value, &a.actor, &a.person, &asked, &until, &a.ApprovedBy, &approved, &spent, &a.first)
 	a.AskedAt, a.Until, a.ApprovedAt, a.spent = store.Time(asked), store.Time(until), store.Time(approved), store.Time(spent)
 	return err
 }
 
 // approve writes down that an actor approves, who has to be another person than the
 // one who asked, whichever token either of them used. What is approved of can be done
-// until a time.
-func (a *Approval) approve(tx *store.Tx, actor identity.Actor, until time.Time) error {
+// until a time, if that is enough: whose job a machine does is not known, and what one asked
+// for takes two persons. What a user asked for who was removed since, nobody approves of.
+func (p *Plane) approve(tx *store.Tx, a *Approval, actor identity.Actor, until time.Time) (enough bool, err error) {
 	switch {
 	case actor.Owner == "" || actor.Owner == a.person:
-		return trust.Errorf(trust.Denied, "%s was asked for by %s %q, and takes the approval of another user", a.Subject, actor.Kind, actor.Name)
+		return false, trust.Errorf(trust.Denied, "%s was asked for by %s %q, and takes the approval of another user", a.Subject, actor.Kind, actor.Name)
+	case actor.Owner == a.first:
+		return false, trust.Errorf(trust.Denied, "%s was asked for by a machine, and takes the approval of another user as well", a.Subject)
 	case !a.ApprovedAt.IsZero():
-		return trust.Errorf(trust.Conflict, "%s was approved already, by %s", a.Subject, a.ApprovedBy)
+		return false, trust.Errorf(trust.Conflict, "%s was approved already, by %s", a.Subject, a.ApprovedBy)
+	}
+	if a.person != "" {
+		if _, err := p.directory.User(tx, a.person); trust.KindOf(err) == trust.NotFound {
+			return false, trust.Errorf(trust.Conflict, "%s was asked for by a user who was removed since", a.Subject).
+				WithHint("keyturn approval refuse %s; whoever wants it asks anew", a.ID)
+		} else if err != nil {
+			return false, err
+		}
+	}
+	tx.Note("asked-by", a.actor)
+	if a.person == "" && a.first == "" {
+		a.first = actor.Owner
+		tx.Note("approvals", "1 of 2")
+		return false, a.write(tx)
 	}
 	a.ApprovedBy, a.ApprovedAt, a.Until = actor.Kind+":"+actor.ID, tx.Now(), until
-	tx.Note("asked-by", a.actor)
-	return a.write(tx)
+	return true, a.write(tx)
+}
+
+// another is what the first of two persons is told, whose approval is written down.
+func (a Approval) another() error {
+	return trust.Errorf(trust.Conflict, "your approval is written down; a machine asked for %s, so that it takes that of another user as well, until %s", a.Subject, a.Until.Format(time.RFC3339)).
+		WithHint("keyturn approval list")
 }
 
 // spend writes down that what was approved of is done. Of two that do it at the same
@@ -125,7 +159,7 @@ func (a *Approval) spend(tx *store.Tx) error {
 
 // write writes what changes of a request, over one of which nothing has been done.
 func (a *Approval) write(tx *store.Tx) error {
-	n, err := tx.Exec(sqlWriteApproval, tx.Tenant(), a.id, store.Micros(a.Until), a.ApprovedBy, store.Micros(a.ApprovedAt), store.Micros(a.spent))
+	n, err := tx.Exec(sqlWriteApproval, tx.Tenant(), a.ID, store.Micros(a.Until), a.ApprovedBy, store.Micros(a.ApprovedAt), store.Micros(a.spent), a.first)
 	if err == nil && n == 0 {
 		err = trust.Errorf(trust.Conflict, "what was approved of is done already: %s", a.Subject)
 	}
@@ -204,14 +238,51 @@ func (p *Plane) begin(tx *store.Tx, actor identity.Actor, plan job.Plan) (trust.
 	return run, err
 }
 
-// ApproveSetting changes a setting as another user asked for.
-func (p *Plane) ApproveSetting(ctx context.Context, actor identity.Actor, name string) (s Setting, err error) {
-	err = p.update(ctx, actor, needs(identity.SettingsWrite), "setting.approve", "setting:"+subject(name), func(tx *store.Tx) error {
-		a, err := toApprove(tx, "setting:"+name, actor.Owner)
+// RefuseApproval ends a request that waits for approval, or an approval that was not made
+// use of, and returns what it was. A run that waits is taken back. It takes the permission
+// that to approve does; whoever asked may refuse, too.
+func (p *Plane) RefuseApproval(ctx context.Context, actor identity.Actor, id string) (a Approval, err error) {
+	err = p.update(ctx, actor, needs(identity.RunsRead), "approval.refuse", "approval:"+subject(id), func(tx *store.Tx) error {
+		if a, err = requestByID(tx, id); err != nil {
+			return err
+		}
+		kind, of, _ := strings.Cut(a.Subject, ":")
+		if err := require(actor, approves[kind]...); err != nil {
+			return err
+		}
+		tx.Note("subject", a.Subject)
+		tx.Note("asked-by", a.actor)
+		a.Until = tx.Now()
+		if err := a.write(tx); err != nil || kind != "run" {
+			return err
+		}
+		args, err := rotation.BackArgs(nil)
 		if err != nil {
 			return err
 		}
-		if err := a.approve(tx, actor, a.Until); err != nil {
+		_, err = p.engine.Back(tx, actor.Audit(), trust.RunID(of), args)
+		return err
+	})
+	return a, p.wake(err)
+}
+
+// approves is what it takes to approve or refuse, by what was asked for.
+var approves = map[string][]identity.Permission{
+	"run":     {identity.RunsWrite},
+	"back":    {identity.KeysWrite, identity.RunsWrite},
+	"key":     {identity.KeysReveal},
+	"setting": {identity.SettingsWrite},
+}
+
+// ApproveSetting changes a setting as another user asked for.
+func (p *Plane) ApproveSetting(ctx context.Context, actor identity.Actor, name string) (s Setting, err error) {
+	var a Approval
+	enough := false
+	err = p.update(ctx, actor, needs(identity.SettingsWrite), "setting.approve", "setting:"+subject(name), func(tx *store.Tx) error {
+		if a, err = toApprove(tx, "setting:"+name, actor.Owner); err != nil {
+			return err
+		}
+		if enough, err = p.approve(tx, &a, actor, a.Until); err != nil || !enough {
 			return err
 		}
 		if err := a.spend(tx); err != nil {
@@ -220,25 +291,30 @@ func (p *Plane) ApproveSetting(ctx context.Context, actor identity.Actor, name s
 		s, err = p.set(tx, actor, name, a.Value)
 		return err
 	})
+	if err == nil && !enough {
+		return s, a.another()
+	}
 	return s, p.wake(err)
 }
 
 // ApproveRun lets a run begin that another user started. It has to be as it was
 // planned: a key that was found in more places since is rotated by another run.
 func (p *Plane) ApproveRun(ctx context.Context, actor identity.Actor, id trust.RunID) error {
-	return p.ask(ctx, actor, "run.approve", id, func(tx *store.Tx) error {
+	var a Approval
+	enough := false
+	err := p.ask(ctx, actor, "run.approve", id, func(tx *store.Tx) error {
 		r, err := p.engine.Get(tx, id)
 		if err != nil {
 			return err
 		}
-		a, err := toApprove(tx, "run:"+string(id), actor.Owner)
+		a, err = toApprove(tx, "run:"+string(id), actor.Owner)
 		if trust.KindOf(err) == trust.NotFound {
-			return p.engine.Approve(tx, actor.Audit(), id) // says why not
+			return cmp.Or(p.engine.Approve(tx, actor.Audit(), id), err) // which says why not
 		}
 		if err != nil {
 			return err
 		}
-		if err := a.approve(tx, actor, a.Until); err != nil {
+		if enough, err = p.approve(tx, &a, actor, a.Until); err != nil || !enough {
 			return err
 		}
 		if err := a.spend(tx); err != nil {
@@ -249,4 +325,8 @@ func (p *Plane) ApproveRun(ctx context.Context, actor identity.Actor, id trust.R
 		}
 		return p.engine.Approve(tx, actor.Audit(), id)
 	})
+	if err == nil && !enough {
+		return a.another()
+	}
+	return err
 }

@@ -102,7 +102,9 @@ var verbs = map[string][]identity.Permission{
 	"LeaveRun":      {identity.RunsWrite},
 	"ApproveRun":    {identity.RunsWrite},
 
+	"ApproveBack":    {identity.KeysWrite, identity.RunsWrite},
 	"ListApprovals":  {identity.RunsRead},
+	"RefuseApproval": {identity.RunsRead},
 	"ApproveSetting": {identity.SettingsWrite},
 
 	"Count": {identity.MetricsRead},

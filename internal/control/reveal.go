@@ -196,7 +196,8 @@ func (p *Plane) ApproveReveal(ctx context.Context, actor identity.Actor, idOrFin
 		}
 		tx.Note("fingerprint", string(k.Public.Fingerprint()))
 		a.AskedBy = u.Name
-		return a.approve(tx, actor, tx.Now().Add(approvalLapses))
+		_, err = p.approve(tx, &a, actor, tx.Now().Add(approvalLapses))
+		return err
 	})
 	return a, err
 }

@@ -313,7 +313,9 @@ type Rollback struct {
 
 // Rollback takes back the runs that took keys out of use, open or finished, and
 // returns the runs that do so, in the order of the keys, each once. All keys of
-// such a run come back together: each of them has to be named.
+// such a run come back together: each of them has to be named. To bring compromised keys
+// back by force takes the approval of another user where policy asks for that; otherwise
+// that is asked for, and the error says so.
 func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) (runs []trust.RunID, err error) {
 	if err := require(actor, identity.KeysWrite, identity.RunsWrite); err != nil {
 		return nil, err
@@ -325,6 +327,7 @@ func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) 
 	if err != nil {
 		return nil, err
 	}
+	var asking []trust.RunID // which take approval
 	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.RunsWrite), "key.rollback", firstKey(r.Keys), func(tx *store.Tx) error {
 		if err := p.knownDiscovery(tx, r.Discovery); err != nil {
 			return err
@@ -334,6 +337,7 @@ func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) 
 		if taking, old, runs, err = p.toTakeBack(tx, r); err != nil {
 			return err
 		}
+		asking = nil
 		for _, id := range taking {
 			taken, err := p.engine.Get(tx, id)
 			if err != nil {
@@ -349,14 +353,27 @@ func (p *Plane) Rollback(ctx context.Context, actor identity.Actor, r Rollback) 
 			if err := refuseCompromised(tx, changes, r.Force); err != nil {
 				return err
 			}
+			switch err := spendBack(tx, actor, taken); {
+			case errors.Is(err, errApproval):
+				asking = append(asking, id)
+				continue
+			case err != nil:
+				return err
+			}
 			by, err := p.engine.Back(tx, actor.Audit(), id, args)
 			if err != nil {
 				return err
 			}
 			runs = append(runs, by)
 		}
+		if len(asking) > 0 {
+			return errApproval
+		}
 		return nil
 	})
+	if errors.Is(err, errApproval) {
+		return nil, p.askForBack(ctx, actor, asking)
+	}
 	return runs, p.wake(err)
 }
 

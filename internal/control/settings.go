@@ -74,7 +74,7 @@ var settings = []Setting{
 	},
 	{
 		Name: rotationApproval, Default: off, check: onOrOff,
-		Meaning: "whether a rotation or retirement begins only when another user has approved, within 7 days: on or off; going back never waits, and that it is switched off has to be approved too",
+		Meaning: "whether a rotation or retirement begins only when another user has approved, within 7 days: on or off; of going back only rollback --force waits; that it is switched off has to be approved too",
 	},
 	{
 		Name: keysRSAPool, Default: "4", check: numberBetween(0, 64),

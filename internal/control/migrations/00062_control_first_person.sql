@@ -1,0 +1,3 @@
+-- +goose Up
+-- What a machine asked for takes two persons: the first one who approved, or ''.
+ALTER TABLE approvals ADD COLUMN first_person TEXT NOT NULL DEFAULT '';
