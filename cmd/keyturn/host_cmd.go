@@ -458,7 +458,7 @@ func readSecretFile(cmd *cobra.Command, path string) (string, error) {
 func readSecret(cmd *cobra.Command, what string) (string, error) {
 	if f, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: ", what)
-		data, err := term.ReadPassword(int(f.Fd()))
+		data, err := readPassword(cmd.Context(), f)
 		fmt.Fprintln(cmd.ErrOrStderr())
 		return string(data), err
 	}

@@ -2,13 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/term"
 
 	"keyturn/internal/keyring"
 	"keyturn/internal/trust"
@@ -84,7 +83,7 @@ func withoutOurs(environment []string) (rest []string) {
 }
 
 // typePassphrase asks for the passphrase at the terminal; for a fresh one twice.
-func typePassphrase(fresh bool) ([]byte, error) {
+func typePassphrase(ctx context.Context, fresh bool) ([]byte, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return nil, trust.Errorf(trust.Unavailable, "there is no terminal to ask for the passphrase of the key-encryption key: %w", err).
@@ -94,7 +93,7 @@ func typePassphrase(fresh bool) ([]byte, error) {
 	ask := func(prompt string) ([]byte, error) {
 		fmt.Fprint(tty, prompt)
 		defer fmt.Fprintln(tty)
-		return term.ReadPassword(int(tty.Fd()))
+		return readPassword(ctx, tty)
 	}
 	if !fresh {
 		return ask("Passphrase of the key-encryption key: ")

@@ -63,6 +63,46 @@ func TestPassphraseIsTyped(t *testing.T) {
 	}
 }
 
+// Ctrl-C ends a command that waits for what is typed, and leaves a terminal that echoes.
+func TestInterruptAtAPrompt(t *testing.T) {
+	t.Parallel()
+	need.Within(t, 2*time.Minute)
+	binary, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := "KEYTURN_SERVER=http://127.0.0.1:1" // nobody is asked before the prompt
+	for _, args := range [][]string{
+		{"login", "--user", "admin"},
+		{"serve", "--data", filepath.Join(t.TempDir(), "data"), "--kek-passphrase", "--http", "127.0.0.1:0"},
+	} {
+		cmd := exec.Command(binary, args...)
+		cmd.Env = append(os.Environ(), server)
+		terminal := startAtTerminal(t, cmd)
+		said := ""
+		for buffer := make([]byte, 4096); ; {
+			n, err := terminal.Read(buffer)
+			if err != nil {
+				break // the program has ended, and with it the terminal
+			}
+			if said += string(buffer[:n]); strings.HasSuffix(said, ": ") {
+				for echoes(t, terminal) { // until the program reads
+					time.Sleep(time.Millisecond)
+				}
+				if _, err := terminal.WriteString("\x03"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said, "interrupt signal received") {
+			t.Errorf("keyturn %s: %v, %q", strings.Join(args, " "), err, said)
+		}
+		if !echoes(t, terminal) {
+			t.Errorf("keyturn %s leaves a terminal without an echo", strings.Join(args, " "))
+		}
+	}
+}
+
 // echoes reports whether what is typed at a terminal is shown.
 func echoes(t *testing.T, terminal *os.File) bool {
 	t.Helper()

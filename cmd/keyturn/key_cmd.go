@@ -400,7 +400,11 @@ func confirm(cmd *cobra.Command, unconfirmed string) error {
 		return trust.Errorf(trust.Invalid, "%s", unconfirmed).WithHint("add --yes")
 	}
 	fmt.Fprint(cmd.ErrOrStderr(), "Go on? [y/N] ")
-	answer, err := bufio.NewReader(in).ReadString('\n')
+	answer, err := typed(cmd.Context(), in, func() (string, error) { return bufio.NewReader(in).ReadString('\n') })
+	if cmd.Context().Err() != nil {
+		fmt.Fprintln(cmd.ErrOrStderr())
+		return trust.Errorf(trust.Invalid, "%w; nothing was changed", err)
+	}
 	if err != nil || strings.ToLower(strings.TrimSpace(answer)) != "y" {
 		return trust.Errorf(trust.Invalid, "nothing was changed")
 	}

@@ -284,7 +284,7 @@ func (c *commandSource) settle(string) error                           { return 
 // a file, which is as private as a key file has to be. A newline at its end does not
 // count.
 func Passphrase(path, dataDir string) Source {
-	return &passphraseSource{from: fmt.Sprintf("the passphrase in %q", path), again: true, read: func(bool) ([]byte, error) {
+	return &passphraseSource{from: fmt.Sprintf("the passphrase in %q", path), again: true, read: func(context.Context, bool) ([]byte, error) {
 		text, err := readPrivate(path, dataDir)
 		return bytes.TrimRight(text, "\r\n"), err
 	}}
@@ -293,13 +293,13 @@ func Passphrase(path, dataDir string) Source {
 // Typed returns the source whose KEK is derived from a passphrase that ask asks a
 // person for. It is asked for at the start only.
 // Fresh says that there is none yet.
-func Typed(ask func(fresh bool) ([]byte, error)) Source {
+func Typed(ask func(ctx context.Context, fresh bool) ([]byte, error)) Source {
 	return &passphraseSource{from: "the passphrase that was typed", read: ask}
 }
 
 type passphraseSource struct {
 	from  string
-	read  func(fresh bool) ([]byte, error)
+	read  func(ctx context.Context, fresh bool) ([]byte, error)
 	again bool // can be read while the server runs
 }
 
@@ -317,8 +317,8 @@ const (
 
 func (p *passphraseSource) String() string { return p.from }
 
-func (p *passphraseSource) load(_ context.Context, r root) (KEK, error) {
-	passphrase, err := p.read(r.name == "")
+func (p *passphraseSource) load(ctx context.Context, r root) (KEK, error) {
+	passphrase, err := p.read(ctx, r.name == "")
 	if err != nil {
 		return KEK{}, err
 	}

@@ -189,7 +189,7 @@ func TestPassphrase(t *testing.T) {
 	if after.name == before.name || string(after.seed) == string(before.seed) {
 		t.Errorf("after the rotation it is %q with the seed %q, before %q with %q", after.name, after.seed, before.name, before.seed)
 	}
-	typed := Typed(func(fresh bool) ([]byte, error) {
+	typed := Typed(func(_ context.Context, fresh bool) ([]byte, error) {
 		return []byte("battery staple horse"), errorUnless(!fresh, "asked twice")
 	})
 	k, err = Start(t.Context(), s, typed, nil)
@@ -293,7 +293,7 @@ func TestStartsAtTheSameTime(t *testing.T) {
 	storetest.Both(t, schemas, func(t *testing.T, s *store.Store) {
 		// The other node starts, from its beginning to its end, while this one derives.
 		source := func(other func()) Source {
-			return Typed(func(bool) ([]byte, error) {
+			return Typed(func(context.Context, bool) ([]byte, error) {
 				if start := other; start != nil {
 					other = nil
 					start()
