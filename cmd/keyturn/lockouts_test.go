@@ -143,6 +143,13 @@ func TestUntouchedWhereTheOldKeyFails(t *testing.T) {
 	if !strings.Contains(out, "2 places stay as they were") {
 		t.Errorf("rotate says\n%s", out)
 	}
+	var shown struct {
+		Places []placeReportJSON `json:"places"`
+	}
+	w.json(&shown, "run", "show", w.latest("rotate"))
+	if len(shown.Places) != 3 || shown.Places[0].Untouched != "" || shown.Places[1].Untouched == "" || shown.Places[2].Untouched == "" {
+		t.Errorf("run show --json has the places %+v", shown.Places)
+	}
 	var runs []runJSON
 	w.json(&runs, "run", "list")
 	for i, was := range untouched {

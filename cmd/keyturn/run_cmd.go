@@ -155,12 +155,16 @@ func runShowCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, r, func(w io.Writer) error {
+			places, err := c.places(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			out := struct {
+				runJSON
+				Places []placeReportJSON `json:"places"`
+			}{r, places}
+			return show(cmd, out, func(w io.Writer) error {
 				if err := printRun(w, r); err != nil {
-					return err
-				}
-				places, err := c.places(cmd.Context(), r)
-				if err != nil {
 					return err
 				}
 				return printPlaces(w, places)
@@ -177,7 +181,7 @@ func (c *client) run(ctx context.Context, id string) (r runJSON, err error) {
 // places returns what a run says of its places, of the procedures that do.
 func (c *client) places(ctx context.Context, r runJSON) ([]placeReportJSON, error) {
 	if !slices.Contains([]string{"rotate", "retire", "restore", "preview"}, r.Procedure) {
-		return nil, nil
+		return []placeReportJSON{}, nil
 	}
 	return list[placeReportJSON](ctx, c, "/runs/"+url.PathEscape(r.Run)+"/places", "places", nil)
 }
@@ -419,13 +423,19 @@ func (c *client) followTo(cmd *cobra.Command, id string, wait bool, wanted strin
 	if err != nil {
 		return err
 	}
+	untouched, err := c.untouched(cmd.Context(), r)
+	if err != nil {
+		return err
+	}
 	out := struct {
 		Run    string   `json:"run"`
 		State  string   `json:"state"`
 		Reason string   `json:"reason,omitempty"`
 		Keys   any      `json:"keys"`
 		Left   []string `json:"left"`
-	}{r.Run, r.State, r.Reason, r.Keys, r.Left}
+		// Untouched are the places that stay as they were, each with why.
+		Untouched []placeReportJSON `json:"untouched"`
+	}{r.Run, r.State, r.Reason, r.Keys, r.Left, untouched}
 	if err := show(cmd, out, func(w io.Writer) error {
 		for _, line := range r.changes() {
 			if _, err := fmt.Fprintln(w, line); err != nil {
@@ -439,23 +449,24 @@ func (c *client) followTo(cmd *cobra.Command, id string, wait bool, wanted strin
 		if _, err := fmt.Fprintf(w, "run %s: %s\n", r.Run, state); err != nil {
 			return err
 		}
-		return c.printUntouched(cmd.Context(), w, r)
+		return printUntouched(w, r, untouched)
 	}); err != nil {
 		return err
 	}
 	return verdict(cmd, r, wanted)
 }
 
-// printUntouched says how many places a run that is done did not touch.
-func (c *client) printUntouched(ctx context.Context, w io.Writer, r runJSON) error {
+// untouched returns the places that a run which is done did not touch.
+func (c *client) untouched(ctx context.Context, r runJSON) ([]placeReportJSON, error) {
 	if r.State != "done" && r.State != "partial" {
-		return nil
+		return []placeReportJSON{}, nil
 	}
 	places, err := c.places(ctx, r)
-	if err != nil {
-		return err
-	}
-	places = slices.DeleteFunc(places, func(p placeReportJSON) bool { return p.Untouched == "" })
+	return slices.DeleteFunc(places, func(p placeReportJSON) bool { return p.Untouched == "" }), err
+}
+
+// printUntouched says how many places a run did not touch, and names some.
+func printUntouched(w io.Writer, r runJSON, places []placeReportJSON) error {
 	if len(places) == 0 {
 		return nil
 	}
