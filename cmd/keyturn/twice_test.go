@@ -56,6 +56,14 @@ func TestRollbackAskedTwice(t *testing.T) {
 	twice("", "rollback", r.Keys[0].New[0], "--current", "--soak", "0s")
 	w.json(&r, "retire", k.UUID, "--wait")
 	twice("", "rollback", k.UUID, "--soak", "0s")
+
+	// A way back that is under way does not soak otherwise because somebody asks again.
+	w.json(&r, "rotate", k.UUID, "--wait", "--soak", "0s")
+	var back runJSON
+	w.json(&back, "rollback", k.UUID, "--soak", "1h")
+	if code, out, errs := w.try("rollback", k.UUID, "--soak", "0s"); code == 0 || !strings.Contains(errs, "run "+back.Run+" brings key "+k.UUID+" back already, and soaks 1h0m0s") {
+		t.Errorf("rollback with another soak: exit %d\n%s%s", code, out, errs)
+	}
 }
 
 // A filter that is misspelt is not answered with nothing.

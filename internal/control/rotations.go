@@ -219,7 +219,7 @@ func (p *Plane) rotating(tx *store.Tx, keys []trust.KeyID, compromised bool) (tr
 // these are, and the runs that are taking back the others already.
 func (p *Plane) toTakeBack(tx *store.Tx, r Rollback) (taking []trust.RunID, old []trust.KeyID, open []trust.RunID, err error) {
 	for _, id := range r.Keys {
-		run, err := p.comingBack(tx, id, r.Current)
+		run, err := p.comingBack(tx, id, r)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -241,9 +241,10 @@ func (p *Plane) toTakeBack(tx *store.Tx, r Rollback) (taking []trust.RunID, old 
 	return taking, old, open, nil
 }
 
-// comingBack returns the open run that brings a key back, or with current the one
-// before it, or "": asked twice, a rollback is one run.
-func (p *Plane) comingBack(tx *store.Tx, key trust.KeyID, current bool) (trust.RunID, error) {
+// comingBack returns the open run that brings a key back, or with asked.Current the one
+// before it, or "": asked twice, a rollback is one run. One that soaks otherwise than is
+// asked for is a Conflict.
+func (p *Plane) comingBack(tx *store.Tx, key trust.KeyID, asked Rollback) (trust.RunID, error) {
 	id, err := p.engine.Holder(tx, "key:"+string(key))
 	if err != nil || id == "" {
 		return "", err
@@ -260,11 +261,24 @@ func (p *Plane) comingBack(tx *store.Tx, key trust.KeyID, current bool) (trust.R
 		case r.Direction == job.Forward && r.BackOf != "":
 			comes, goes = c.New, []trust.KeyID{c.Old}
 		}
-		if !current && slices.Contains(comes, key) || current && slices.Contains(goes, key) {
-			return id, nil
+		if !asked.Current && slices.Contains(comes, key) || asked.Current && slices.Contains(goes, key) {
+			return id, refuseOtherSoak(r, key, asked.Soak)
 		}
 	}
 	return "", nil
+}
+
+// refuseOtherSoak refuses that a run which brings a key back already soaks otherwise.
+func refuseOtherSoak(r job.Run, key trust.KeyID, soak *time.Duration) error {
+	if soak == nil || r.Procedure != rotation.RotateProcedure || r.BackOf == "" {
+		return nil // of a run that undoes its rows nothing soaks
+	}
+	var args rotation.Args
+	if err := r.Decode(&args); err != nil || args.Soak == *soak {
+		return err
+	}
+	return trust.Errorf(trust.Conflict, "run %s brings key %s back already, and soaks %s", r.ID, key, args.Soak).
+		WithField("soak").WithHint("keyturn run watch %s", r.ID)
 }
 
 // request fills a request with what the settings say.
