@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"keyturn/internal/trust"
@@ -71,27 +72,32 @@ func readLogins(env environ) (savedLogins, error) {
 	return all, nil
 }
 
-// saveLogin keeps the login of a server, or forgets it where that is empty. The
+// changeLogins changes the logins that are kept, whoever else does at the same time. The
 // file is replaced whole, so that a crash leaves the old or the new one.
-func saveLogin(env environ, server string, l savedLogin) error {
+func changeLogins(env environ, change func(servers map[string]savedLogin)) error {
 	path, err := credentialsPath(env)
-	if err != nil {
-		return err
-	}
-	all, err := readLogins(env)
-	if err != nil {
-		return err
-	}
-	all.Servers[server] = l
-	if l.Token == "" {
-		delete(all.Servers, server)
-	}
-	data, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return trust.Errorf(trust.Invalid, "%w", err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return trust.Errorf(trust.Invalid, "%w", err)
+	}
+	defer dir.Close() // which unlocks it
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+		return trust.Errorf(trust.Invalid, "%s cannot be locked: %w", dir.Name(), err)
+	}
+	all, err := readLogins(env)
+	if err != nil {
+		return err
+	}
+	change(all.Servers)
+	data, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
 	}
 	if err := replaceFile(path, append(data, '\n')); err != nil {
 		return trust.Errorf(trust.Invalid, "the login cannot be kept: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,7 @@ login holds for 12 hours, and for 2 without being used. A machine, such as a CI 
 exchanges the token that its platform has issued it: KEYTURN_OIDC_TOKEN, or --jwt-stdin.
 Its login holds as long as that token, and for an hour at the most.
 
-"keyturn logout" ends a login at once. It is kept in
+"keyturn logout" ends a login at once, and so does another login. It is kept in
 $XDG_CONFIG_HOME/keyturn/credentials.json, or below ~/.config, which nobody else can
 read, one for each server. --json prints its token, too, for other tools: they send it
 as "Authorization: Bearer ...".`,
@@ -61,6 +62,13 @@ as "Authorization: Bearer ...".`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newVisitor(env)
 			if err != nil {
+				return err
+			}
+			// Before there is a login that cannot be kept.
+			if _, err := credentialsPath(env); err != nil {
+				return err
+			}
+			if _, err := readLogins(env); err != nil {
 				return err
 			}
 			l, err := c.login(cmd, env, how)
@@ -125,10 +133,21 @@ func readToken(cmd *cobra.Command) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-// keep keeps a login for the commands that follow, and says who has logged in.
+// keep keeps a login for the commands that follow, and says who has logged in. The one that
+// was kept before is ended: nobody else knows it.
 func (c *client) keep(cmd *cobra.Command, env environ, l loginJSON) error {
-	if err := saveLogin(env, c.server, savedLogin{Token: l.Token, User: l.Name, Until: l.Until}); err != nil {
-		return err
+	var before savedLogin
+	err := changeLogins(env, func(servers map[string]savedLogin) {
+		before = servers[c.server]
+		servers[c.server] = savedLogin{Token: l.Token, User: l.Name, Until: l.Until}
+	})
+	if err != nil {
+		return errors.Join(err, c.endLogin(cmd.Context(), l.Token))
+	}
+	if before.Token != "" {
+		if err := c.endLogin(cmd.Context(), before.Token); err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "hint: the login before, as %s, is open still: %v\n", plain(before.User), err)
+		}
 	}
 	if env("KEYTURN_TOKEN") != "" || env("KEYTURN_USER") != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "hint: unset KEYTURN_TOKEN and KEYTURN_USER, which go before this login")
@@ -207,12 +226,15 @@ func logoutCommand(env environ) *cobra.Command {
 			if !there {
 				return trust.Errorf(trust.NotFound, "there is no login of %s here", c.server).WithHint("keyturn login")
 			}
-			c.token = l.Token
-			err = c.call(cmd.Context(), http.MethodPost, "/logout", nil, nil)
-			if err != nil && trust.KindOf(err) != trust.Unauthenticated { // it has not ended by itself
+			if err := c.endLogin(cmd.Context(), l.Token); err != nil {
 				return err
 			}
-			if err := saveLogin(env, c.server, savedLogin{}); err != nil {
+			err = changeLogins(env, func(servers map[string]savedLogin) {
+				if servers[c.server].Token == l.Token { // and no other, kept meanwhile
+					delete(servers, c.server)
+				}
+			})
+			if err != nil {
 				return err
 			}
 			return show(cmd, map[string]bool{"logged_out": true}, func(w io.Writer) error {
@@ -221,6 +243,17 @@ func logoutCommand(env environ) *cobra.Command {
 			})
 		},
 	}
+}
+
+// endLogin ends the login of a token at the server, unless it has ended by itself.
+func (c *client) endLogin(ctx context.Context, token string) error {
+	by := *c
+	by.token = token
+	err := by.call(ctx, http.MethodPost, "/logout", nil, nil)
+	if trust.KindOf(err) == trust.Unauthenticated {
+		return nil
+	}
+	return err
 }
 
 func whoamiCommand(env environ) *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pquerna/otp/totp"
+	"golang.org/x/sync/errgroup"
 
 	"keyturn/internal/api"
 )
@@ -153,7 +154,16 @@ func TestLoginEnds(t *testing.T) {
 	w.env = as
 	w.refused("hint: keyturn login", "user", "list")
 	w.ok("logout") // of what has ended
-	login()
+	w.stdin = "another horse of alice"
+	third, fourth := login(), login() // over another
+	w.env = with(third.Token)
+	w.refused("not valid", "whoami")
+	w.env = with(fourth.Token)
+	w.ok("whoami")
+	w.env = map[string]string{"KEYTURN_SERVER": w.client.server}
+	w.stdin = "a wrong horse" // which is not asked for
+	w.refused("no place to keep a login", "login", "--user", "alice", "--password-stdin")
+	w.stdin = ""
 	w.env = admin
 	w.ok("user", "remove", "alice")
 	w.env = as
@@ -173,6 +183,25 @@ func TestLoginEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.refused("can be read by others", "whoami")
+}
+
+// Logins at several servers at the same time are all kept.
+func TestLoginsAtOnce(t *testing.T) {
+	t.Parallel()
+	config := t.TempDir()
+	env := func(name string) string { return map[string]string{"XDG_CONFIG_HOME": config}[name] }
+	var group errgroup.Group
+	for n := range 20 {
+		group.Go(func() error {
+			return changeLogins(env, func(servers map[string]savedLogin) { servers[fmt.Sprint(n)] = savedLogin{Token: "x"} })
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := readLogins(env); err != nil || len(all.Servers) != 20 {
+		t.Errorf("of 20 logins there are kept %v, %v", all.Servers, err)
+	}
 }
 
 // A login has the code of the second factor, once for all commands that follow.

@@ -61,7 +61,7 @@ func (d *Directory) password(ctx context.Context, user, password, code, from str
 	if len(password) > maxPassword {
 		password = ""
 	}
-	name = strings.ToLower(name)
+	tenant, name = strings.ToLower(tenant), strings.ToLower(name)
 	counting := tenant + "/" + name
 
 	if wait := d.throttle.charge(counting, counted); wait > 0 {

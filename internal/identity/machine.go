@@ -64,6 +64,9 @@ func (d *Directory) TokenLogin(ctx context.Context, provider, token, from string
 		if err := deleteEndedMachineLogins(tx); err != nil {
 			return err
 		}
+		if err := deleteMachineLoginsBut(tx, p.ID, claims.Subject, maxWebLogins-1); err != nil {
+			return err
+		}
 		if err := insertMachineLogin(tx, webLoginHash(l.Text), p.ID, claims.Subject, roles, ends); err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func selectTenants(tx *store.Tx) (list []Tenant, err error) {
 
 // selectTenantByName returns the tenant of that name or id, or sql.ErrNoRows.
 func selectTenantByName(tx *store.Tx, nameOrID string) (id trust.TenantID, err error) {
-	err = tx.QueryRow(`SELECT tenant FROM tenants WHERE name = $1 OR tenant = $1`, nameOrID).Scan(&id)
+	err = tx.QueryRow(`SELECT tenant FROM tenants WHERE lower(name) = $1 OR tenant = $2`, strings.ToLower(nameOrID), nameOrID).Scan(&id)
 	return id, err
 }
 
@@ -338,6 +338,14 @@ func deleteTokensOf(tx *store.Tx, owner string) error {
 func insertWebLogin(tx *store.Tx, hash, owner string, l lasting) error {
 	_, err := tx.Exec(`INSERT INTO logins (tenant, id, owner, created, seen, idle, ends) VALUES ($1, $2, $3, $4, $4, $5, $6)`,
 		tx.Tenant(), hash, owner, store.Micros(tx.Now()), l.idle.Microseconds(), store.Micros(tx.Now().Add(l.life)))
+	return err
+}
+
+// deleteWebLoginsBut deletes those of a user but for the ones that were used last, as many
+// as are to be kept.
+func deleteWebLoginsBut(tx *store.Tx, owner string, kept int) error {
+	_, err := tx.Exec(`DELETE FROM logins WHERE tenant = $1 AND id IN (
+		SELECT id FROM logins WHERE tenant = $1 AND owner = $2 ORDER BY seen DESC, id LIMIT 1000 OFFSET $3)`, tx.Tenant(), owner, kept)
 	return err
 }
 

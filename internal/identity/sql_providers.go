@@ -113,6 +113,14 @@ func insertMachineLogin(tx *store.Tx, hash, provider, name string, roles []strin
 	return err
 }
 
+// deleteMachineLoginsBut deletes those of a machine but for the ones that end last, as many
+// as are to be kept.
+func deleteMachineLoginsBut(tx *store.Tx, provider, name string, kept int) error {
+	_, err := tx.Exec(`DELETE FROM machine_logins WHERE tenant = $1 AND id IN (
+		SELECT id FROM machine_logins WHERE tenant = $1 AND provider = $2 AND name = $3 ORDER BY ends DESC, id LIMIT 1000 OFFSET $4)`, tx.Tenant(), provider, name, kept)
+	return err
+}
+
 // selectMachineLogin returns the login of a machine that is stored by a hash, in any
 // tenant, or sql.ErrNoRows.
 func selectMachineLogin(tx *store.Tx, hash string) (w webLoginRow, err error) {

@@ -3,6 +3,7 @@ package identity
 import (
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"keyturn/internal/store"
@@ -31,7 +32,8 @@ func (d *Directory) Tenants(tx *store.Tx) ([]Tenant, error) { return selectTenan
 // maxTenants bounds the tenants of an installation.
 const maxTenants = 1000
 
-// NewTenant returns the id for a tenant of that name, or says why there cannot be one.
+// NewTenant returns the id for a tenant of that name, or says why there cannot be one. Names
+// that differ in case only are one.
 // tx is of store.System.
 func (d *Directory) NewTenant(tx *store.Tx, name string) (trust.TenantID, error) {
 	if !userName.MatchString(name) || isID(name) {
@@ -45,8 +47,8 @@ func (d *Directory) NewTenant(tx *store.Tx, name string) (trust.TenantID, error)
 		return "", trust.Errorf(trust.Exhausted, "there are %d accounts, which is as many as there can be", len(there))
 	}
 	for _, t := range there {
-		if t.Name == name {
-			return "", nameTaken(name)
+		if strings.EqualFold(t.Name, name) {
+			return "", nameTaken(t.Name)
 		}
 	}
 	return trust.TenantID(newID()), nil

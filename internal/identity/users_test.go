@@ -223,3 +223,43 @@ func TestTenantsAreApart(t *testing.T) {
 		wantKind(t, "an actor in another tenant's transaction", err, trust.Internal)
 	})
 }
+
+// Names of tenants that differ in case only are one, for who makes them and who logs in.
+func TestTenantNamesDifferByMoreThanCase(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		newTenant := func(name string) (id trust.TenantID, err error) {
+			err = w.store.View(t.Context(), store.System, func(tx *store.Tx) error {
+				id, err = w.NewTenant(tx, name)
+				return err
+			})
+			return id, err
+		}
+		id, err := newTenant("Ops")
+		must(t, err)
+		hash, err := w.HashPassword(t.Context(), "a password of ops")
+		must(t, err)
+		add := func(id trust.TenantID, name string) error {
+			return w.update(id, func(tx *store.Tx) error {
+				_, err := w.AddTenant(tx, name, hash)
+				return err
+			})
+		}
+		must(t, add(id, "Ops"))
+		_, err = newTenant("oPS")
+		fails(t, "the name in another case", err, trust.Conflict, `"Ops"`)
+		other, err := newTenant("dev")
+		must(t, err)
+		fails(t, "who was slower", add(other, "OPS"), trust.Conflict, "")
+		for _, name := range []string{"Ops/admin", "ops/Admin", "OPS/ADMIN"} {
+			a, err := w.Password(t.Context(), name, "a password of ops", "", "192.0.2.1")
+			if err != nil || a.Tenant != id {
+				t.Errorf("%s logs in to %q, %v", name, a.Tenant, err)
+			}
+		}
+		// They are one for the throttle, too.
+		for _, name := range []string{"ops/bob", "opS/bob", "oPs/bob", "oPS/bob", "Ops/bob", "OpS/bob"} {
+			_, err = w.Password(t.Context(), name, "wrong horse", "", "192.0.2.2")
+		}
+		fails(t, "the sixth guess", err, trust.Exhausted, "")
+	})
+}

@@ -30,6 +30,10 @@ const (
 	// break.
 	loginTokenIdle = 2 * time.Hour
 	loginTokenLife = 12 * time.Hour
+	// maxWebLogins is how many a user, or a machine, has at most. One more ends the one that
+	// has not been used for the longest time. Scripts that talk to AppViewX log in each
+	// time, and do not log out.
+	maxWebLogins = 200
 )
 
 // A webLoginRow is a web login as it is stored, with who it acts as.
@@ -86,6 +90,9 @@ func (d *Directory) PasswordLogin(ctx context.Context, user, password, code, sou
 // beginWebLogin keeps a web login of a user, by its id or login token.
 func beginWebLogin(tx *store.Tx, secret, owner string, l lasting) error {
 	if err := deleteEndedWebLogins(tx); err != nil {
+		return err
+	}
+	if err := deleteWebLoginsBut(tx, owner, maxWebLogins-1); err != nil {
 		return err
 	}
 	return insertWebLogin(tx, webLoginHash(secret), owner, l)

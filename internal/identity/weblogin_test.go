@@ -401,3 +401,56 @@ func TestLoginTokenSetsUpASecondFactorAtOnce(t *testing.T) {
 		must(t, confirm(w.admin())) // by password
 	})
 }
+
+// A user, or a machine, who logs in ever more has so many logins, and the one that is not used
+// gives way.
+func TestWebLoginsAreBounded(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		admin := w.admin()
+		bob := w.addUser(admin, "bobbob", KeysRead)
+		i := oidctest.Start(t)
+		w.addProviders(i)
+		p, err := w.findProvider(t.Context(), "ci", Machines)
+		must(t, err)
+		begin := func(id, owner string) {
+			must(t, w.update(w.tenant, func(tx *store.Tx) error { return beginWebLogin(tx, id, owner, lasting{loginTokenIdle, loginTokenLife}) }))
+		}
+		count := func(query string, args ...any) (n int) {
+			must(t, w.view(func(tx *store.Tx) error { return tx.QueryRow(query, args...).Scan(&n) }))
+			return n
+		}
+		begin("used", admin.ID)
+		w.clock.Advance(time.Second)
+		begin("unused", admin.ID)
+		w.clock.Advance(time.Second)
+		begin("of bob", bob.ID)
+		for n := range maxWebLogins - 2 {
+			begin(fmt.Sprint(n), admin.ID)
+		}
+		must(t, w.update(w.tenant, func(tx *store.Tx) error { return extendWebLogin(tx, webLoginHash("used")) }))
+		begin("one more", admin.ID)
+		holds := func(id string) bool {
+			return count(`SELECT count(*) FROM logins WHERE id = $1`, webLoginHash(id)) == 1
+		}
+		if n := count(`SELECT count(*) FROM logins WHERE owner = $1`, admin.ID); n != maxWebLogins || holds("unused") || !holds("used") || !holds("one more") || !holds("of bob") {
+			t.Errorf("there are %d logins", n)
+		}
+
+		claims := oidctest.Claims{"sub": "job", "repository": "acme/infra", "job": "audit"}
+		must(t, w.update(w.tenant, func(tx *store.Tx) error {
+			for n := range maxWebLogins + 5 {
+				if err := insertMachineLogin(tx, fmt.Sprint(n), p.ID, "job", nil, tx.Now().Add(time.Minute)); err != nil {
+					return err
+				}
+			}
+			return insertMachineLogin(tx, "another", p.ID, "another job", nil, tx.Now().Add(time.Minute))
+		}))
+		l, err := w.TokenLogin(t.Context(), "ci", i.Token("keyturn", w.clock.Now(), claims), "192.0.2.5")
+		must(t, err)
+		_, err = w.Bearer(t.Context(), l.Text, "192.0.2.5")
+		must(t, err)
+		if n := count(`SELECT count(*) FROM machine_logins`); n != maxWebLogins+1 {
+			t.Errorf("there are %d logins of machines", n)
+		}
+	})
+}
