@@ -159,7 +159,27 @@ func (h *Host) ask(ctx context.Context, s Sshd, conn trust.SSHDConnection) (conf
 	if err != nil {
 		return config, version, "", trust.Errorf(trust.Conflict, "%s: %s -T: %w", h.name, s.Binary, err)
 	}
-	return config, version, "", nil
+	if slices.ContainsFunc(a.lines, func(l line) bool { return l.word == "file" }) {
+		evaluated, err = h.separate(ctx, s, conn, version, a.lines, &config)
+	}
+	return config, version, evaluated, err
+}
+
+// separate tells the names of key files in a configuration apart as its files do: one
+// may have blanks, and the server prints no quotes. Where they cannot be, it returns why.
+func (h *Host) separate(ctx context.Context, s Sshd, conn trust.SSHDConnection, version trust.ServerVersion, lines []line, config *trust.SSHDConfig) (why string, err error) {
+	said := strings.Join(config.AuthorizedKeysFile, " ")
+	own, err := h.evaluate(ctx, s, conn, version, lines, &refusal{"ambiguous", fmt.Sprintf("AuthorizedKeysFile %s", said)})
+	switch {
+	case trust.KindOf(err) == trust.Unavailable:
+		return "", err
+	case err != nil:
+		return fmt.Sprintf("%s prints AuthorizedKeysFile %s without quotes, and its files cannot be read: a name with a blank is taken for several", s.Binary, said), nil
+	case strings.Join(strings.Fields(strings.Join(own.AuthorizedKeysFile, " ")), " ") != said:
+		return fmt.Sprintf("%s prints AuthorizedKeysFile %s without quotes, and its files say otherwise: a name with a blank is taken for several", s.Binary, said), nil
+	}
+	config.AuthorizedKeysFile = own.AuthorizedKeysFile
+	return "", nil
 }
 
 // configuring is a call of op config.

@@ -111,12 +111,14 @@ func (w *twin) look() {
 var (
 	attempts    = regexp.MustCompile(`\.[0-9a-f]{16}([0-9a-f]{8})?\b`)
 	directories = regexp.MustCompile(`\d+ (d[rwx-]{9}) \d+ (\d+ \d+) \d+ \w+ +\d+ [\d:]+`) // of ls -ldin
+	groups      = regexp.MustCompile(`(?m)^(\t?)groups [ \d"]*$`)
 )
 
 // normal returns text without what cannot be the same on two hosts.
 func (w *twin) normal(text string) string {
 	text = strings.ReplaceAll(text, w.home, "HOME")
 	text = strings.ReplaceAll(text, w.address, "ADDRESS")
+	text = groups.ReplaceAllString(text, "${1}groups")
 	return attempts.ReplaceAllString(directories.ReplaceAllString(text, "$1 $2"), ".TOKEN")
 }
 

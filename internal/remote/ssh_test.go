@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
 	"os"
@@ -107,6 +108,26 @@ func TestConfigWhereNamesAreLookedUp(t *testing.T) {
 		if got := strings.Join(config.AuthorizedKeysFile, " "); got != c.want {
 			t.Errorf("UseDNS %s, from %s: keys in %q, want %q", c.names, c.from, got, c.want)
 		}
+	}
+}
+
+// sshd prints the names of key files without quotes, so that one with a blank looks like
+// two. Its files tell them apart.
+func TestKeyFileWithABlank(t *testing.T) {
+	t.Parallel()
+	s, h, _ := sshHostNamed(t, "web 1", nil)
+	account, err := h.AccountConfig(t.Context(), s.User())
+	if err != nil || !slices.Equal(account.AuthorizedKeys, s.AuthorizedKeysFiles()) || account.Evaluated != "" {
+		t.Errorf("%q of %q, evaluated %q, %v", account.AuthorizedKeys, s.AuthorizedKeysFiles(), account.Evaluated, err)
+	}
+	sshd, err := h.Sshd(t.Context())
+	must(t, err)
+	// Nothing is made of files that say otherwise than the server.
+	must(t, os.WriteFile(s.ConfigFile(), bytes.ReplaceAll([]byte(content(t, s.ConfigFile())), []byte("AuthorizedKeysFile"), []byte("AuthorizedKeysFile /else")), 0o600))
+	config := trust.SSHDConfig{AuthorizedKeysFile: strings.Fields(strings.Join(s.AuthorizedKeysFiles(), " "))}
+	why, err := h.separate(t.Context(), sshd, h.connectionOf(s.User(), netip.Addr{}), trust.OpenSSHVersion(9, 2), nil, &config)
+	if err != nil || !strings.Contains(why, "a name with a blank is taken for several") || slices.Equal(config.AuthorizedKeysFile, s.AuthorizedKeysFiles()) {
+		t.Errorf("of files that have changed: %q, keys in %q, %v", why, config.AuthorizedKeysFile, err)
 	}
 }
 

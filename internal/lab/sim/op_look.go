@@ -125,6 +125,7 @@ func (p *process) facts(f place) {
 			p.say("up %s", n.listing(at))
 		}
 	}
+	p.say("groups %d", p.subject.gid)
 	if p.may(f.dir, toWrite) {
 		p.say("writable")
 	}

@@ -2,6 +2,8 @@
 # connection, as it says itself: by -G (since 9.3), else -T, else -T with a passing
 # host key. SPEC gives the address as the client's name: where the sshd looks names up,
 # it is asked again with the name that it finds, if that leads back to the address.
+# Where names of key files may have blanks, which it prints without quotes, and where it
+# says nothing, it tells which file it reads.
 b=$1; spec=$2; shift 2;
 [ -x "$b" ] || no absent "$b";
 v=$("$b" -V 2>&1 </dev/null);
@@ -9,18 +11,21 @@ case $v in *OpenSSH_*) v=${v#*OpenSSH_}; v=OpenSSH_${v%%"$nl"*};; *) v=;; esac;
 printf "version %s\n" "$v";
 wait=; command -v timeout >/dev/null && wait="timeout 30";
 try() { o=$($wait "$b" "$@" 2>/dev/null </dev/null); };
+files() {
+  e=$($wait "$b" -T -ddd -C "$spec" "$@" 2>&1 >/dev/null </dev/null | tr -d "\r");
+  printf "%s\n" "$e" | while read -r x y z f; do
+    case "$x $y $z" in "debug2: load_server_config: filename") printf "file %s\n" "$f"; break;; esac;
+  done;
+};
 d=;
 case $v in OpenSSH_[1-8].*|OpenSSH_9.[0-2][p,]*) old=yes;; *) old=;; esac;
 if [ -z "$old" ] && try -G -C "$spec" "$@"; then how=-G;
 elif try -T -C "$spec" "$@"; then how=-T;
 else
-  e=$($wait "$b" -T -ddd -C "$spec" "$@" 2>&1 >/dev/null </dev/null | tr -d "\r");
+  files "$@";
   scratch; ssh-keygen -q -t ed25519 -N "" -f "$d/key" </dev/null >/dev/null 2>&1;
   if try -T -h "$d/key" -C "$spec" "$@"; then how=-h;
   else
-    printf "%s\n" "$e" | while read -r a b c f; do
-      case "$a $b $c" in "debug2: load_server_config: filename") printf "file %s\n" "$f"; break;; esac;
-    done;
     no failed "$(printf "%s\n" "$e" | grep -v "^debug" | tail -n 1)";
   fi;
 fi;
@@ -32,6 +37,8 @@ case $nl$o$nl in *"${nl}usedns yes$nl"*)
     case $how in -h) try -T -h "$d/key" -C "$spec" "$@";; *) try $how -C "$spec" "$@";; esac || o=$was;;
   esac;;
 esac;
+k=${o#*uthorized[kK]eys[fF]ile }; k=${k%%"$nl"*};
+case " $k" in *" "[!/.%]*|*" %"[!h]*) files "$@";; esac;
 echo "how $how";
 set -f; IFS=$nl;
 for l in $o; do [ "$l" = "hostkey $d/key" ] || printf "set %s\n" "$l"; done;
