@@ -142,7 +142,12 @@ func serveAgent(cmd *cobra.Command, s *agent.Server, socket string, lifetime tim
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if lifetime > 0 {
-		defer time.AfterFunc(lifetime, cancel).Stop()
+		stop, err := afterReal(lifetime, cancel)
+		if err != nil {
+			_ = l.Close()
+			return err
+		}
+		defer stop()
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx, l) }()

@@ -99,6 +99,9 @@ func TestSignedByAgent(t *testing.T) {
 	}
 	held := w.generated()
 	w.ok("scan", "--wait")
+	if code, _, errs := w.try("retire", k.UUID); code == 0 || !strings.Contains(errs, "keyturn host credential add where an ssh-agent has it") {
+		t.Errorf("the only credential was retired: exit %d, %s", code, errs)
+	}
 	w.ok("rotate", held.UUID, "--soak", "0s", "--wait")
 
 	scanned := func() string {
@@ -164,6 +167,24 @@ func TestSignedByNoAgent(t *testing.T) {
 		}
 		w.ok("host", "remove", "web1")
 		w.stop()
+	}
+}
+
+// The agent signs for the first account of a server only, and others are told so.
+func TestSignedByAgentOfAnotherAccount(t *testing.T) {
+	t.Parallel()
+	a, w := newKeyAgent(t, 1)
+	a.start()
+	w.start()
+	path, _ := w.keygen("ed25519", "256")
+	a.add("-q", path)
+	var added addedAccountJSON
+	w.json(&added, "account", "add", "two")
+	w.env = map[string]string{"KEYTURN_SERVER": w.client.server, "KEYTURN_USER": added.Admin, "KEYTURN_PASSWORD": added.Password}
+	s := w.servers[0]
+	code, _, errs := w.try("host", "add", "web1", "--address", s.Address(), "--login", s.User(), "--host-key", s.HostKey().String(), "--agent-key", path+".pub")
+	if code == 0 || !strings.Contains(errs, "signs for its first account only") || strings.Contains(errs, "serve --agent") {
+		t.Errorf("exit %d, %s", code, errs)
 	}
 }
 

@@ -230,7 +230,7 @@ func TestAgent(t *testing.T) {
 	}
 	w.ok("user", "set", "alice", "--permission", "Keys Read")
 	listed(false)
-	if !strings.Contains(a.says(), `"Keys Use"`) {
+	if !strings.Contains(a.says(), `keyturn user set alice --permission "Keys Use"`) {
 		t.Errorf("the agent does not say why: %s", a.says())
 	}
 	w.ok("user", "set", "alice", "--permission", "Keys Use")
@@ -385,6 +385,18 @@ func TestAgentCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
+	for _, mode := range []os.FileMode{0o777 | os.ModeSticky, 0o770, 0o702} {
+		shared := filepath.Join(dir, fmt.Sprintf("%o", mode.Perm()))
+		if err := os.Mkdir(shared, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(shared, mode); err != nil {
+			t.Fatal(err)
+		}
+		if code, _, errs := w.try("agent", "--socket", filepath.Join(shared, "s"), "--lifetime", "10ms"); code != 1 || !strings.Contains(errs, "others can write to "+shared) {
+			t.Errorf("in a folder of mode %v: exit %d, %s", mode, code, errs)
+		}
+	}
 	if out := w.ok("agent", "--socket", filepath.Join(dir, "s"), "--lifetime", "10ms"); !strings.Contains(out, "SSH_AUTH_SOCK=") {
 		t.Errorf("with a lifetime it says %s", out)
 	}

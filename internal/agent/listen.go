@@ -15,11 +15,15 @@ import (
 
 // Listen makes the Unix socket of an agent, which nobody but this user can connect to,
 // and which goes when it is closed. A folder that is missing is made, for this user
-// alone. A socket that is left there of an agent that has ended gives way; whatever else
+// alone; one in which others can write is refused: they could put a socket of theirs in
+// its place. A socket that is left there of an agent that has ended gives way; whatever else
 // is there does not.
 func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, trust.Errorf(trust.Unavailable, "the agent's socket: %w", err)
+	}
+	if err := refuseShared(filepath.Dir(path)); err != nil {
+		return nil, err
 	}
 	if err := giveWay(path); err != nil {
 		return nil, err
@@ -39,6 +43,21 @@ func Listen(path string) (net.Listener, error) {
 		return nil, trust.Errorf(trust.Unavailable, "the agent's socket: %w", err)
 	}
 	return l, nil
+}
+
+// refuseShared refuses a folder in which somebody else than this user and root can make
+// files.
+func refuseShared(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return trust.Errorf(trust.Unavailable, "the agent's socket: %w", err)
+	}
+	const others = 0o022
+	if owner := info.Sys().(*syscall.Stat_t).Uid; info.Mode()&others != 0 || owner != 0 && int(owner) != os.Getuid() {
+		return trust.Errorf(trust.Conflict, "others can write to %s (mode %04o, of user %d), and put a socket of theirs in the place of the agent's", dir, info.Mode().Perm(), owner).
+			WithHint("choose another path with --socket, such as one in ~/.ssh, or none; or chmod go-w %s", dir)
+	}
+	return nil
 }
 
 // giveWay removes a socket at which nobody listens.

@@ -49,8 +49,14 @@ func (a Actor) Require(p Permission) error {
 	if a.May(p) {
 		return nil
 	}
-	return trust.Errorf(trust.Denied, "this needs the permission %q, which %s does not have", p, a.describe()).
-		WithHint("ask an administrator for a token: keyturn token create NAME --permission %q", p)
+	e := trust.Errorf(trust.Denied, "this needs the permission %q, which %s does not have", p, a.describe())
+	switch a.Kind {
+	case "user":
+		return e.WithHint("ask an administrator: keyturn user set %s --permission %q, with all that %s is to do besides", a.Name, p, a.Name)
+	case "token":
+		return e.WithHint("a token may do what it was made for, while its owner may: keyturn token create NAME --permission %q, and keyturn user show OWNER", p)
+	}
+	return e.WithHint("ask an administrator for a token: keyturn token create NAME --permission %q", p)
 }
 
 func (a Actor) describe() string {

@@ -148,7 +148,7 @@ func DeleteKey(tx *store.Tx, id trust.KeyID, revision int64) (Key, error) {
 	}
 	if total > 0 {
 		return Key{}, trust.Errorf(trust.Conflict, "key %s opens host %q and %d more for Keyturn", id, hosts[0].Name, total-1).
-			WithHint("keyturn rotate %s", id)
+			WithHint("%s", exchange(k, hosts[0]))
 	}
 	if k.Kind == HostKey {
 		host, err := PinnedAt(tx, k.Public)
@@ -161,6 +161,14 @@ func DeleteKey(tx *store.Tx, id trust.KeyID, revision int64) (Key, error) {
 	}
 	k.State, k.DeletedAt = Deleted, tx.Now()
 	return k, writeKey(tx, &k)
+}
+
+// exchange is what puts another key in the place of a credential.
+func exchange(k Key, host HostRef) string {
+	if k.Custody == Held {
+		return fmt.Sprintf("keyturn rotate %s", k.ID)
+	}
+	return fmt.Sprintf("keyturn host credential add %s lets it be opened by another key, and keyturn host credential remove %s %s no more by this one", host.Name, host.Name, k.ID)
 }
 
 // DeletedFor is how long a deleted key can be brought back. Then its private half is

@@ -1,6 +1,7 @@
 package inventory_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -393,6 +394,37 @@ func TestKeysListing(t *testing.T) {
 		})
 		if got := storetest.Tenant; key(t, s, userKeyID(1)).ID != inventory.KeyIDOf(got, inventory.UserKey, publicKey(1)) {
 			t.Error("a key's id is not its name")
+		}
+	})
+}
+
+// A key that opens hosts is not deleted, and its refusal says how another comes in its
+// place: by a rotation where Keyturn has the private half, and else by hand.
+func TestDeleteCredential(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		host := addHost(t, s, "web1", 900)
+		for n, c := range map[int]struct {
+			custody inventory.Custody
+			hint    string
+		}{
+			1: {inventory.Held, "keyturn rotate " + string(userKeyID(1))},
+			2: {inventory.External, "keyturn host credential remove web1 " + string(userKeyID(2))},
+		} {
+			update(t, s, func(tx *store.Tx) error {
+				k, err := inventory.PutKey(tx, inventory.Key{Kind: inventory.UserKey, Public: publicKey(n), Custody: c.custody})
+				if err != nil {
+					return err
+				}
+				return inventory.AddCredential(tx, host.ID, k.ID, 0)
+			})
+			err := s.Update(t.Context(), storetest.Event(), func(tx *store.Tx) error {
+				_, err := inventory.DeleteKey(tx, userKeyID(n), key(t, s, userKeyID(n)).Revision)
+				return err
+			})
+			var e *trust.Error
+			if !errors.As(err, &e) || e.Kind != trust.Conflict || !strings.Contains(e.Hint, c.hint) {
+				t.Errorf("%s: %+v; want the hint %q", c.custody, err, c.hint)
+			}
 		}
 	})
 }

@@ -362,6 +362,10 @@ func (r *Reach) credentials(ctx context.Context, tenant trust.TenantID, row inve
 		case kind == trust.NotFound:
 			err = trust.Errorf(trust.Conflict, "key %s, which is to open it, is not held by Keyturn, and there is no ssh-agent to ask for it", c.Key).
 				WithHint("keyturn serve --agent SOCKET, or keyturn key import FILE")
+			if r.Agent != nil && tenant != r.AgentOf {
+				err = trust.Errorf(trust.Conflict, "key %s, which is to open it, is not held by Keyturn, and the server's ssh-agent signs for its first account only", c.Key).
+					WithHint("keyturn key import FILE")
+			}
 		case kind != trust.Unavailable:
 			return nil, err
 		}

@@ -318,7 +318,7 @@ func refuseLast(tx *store.Tx, targets []job.Target, pairs []Pair) error {
 				return err
 			}
 			return trust.Errorf(trust.Conflict, "nothing else opens host %q for Keyturn than what is to be retired", h.Name).
-				WithHint("keyturn rotate puts another key in its place; keyturn host remove %s, if nothing is to be done there any more", h.Name)
+				WithHint("keyturn rotate puts another key in its place, or keyturn host credential add where an ssh-agent has it; keyturn host remove %s, if nothing is to be done there any more", h.Name)
 		}
 	}
 	return nil
