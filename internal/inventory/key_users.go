@@ -75,3 +75,33 @@ func passUsers(tx *store.Tx, from, to trust.KeyID) error {
 	}
 	return SetUsersOfKey(tx, to, u)
 }
+
+// inheritUsers has a key be for those who may use each of the keys in whose place it is: it
+// opens what any of them opened.
+func inheritUsers(tx *store.Tx, next trust.KeyID) error {
+	var olds []trust.KeyID
+	q := newQueryOf(tx, []trust.KeyID{next}, sqlReplacements, "r", "new_id")
+	q.and(sqlStanding)
+	err := q.rows(tx, func(rows *sql.Rows) error {
+		var old, successor trust.KeyID
+		err := rows.Scan(&old, &successor)
+		olds = append(olds, old)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var all KeyUsers
+	for _, old := range olds {
+		u, err := UsersOfKey(tx, old)
+		switch {
+		case err != nil:
+			return err
+		case all.Limited && u.Limited:
+			all.Users = slices.DeleteFunc(all.Users, func(id string) bool { return !u.Names(id) })
+		case u.Limited:
+			all = u
+		}
+	}
+	return SetUsersOfKey(tx, next, all)
+}

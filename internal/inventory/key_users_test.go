@@ -1,6 +1,7 @@
 package inventory_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -64,6 +65,35 @@ func TestKeyUsers(t *testing.T) {
 			return err
 		}); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// A key that takes the place of several is for those who may use each of them, in whatever
+// order it does: it opens what any of them opened.
+func TestUsersOfSeveral(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		for i, order := range [][]int{{1, 2, 3}, {3, 2, 1}, {2, 3, 1}} {
+			next := addKey(t, s, 10*i+4)
+			for _, n := range order {
+				old := addKey(t, s, 10*i+n)
+				update(t, s, func(tx *store.Tx) error {
+					limit := map[int]inventory.KeyUsers{
+						1: {Limited: true, Users: []string{"alice", "bob"}}, 2: {Limited: true, Users: []string{"bob", "carol"}}, 3: {},
+					}[n]
+					if err := inventory.SetUsersOfKey(tx, old, limit); err != nil {
+						return err
+					}
+					return inventory.TakeOut(tx, trust.RunID(fmt.Sprintf("run%d-%d", i, n)), old, inventory.Rotated, "user:admin", next)
+				})
+			}
+			view(t, s, func(tx *store.Tx) error {
+				u, err := inventory.UsersOfKey(tx, next)
+				if !u.Limited || !slices.Equal(u.Users, []string{"bob"}) {
+					t.Errorf("in the place of %v: %+v, want bob", order, u)
+				}
+				return err
+			})
 		}
 	})
 }

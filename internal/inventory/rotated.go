@@ -65,9 +65,9 @@ func TakeOut(tx *store.Tx, run trust.RunID, key trust.KeyID, became KeyState, by
 	return nil
 }
 
-// AddReplacement records a successor of a key that the run took out of use. Who may
-// use it is who might use that. Doing so twice is doing so once. Errors: NotFound, for a key, and where the
-// run has not taken old out.
+// AddReplacement records a successor of a key that the run took out of use. Who may use
+// it is who might use each of those in whose place it is. Doing so twice is doing so once.
+// Errors: NotFound, for a key, and where the run has not taken old out.
 func AddReplacement(tx *store.Tx, run trust.RunID, old, next trust.KeyID) error {
 	rotations, _, err := Rotations(tx, RotationFilter{Key: old, Run: run, Standing: true}, Page{})
 	if err != nil {
@@ -83,7 +83,7 @@ func AddReplacement(tx *store.Tx, run trust.RunID, old, next trust.KeyID) error 
 	if err := BringBack(tx, run, next); err != nil {
 		return err
 	}
-	if err := passUsers(tx, old, next); err != nil {
+	if err := inheritUsers(tx, next); err != nil {
 		return err
 	}
 	k, err := KeyByID(tx, next)
