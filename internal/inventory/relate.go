@@ -240,6 +240,7 @@ func relateKeys(tx *store.Tx, ids []trust.KeyID, at map[trust.KeyID]*Relationshi
 		}
 	}
 	q := newQueryOf(tx, ids, sqlSuppliedWanted, "s", "old_id")
+	q.and(sqlUnspent)
 	err := q.rows(tx, func(rows *sql.Rows) error {
 		var old, next trust.KeyID
 		err := rows.Scan(&old, &next)

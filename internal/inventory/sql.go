@@ -125,9 +125,13 @@ const (
 
 	sqlSupply = `INSERT INTO supplied_keys (tenant, old_id, new_id, by_whom, at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (tenant, old_id) DO UPDATE SET new_id = excluded.new_id, by_whom = excluded.by_whom, at = excluded.at`
-	sqlSupplied       = `SELECT new_id FROM supplied_keys WHERE tenant = $1 AND old_id = $2`
+	sqlSupplied       = `SELECT s.new_id FROM supplied_keys s WHERE s.tenant = $1 AND s.old_id = $2 AND ` + sqlUnspent
 	sqlSuppliedFor    = `SELECT old_id FROM supplied_keys WHERE tenant = $1 AND new_id = $2`
 	sqlSuppliedWanted = `SELECT s.old_id, s.new_id FROM wanted CROSS JOIN supplied_keys s`
+	// sqlUnspent is a condition on supplied keys s: nothing took back a run which came
+	// to its end, and by which the key took the place that it was supplied for.
+	sqlUnspent = `NOT EXISTS (SELECT 1 FROM key_rotations t WHERE t.tenant = $1 AND t.key_id = s.old_id AND t.at >= s.at
+		AND t.undone_at <> 0 AND t.archived_at <> 0)`
 
 	sqlArchivePlace = `INSERT INTO archived_places (tenant, key_id, run_id, kind, host_id, host_name, login_user, path, ordinal, line_no,
 		snapshot, kept_path, archived_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)

@@ -26,7 +26,9 @@ func Supply(tx *store.Tx, old, next trust.KeyID, by string) error {
 }
 
 // SuppliedFor returns the key that was supplied to take the place of old, or one
-// without an id.
+// without an id. What was supplied counts until it has taken that place, to the end of a
+// run, and was taken away from it again: if it is to come once more, somebody says so. A
+// run that is taken back before its end leaves things as they were, this too.
 func SuppliedFor(tx *store.Tx, old trust.KeyID) (Key, error) {
 	var next trust.KeyID
 	err := each(tx, sqlSupplied, []any{tx.Tenant(), old}, func(rows *sql.Rows) error {

@@ -25,6 +25,8 @@ import (
 type added struct {
 	Made []Succession `json:"made"`
 	SHA  string       `json:"sha256"` // of the file afterwards
+	// At is when the row began to write, by our clock.
+	At time.Time `json:"at"`
 	// Restricted: some line of the new key has a from=.
 	Restricted bool `json:"restricted,omitempty"`
 	// Used: a person was told that the owner of the new key logs in with it already, who
@@ -69,6 +71,7 @@ func (ro *Rotator) authorize(ctx context.Context, r job.Run, t job.Target) (job.
 // addLines makes the edit of row Authorize.
 func (ro *Rotator) addLines(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {
 	var made []Succession
+	begun := time.Now().UTC()
 	change, err := h.Edit(ctx, c.lock(), c.spec.User, c.spec.Path, func(old []byte) (data []byte, err error) {
 		data, made, err = addSuccessors(old, c.pair.OldKey, c.pair.NewKey, c.spec.Known)
 		return data, err
@@ -78,7 +81,7 @@ func (ro *Rotator) addLines(ctx context.Context, c cell, h *reach.Hands) (job.Re
 	}
 	if c.run.Step == "Authorize" {
 		heirs := linesOf(trust.ParseAuthorizedKeys(change.After), c.pair.NewKey)
-		if err := c.run.Save(added{Made: made, SHA: change.SHA256, Restricted: slices.ContainsFunc(heirs, hasSource)}); err != nil {
+		if err := c.run.Save(added{Made: made, SHA: change.SHA256, At: begun, Restricted: slices.ContainsFunc(heirs, hasSource)}); err != nil {
 			return nil, err
 		}
 	}

@@ -195,8 +195,8 @@ func ownersFile(c cell, now remote.IdentityFiles) (job.Record, error) {
 
 // A sighting is what sshd's logs have of one pair of keys, from all places of a run.
 type sighting struct {
-	// logged: some log could be read.
-	logged bool
+	// logged: some log could be read; blind: some could not.
+	logged, blind bool
 	// old and next are the last logins with either key that were looked for, as a
 	// reader knows them, or empty. recent is one with the old key since the time from
 	// which there was to be none.
@@ -231,7 +231,7 @@ func (s *soaking) decide(r job.Run, args Args, seen map[int]sighting) error {
 		case at.recent != "" && args.Soak > 0:
 			used = append(used, fmt.Sprintf("the old key %s was used, %s", p.OldKey.Fingerprint(), at.recent))
 		case at.next != "", slices.Contains(s.Warned, p.Old):
-		case !args.Since.IsZero() && at.logged && at.old == "": // nobody has begun to use what goes
+		case !args.Since.IsZero() && at.logged && !at.blind && at.old == "": // nobody has begun to use what goes
 		case at.logged && !slices.Contains(s.Unseen, p.Old):
 			s.Unseen = append(s.Unseen, p.Old)
 			unseen = append(unseen, fmt.Sprintf("nobody has been seen to log in with the new key %s", p.NewKey.Fingerprint()))
@@ -290,7 +290,7 @@ func (ro *Rotator) sightings(ctx context.Context, r job.Run, args Args, s soakin
 			continue
 		}
 		g.Go(func() error {
-			here, err := ro.sightingAt(ctx, c, args, s)
+			here, err := ro.sightingAt(ctx, c, t, args, s)
 			mu.Lock()
 			defer mu.Unlock()
 			if trust.KindOf(err) == trust.Unavailable {
@@ -319,11 +319,11 @@ func (a sighting) and(b sighting) sighting {
 		}
 		return y
 	}
-	return sighting{a.logged || b.logged, keep(a.old, b.old), keep(a.recent, b.recent), keep(a.next, b.next)}
+	return sighting{a.logged || b.logged, a.blind || b.blind, keep(a.old, b.old), keep(a.recent, b.recent), keep(a.next, b.next)}
 }
 
 // sightingAt asks the log at one place.
-func (ro *Rotator) sightingAt(ctx context.Context, c cell, args Args, s soaking) (here sighting, err error) {
+func (ro *Rotator) sightingAt(ctx context.Context, c cell, t job.Target, args Args, s soaking) (here sighting, err error) {
 	h, err := ro.reach.Open(ctx, c.run.Tenant, c.spec.Host)
 	if err != nil {
 		return here, err
@@ -335,7 +335,7 @@ func (ro *Rotator) sightingAt(ctx context.Context, c cell, args Args, s soaking)
 	}
 	last := func(key trust.PublicKey, since time.Time) (text string, at time.Time, err error) {
 		uses, logged, err := h.Uses(ctx, c.spec.User, key.Fingerprint(), since)
-		here.logged = here.logged || logged
+		here.logged, here.blind = logged, !logged
 		for _, u := range uses {
 			if u.At.After(at) {
 				at = u.At
@@ -344,7 +344,11 @@ func (ro *Rotator) sightingAt(ctx context.Context, c cell, args Args, s soaking)
 		}
 		return text, at, err
 	}
-	if here.next, _, err = last(c.pair.NewKey, c.run.Created); err != nil {
+	letIn, _, err := c.letIn(ctx, t)
+	if err != nil {
+		return here, err
+	}
+	if here.next, _, err = last(c.pair.NewKey, letIn); err != nil {
 		return here, err
 	}
 	old, at, err := last(c.pair.OldKey, since)
@@ -362,6 +366,17 @@ func (ro *Rotator) sightingAt(ctx context.Context, c cell, args Args, s soaking)
 	return here, nil
 }
 
+// letIn is when the run let the new key in at c's place, with what else is known of that.
+// Somebody may have logged in with it before, where it was accepted already: of whether
+// its owner has changed to it, that says nothing.
+func (c cell) letIn(ctx context.Context, t job.Target) (at time.Time, was added, err error) {
+	ok, err := c.run.ResultOf(ctx, "Authorize", t, &was)
+	if err != nil || !ok {
+		return c.run.Created, was, err
+	}
+	return was.At, was, nil
+}
+
 // noUseSince is the time since which row Reprove looks for logins with the old key.
 func (ro *Rotator) noUseSince(ctx context.Context, c cell) (time.Time, error) {
 	if !c.pair.Supplied {
@@ -377,11 +392,11 @@ func (ro *Rotator) noUseSince(ctx context.Context, c cell) (time.Time, error) {
 // unused holds a run that goes back, where it would take away a new key with which its
 // owner logs in already. It asks once.
 func unused(ctx context.Context, c cell, h *reach.Hands, t job.Target) error {
-	var was added
-	if _, err := c.run.ResultOf(ctx, "Authorize", t, &was); err != nil || was.Used {
+	letIn, was, err := c.letIn(ctx, t)
+	if err != nil || was.Used {
 		return err
 	}
-	uses, _, err := h.Uses(ctx, c.spec.User, c.pair.NewKey.Fingerprint(), c.run.Created)
+	uses, _, err := h.Uses(ctx, c.spec.User, c.pair.NewKey.Fingerprint(), letIn)
 	if err != nil || len(uses) == 0 {
 		return err
 	}

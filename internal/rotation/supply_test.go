@@ -20,6 +20,7 @@ func TestDecideOnOwners(t *testing.T) {
 	const used, unseen, unsafe, nothing = "was used, from 192.0.2.7", "its owner may not have it yet", "is locked out when it goes", ""
 	never, changed := sighting{logged: true}, sighting{logged: true, next: "from 192.0.2.7"}
 	both := sighting{logged: true, next: "from 192.0.2.7", old: "from 192.0.2.7", recent: "from 192.0.2.7"}
+	partly := (sighting{}).and(sighting{logged: true}).and(sighting{blind: true})
 	before := sighting{logged: true, old: "from 192.0.2.7"}
 	for name, c := range map[string]struct {
 		soak  time.Duration
@@ -40,6 +41,8 @@ func TestDecideOnOwners(t *testing.T) {
 		"two owners, one without a log":  {time.Hour, false, []map[int]sighting{{0: never, 1: {}}, {0: never, 1: {}}, {0: never, 1: {}}}, []string{unseen, unsafe, nothing}},
 		"back, and nobody had changed":   {time.Hour, true, []map[int]sighting{{0: never}}, []string{nothing}},
 		"back, and somebody had changed": {time.Hour, true, []map[int]sighting{{0: before}, {0: changed}}, []string{unseen, nothing}},
+		"back, and one log is not read":  {time.Hour, true, []map[int]sighting{{0: partly}, {0: partly}, {0: partly}}, []string{unseen, unsafe, nothing}},
+		"one log is not read":            {time.Hour, false, []map[int]sighting{{0: {logged: true, blind: true, next: "from 192.0.2.7"}}}, []string{nothing}},
 		"back, and nobody can know":      {time.Hour, true, []map[int]sighting{{0: {}}, {0: {}}}, []string{unsafe, nothing}},
 	} {
 		args := Args{Soak: c.soak, Pairs: []Pair{
@@ -209,10 +212,13 @@ func TestSupplyOutOfUse(t *testing.T) {
 		answers("after a run that took itself back", "")
 		takeOut(run2, "old", inventory.Rotated, id("next"))
 		takeOut(run3, "next", inventory.Rotated, id("old"))
-		answers("after a run that another took back", "")
+		answers("after a run that another took back before its end", "")
+		update(func(tx *store.Tx) error { return inventory.Archived(tx, run2, id("old"), time.Time{}) })
+		answers("after a run that another took back", "is external")
 		if err := supply("next"); err != nil {
 			t.Errorf("supplied again: %v", err)
 		}
+		answers("supplied again", "")
 		if err := supply("lost"); err != nil {
 			t.Fatal(err)
 		}

@@ -100,6 +100,38 @@ func TestOwnerWhoNeverComes(t *testing.T) {
 	want(t, web1, "alice", next.path, old.path)
 }
 
+// What somebody did with the new key before the run let it in, where it was accepted
+// already, says nothing of whether the owner of the old one has changed to it.
+func TestOwnersKeyThatWasInBefore(t *testing.T) {
+	need.Long(t)
+	t.Parallel()
+	w := lab.NewWorld(t)
+	n, old, next := newNode(t, w), newKeyFile(t, "old"), newKeyFile(t, "new")
+	root := lab.User{Name: "root", AuthorizedKeys: []string{n.ops.line()}}
+	hosts := w.BootAll(t,
+		lab.Spec{Name: "web1", Root: lab.Systemd, Users: []lab.User{root, {Name: "alice", AuthorizedKeys: []string{old.line(), next.line()}}}},
+		lab.Spec{Name: "web2", Users: []lab.User{root, {Name: "alice", AuthorizedKeys: []string{old.line()}}}},
+	)
+	for _, h := range hosts {
+		n.add(h, "root", "")
+	}
+	n.scan()
+	k := n.key(string(old.public.Fingerprint()))
+	n.ok("key", "supply", k.UUID, "--public-key", next.line())
+	hosts[1].CutNetwork(t)
+	var begun run
+	n.json(&begun, "rotate", k.UUID, "--soak", "0s")
+	r := begun.Run
+	n.await(r, "waiting for web2", func(r run) bool { return r.State == "waiting" && r.Row == "Baseline" })
+	want(t, hosts[0], "alice", next.path, "")
+	hosts[1].Heal(t)
+	n.ok("run", "resume", r)
+	n.heldBy(r, "nobody has been seen to log in with the new key")
+	want(t, hosts[0], "alice", next.path, "")
+	n.ok("run", "resume", r)
+	n.await(r, "done", isState("done"))
+}
+
 // heldBy waits until a run is held for a reason.
 func (n *node) heldBy(id, why string) {
 	n.t.Helper()
