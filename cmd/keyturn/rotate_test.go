@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"keyturn/internal/lab"
+	"keyturn/internal/trust"
 )
 
 func hasFinding(k keyJSON, kind string) bool {
@@ -465,4 +468,49 @@ func TestUrgentRunBehindASoak(t *testing.T) {
 		t.Errorf("web1 holds\n%s", now)
 	}
 	w.nothingLeft(0)
+}
+
+// A run waits for one that soaks where that changes the file, and says so without a
+// terminal, too; where that leaves the file as it is, nobody waits.
+func TestNobodyWaitsForAPlaceThatStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	first, second, third := w.keyFile(w.dir+"/first", "first"), w.keyFile(w.dir+"/second", "second"), w.keyFile(w.dir+"/third", "third")
+	for i, key := range []trust.PublicKey{second, third} {
+		if err := w.servers[1-i].Authorize(key, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.ok("key", "import", w.dir+"/second")
+	w.ok("key", "import", w.dir+"/third")
+	k := w.heldKey(first, w.dir+"/first", "", "no-such-option") // web2 ignores its line
+	var one startedJSON
+	w.json(&one, "rotate", k.UUID, "--soak", "48h")
+	w.await(one.Run, soaks)
+
+	w.ok("rotate", w.key(second).UUID, "--soak", "0s", "--wait")
+	if now := w.read(w.authorized(1)); strings.Contains(now, second.String()) || !strings.Contains(now, first.String()) {
+		t.Errorf("web2 holds\n%s", now)
+	}
+
+	errs, end := io.Pipe()
+	go func() {
+		run(t.Context(), w.environ, []string{"rotate", w.key(third).UUID, "--soak", "0s", "--wait"}, strings.NewReader(""), io.Discard, end)
+		end.Close()
+	}()
+	var said []string
+	for lines := bufio.NewScanner(errs); lines.Scan(); {
+		said = append(said, lines.Text())
+		if strings.Contains(lines.Text(), " waits: ") {
+			w.ok("run", "back", one.Run, "--soak", "0s", "--wait")
+		}
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "waits for run "+one.Run) || !strings.Contains(said[0], " and soaks until ") {
+		t.Errorf("--wait says\n%s", strings.Join(said, "\n"))
+	}
+	if now := w.read(w.authorized(0)); strings.Contains(now, third.String()) || !strings.Contains(now, first.String()) {
+		t.Errorf("web1 holds\n%s", now)
+	}
+	w.nothingLeft(0)
+	w.nothingLeft(1)
 }

@@ -14,16 +14,21 @@ import (
 
 // This file holds how a command follows a run.
 
-// watch follows a run until it ends or is held, with progress on a terminal.
+// watch follows a run until it ends or is held, with progress on a terminal. Where there
+// is none, nor JSON wanted, it says for what the run waits when that begins, once a row.
 func (c *client) watch(cmd *cobra.Command, id string) (runJSON, error) {
 	tty := terminal(cmd)
-	said, asked := false, false
+	said, asked, waited := false, false, map[string]bool{}
 	r, err := c.watchEach(cmd.Context(), id, func(r runJSON) error {
 		if r.ApproveBy != nil && !asked {
 			asked = true
 			fmt.Fprintln(cmd.ErrOrStderr(), awaiting(r))
 		}
 		if tty == nil {
+			if at := r.Direction + r.Row; r.State == "waiting" && r.ApproveBy == nil && !waited[at] && !asJSON(cmd) {
+				waited[at] = true
+				fmt.Fprintf(cmd.ErrOrStderr(), "run %s waits: %s\n", r.Run, plain(r.Reason))
+			}
 			return nil
 		}
 		if r.Until != nil && !said && r.Procedure == "rotate" {

@@ -881,6 +881,33 @@ func TestAhead(t *testing.T) {
 	})
 }
 
+// A run that has said that it takes nothing at a target is waited for at its others only.
+func TestPassedOver(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *store.Store) {
+		pass := func(_ context.Context, r Run, t Target) (Record, error) {
+			if t.Name != "passed" {
+				return nil, nil
+			}
+			return func(tx *store.Tx) error { return r.In(tx).PassOver(t) }, nil
+		}
+		held := func(context.Context, Run, Target) (Record, error) { return nil, errors.New("held") }
+		e := start(t, s, Options{Sole: true}, Procedure{Name: "p", Steps: []Step{{Name: "Pass", On: "all", Do: pass}, {Name: "Do", On: "all", Do: held}}})
+		first, second := e.create("p", "passed", "other"), e.create("p", "passed", "other")
+		settle()
+		e.must(first, Held)
+		for target, want := range map[string]trust.RunID{"passed": "", "other": first} {
+			var r Run
+			e.verb(func(tx *store.Tx) (err error) {
+				r, err = e.Get(tx, second)
+				return err
+			})
+			if got, err := r.Ahead(t.Context(), Target{Name: target, Host: trust.HostID(target)}, "p"); got.ID != want || err != nil {
+				t.Errorf("ahead at %s is %q (%v), want %q", target, got.ID, err, want)
+			}
+		}
+	})
+}
+
 // What waits for the end of another run goes on when that ends, and not when its next
 // try would be due; so does a run that is being worked on meanwhile. Nobody is to leave
 // it for a host that does not answer.

@@ -140,7 +140,8 @@ func (r Run) Over(ctx context.Context, other trust.RunID) (over bool, err error)
 // procedures, that have a target of t's name on t's host, or one without an id.
 //
 // Open runs of a tenant stand in a line, in the order in which they were started; a
-// run that takes back an open one, and has no targets but that one's, has its place. A
+// run that takes back an open one, and takes nothing but what that one has, has its
+// place. Runs that have passed the target over do not count: see Journal.PassOver. A
 // step that takes something for longer than itself, such as the lock of a file, has to
 // wait for those ahead before it does, by Behind: then nobody waits for a run behind, and no two
 // runs wait for each other.
@@ -250,6 +251,10 @@ func (j Journal) Cells(step string, d Direction) iter.Seq2[Cell, error] {
 		return selectCells(j.tx, j.run, pos, d, from, page)
 	}, func(c Cell) int { return c.Target.N })
 }
+
+// PassOver says in a step's Record that the run takes nothing at a target, now or later:
+// nobody has to wait for it there.
+func (j Journal) PassOver(t Target) error { return passTarget(j.tx, j.run.ID, t) }
 
 // Began reports whether the named step was intended for any target.
 func (j Journal) Began(step string) (bool, error) {

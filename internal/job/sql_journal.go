@@ -472,6 +472,13 @@ func hasFinished(tx *store.Tx, r record, t Target) (bool, error) {
 		AND n = $5 AND state = 'done'`, r.tenant, r.id, r.direction, last, t.N)
 }
 
+// passTarget writes that a run has passed a target over.
+func passTarget(tx *store.Tx, run trust.RunID, t Target) error {
+	_, err := tx.Exec(`UPDATE job_targets SET passed = 1 WHERE tenant = $1 AND run = $2 AND list = $3 AND n = $4`,
+		tx.Tenant(), run, t.List, t.N)
+	return err
+}
+
 // leaveTarget leaves a target. What it has in flight ends first.
 func leaveTarget(tx *store.Tx, r record, t Target, actor audit.Actor) error {
 	_, err := tx.Exec(`UPDATE job_targets SET left_at = $5, left_by = $6

@@ -335,7 +335,7 @@ func endOfLine(tx *store.Tx) (line int64, err error) {
 
 // selectAhead returns the first open run before a place in the line, of one of the
 // given procedures, that has a target of a name on a host, or "": but none that waits
-// for approval.
+// for approval, or has passed that target over.
 func selectAhead(tx *store.Tx, line int64, host trust.HostID, name string, procedures []string) (id trust.RunID, err error) {
 	args := []any{tx.Tenant(), line, host, name}
 	list := ""
@@ -344,7 +344,7 @@ func selectAhead(tx *store.Tx, line int64, host trust.HostID, name string, proce
 		list += ",$" + strconv.Itoa(len(args))
 	}
 	err = tx.QueryRow(`SELECT r.id FROM job_runs r WHERE r.tenant = $1 AND r.`+openStates+` AND r.line < $2 AND r.approve_by = 0 AND r.procedure IN (`+list[1:]+`)
-		AND EXISTS (SELECT 1 FROM job_targets t WHERE t.tenant = r.tenant AND t.run = r.id AND t.host = $3 AND t.name = $4)
+		AND EXISTS (SELECT 1 FROM job_targets t WHERE t.tenant = r.tenant AND t.run = r.id AND t.host = $3 AND t.name = $4 AND t.passed = 0)
 		ORDER BY r.line LIMIT 1`, args...).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil

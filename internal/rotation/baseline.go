@@ -68,7 +68,7 @@ func (ro *Rotator) baseline(ctx context.Context, r job.Run, t job.Target) (job.R
 		return nil, err
 	}
 	if c.owners() {
-		return nil, r.Save(found{Why: ownersOwn})
+		return c.passOver(found{Why: ownersOwn})
 	}
 	h, err := ro.reach.Open(ctx, r.Tenant, c.spec.Host)
 	if err != nil {
@@ -101,7 +101,7 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 	}
 	if why != "" {
 		f.Why = why
-		return nil, c.run.Save(f)
+		return c.passOver(f)
 	}
 	beside := slices.DeleteFunc(paths, func(p string) bool { return p == c.spec.Path })
 	// What counts is what the file holds under the lock.
@@ -118,7 +118,7 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 		return nil, err
 	}
 	if f.Why != "" {
-		return nil, c.run.Save(f)
+		return c.passOver(f)
 	}
 	f.SHA = file.SHA256
 	f.OldLines = textsOf(file.Content, c.pair.OldKey)
@@ -166,7 +166,19 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 			WithHint("find out why (sshd's log on %s; owners and modes above %s; RevokedKeys), then keyturn run resume %s; keyturn run leave %s %s goes on without that account",
 				c.spec.Name, c.spec.Path, c.run.ID, c.run.ID, c.spec.name()))
 	}
-	return nil, c.run.Save(f)
+	return c.passOver(f)
+}
+
+// passOver saves what row Baseline found at c's place, which the run does not touch: no
+// other one has to wait for it there.
+func (c cell) passOver(f found) (job.Record, error) {
+	return func(tx *store.Tx) error {
+		half := job.Target{List: Authorized, N: c.spec.Order}
+		if c.spec.Half == identityHalf {
+			half.List = Identities
+		}
+		return cmp.Or(c.run.In(tx).PassOver(c.target()), c.run.In(tx).PassOver(half))
+	}, c.run.Save(f)
 }
 
 // searched returns the paths in which sshd on c's host looks for keys of c's
@@ -330,12 +342,12 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 	key, info, err := files.Key()
 	switch {
 	case err != nil:
-		return nil, ro.pass(ctx, c, fmt.Sprintf("%s on %s: %v", c.spec.Path, c.spec.Name, err))
+		return ro.pass(ctx, c, fmt.Sprintf("%s on %s: %v", c.spec.Path, c.spec.Name, err))
 	case info.Encrypted:
 		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s has a passphrase: its owner has to make the new key", c.spec.Path, c.spec.Name).
 			WithHint("keyturn run leave %s %s", c.run.ID, c.spec.name())
 	case key != c.pair.OldKey && key != c.pair.NewKey:
-		return nil, ro.pass(ctx, c, fmt.Sprintf("%s on %s holds another key by now, %s", c.spec.Path, c.spec.Name, key.Fingerprint()))
+		return ro.pass(ctx, c, fmt.Sprintf("%s on %s holds another key by now, %s", c.spec.Path, c.spec.Name, key.Fingerprint()))
 	}
 	if _, err := keyring.ParseFormat(info.Format); err != nil {
 		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s is in the format of another program (%s), which no new key can be written in", c.spec.Path, c.spec.Name, info.Format).
@@ -377,11 +389,12 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 // pass passes over an identity place that does not hold the key. Somebody has to
 // hold it: where neither the keyring nor another identity place does, there would
 // be no way back, and whoever has it would be locked out.
-func (ro *Rotator) pass(ctx context.Context, c cell, why string) error {
-	if err := c.run.Save(found{Why: why}); err != nil {
-		return err
+func (ro *Rotator) pass(ctx context.Context, c cell, why string) (job.Record, error) {
+	passed, err := c.passOver(found{Why: why})
+	if err != nil {
+		return nil, err
 	}
-	return ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
+	return passed, ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
 		// What another place found is sealed by the commit that says so.
 		held, err := ro.keyring.Has(tx, c.pair.Old)
 		if err != nil || held {
