@@ -110,6 +110,12 @@ func endpoints(w *world) []endpoint {
 		{"GET", "/runs/" + someKey + "/places", nil, []string{"Runs Read"}},
 		{"GET", "/findings", nil, []string{"Hosts Read"}},
 		{"GET", "/settings", nil, []string{"Settings Read"}},
+		{"GET", "/seed", nil, []string{"Zero Trust Read"}},
+		{"POST", "/seed/rotate", map[string]any{"compromised": false}, []string{"Zero Trust Write"}},
+		{"GET", "/seed/keys", nil, []string{"Zero Trust Read"}},
+		{"GET", "/known-hosts", nil, []string{"Zero Trust Read"}},
+		{"GET", "/ssh-settings", nil, []string{"Zero Trust Read"}},
+		{"PUT", "/ssh-settings", map[string]any{"audit_key": ""}, []string{"Zero Trust Write"}},
 	}
 }
 

@@ -141,6 +141,7 @@ KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 		loginCommand(env), logoutCommand(env), whoamiCommand(env), accountCommand(env), userCommand(env), providerCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env), kekCommand(env),
 		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env),
 		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env), approvalCommand(env), agentCommand(env),
+		seedCommand(env), knownHostsCommand(env),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

@@ -25,6 +25,7 @@ import (
 	v1 "keyturn/internal/api/v1"
 	"keyturn/internal/control"
 	"keyturn/internal/discovery"
+	"keyturn/internal/hostid"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
@@ -89,7 +90,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	var keys *keyring.Keyring // opened below: it lies in the store that seals by it
 	n.store, err = store.Open(ctx, store.Options{
 		URL:    databaseURL(c),
-		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, access.Schema, job.Schema, control.Schema},
+		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, access.Schema, job.Schema, hostid.Schema, control.Schema},
 		Personal: func(tx *store.Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error) {
 			return keys.SealPersonal(tx, tenant, person, plain)
 		},
@@ -120,6 +121,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	}
 	procedures := rotation.New(n.store, keys, n.reach, discovery.Judge).Procedures()
 	procedures = append(procedures, discovery.New(n.store, n.reach).Procedures()...)
+	procedures = append(procedures, hostid.Procedures(n.store, keys)...)
 	if c.alter != nil {
 		c.alter(procedures)
 	}
@@ -131,6 +133,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 			control.DiscoverySchedule: discovery.PlanDiscovery,
 			control.PurgeSchedule:     rotation.PlanPurge,
 			control.ReviewSchedule:    discovery.PlanReview,
+			control.SeedSchedule:      hostid.PlanPurge,
 		},
 	})
 	if err != nil {

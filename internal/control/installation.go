@@ -24,6 +24,8 @@ const (
 	PurgeSchedule = "purge"
 	// ReviewSchedule judges, once an hour, keys that time alone made something of.
 	ReviewSchedule = "review"
+	// SeedSchedule destroys, once a day, seeds that were kept for long enough.
+	SeedSchedule = "purge-seeds"
 )
 
 // installationSetting is where the id of the installation is kept: a setting of
@@ -103,6 +105,7 @@ func (p *Plane) unscheduled(tx *store.Tx) ([]job.Schedule, error) {
 	return slices.DeleteFunc([]job.Schedule{
 		{Name: PurgeSchedule, Kind: PurgeSchedule, Daily: 3 * time.Hour},
 		{Name: ReviewSchedule, Kind: ReviewSchedule, Every: time.Hour},
+		{Name: SeedSchedule, Kind: SeedSchedule, Daily: 3*time.Hour + 10*time.Minute},
 	}, func(s job.Schedule) bool {
 		return slices.ContainsFunc(there, func(t job.Schedule) bool { return t.Name == s.Name })
 	}), err

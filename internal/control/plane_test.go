@@ -107,6 +107,12 @@ var verbs = map[string][]identity.Permission{
 	"RefuseApproval": {identity.RunsRead},
 	"ApproveSetting": {identity.SettingsWrite},
 
+	"ShowSeed":           {identity.ZeroTrustRead},
+	"RotateSeed":         {identity.ZeroTrustWrite},
+	"ListHostIdentities": {identity.ZeroTrustRead},
+	"ShowSSHSettings":    {identity.ZeroTrustRead},
+	"SetAuditKey":        {identity.ZeroTrustWrite},
+
 	"Count": {identity.MetricsRead},
 
 	"ShowKEK":       {identity.SettingsRead},

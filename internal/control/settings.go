@@ -38,6 +38,9 @@ const (
 	rotationApproval = "rotation.approval"
 	keysRSAPool      = "keys.rsa-pool"
 	revealApproval   = "key.reveal-approval"
+	seedOverlap      = "seed.overlap"
+	gatewayLease     = "gateway.lease"
+	auditKey         = "session.audit-key"
 )
 
 // The values of settings that are either.
@@ -83,6 +86,18 @@ var settings = []Setting{
 	{
 		Name: revealApproval, Default: off, check: onOrOff,
 		Meaning: "whether another user has to approve that a private key is revealed, to one user, once, within an hour: on or off; that it is switched off has to be approved too",
+	},
+	{
+		Name: seedOverlap, Default: "168h", check: durationBetween(time.Second, 366*24*time.Hour),
+		Meaning: "how long each phase of a seed's rotation lasts: who connects to a host through the gateway in this time is not warned of its new key; longer than gateway.lease",
+	},
+	{
+		Name: gatewayLease, Default: "60s", check: durationBetween(0, 24*time.Hour),
+		Meaning: "how long a node of the gateway goes on by what it was told last, when it cannot ask; shorter than seed.overlap",
+	},
+	{
+		Name: auditKey, Default: "", check: checkAuditKey,
+		Meaning: "the X25519 public key, in base64, that what is typed in sessions is encrypted to, so that only its holder can read it; nothing for not recording that",
 	},
 }
 
@@ -189,6 +204,8 @@ func (p *Plane) set(tx *store.Tx, actor identity.Actor, name, value string) (s S
 		err = p.scheduleScans(tx, actor, value)
 	case keysRSAPool:
 		err = p.dropReady(tx)
+	case seedOverlap, gatewayLease:
+		err = p.checkOverlap(tx, name)
 	}
 	return s, err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"keyturn/internal/discovery"
+	"keyturn/internal/hostid"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
@@ -21,7 +22,7 @@ import (
 // It has no keyring: who needs one here does more than the tests say.
 func newPlane(t *testing.T) (*Plane, identity.Actor) {
 	t.Helper()
-	s := storetest.Open(t, keyring.Schema, identity.Schema, inventory.Schema, job.Schema, Schema)
+	s := storetest.Open(t, keyring.Schema, identity.Schema, inventory.Schema, job.Schema, hostid.Schema, Schema)
 	procedures := append(rotation.New(s, nil, nil, discovery.Judge).Procedures(), discovery.New(s, nil).Procedures()...)
 	engine, err := job.New(s, procedures, job.Options{Planners: map[string]job.Planner{ScanSchedule: discovery.PlanScheduled}})
 	if err != nil {
@@ -47,6 +48,9 @@ func TestBadSettings(t *testing.T) {
 		scanInterval:     {"", "-10m", "1ns", "9m59s", "8785h"},
 		rotationApproval: {"", "yes", "ON", "true"},
 		revealApproval:   {"", "no", "Off"},
+		seedOverlap:      {"", "0s", "999ms", "8785h", "60s"}, // the last is not longer than gateway.lease
+		gatewayLease:     {"", "-1s", "25h", "168h", "24h1s"},
+		auditKey:         {"x", "1pyl6I1tL7xfJuFYVzXlUW8uXXlpxegHXBzGCBKaSFA", strings.Repeat("A", 44)},
 	}
 	for _, s := range before {
 		if len(bad[s.Name]) == 0 {
@@ -87,6 +91,9 @@ func TestGoodSettings(t *testing.T) {
 		scanInterval:     {"10m", "8784h", "0s", "24h"},
 		rotationApproval: {"off", "on"},
 		revealApproval:   {"off", "on"},
+		seedOverlap:      {"91s", "8784h", "2h"},
+		gatewayLease:     {"0s", "1h59m59s", "90s"},
+		auditKey:         {"1pyl6I1tL7xfJuFYVzXlUW8uXXlpxegHXBzGCBKaSFA=", ""},
 	} {
 		for _, value := range values {
 			got, err := p.SetSetting(t.Context(), actor, name, value)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"keyturn/internal/hostid"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
@@ -36,7 +37,7 @@ func loginBy(key trust.PublicKey, algorithm string) []byte {
 // A key signs for those who may use it, what logs in with that key, and for nobody and
 // nothing else; and the log tells of each signature.
 func TestSignWithKey(t *testing.T) {
-	storetest.Both(t, []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, job.Schema, Schema}, func(t *testing.T, s *store.Store) {
+	storetest.Both(t, []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, job.Schema, hostid.Schema, Schema}, func(t *testing.T, s *store.Store) {
 		dir := t.TempDir()
 		kek, err := keyring.LoadKEK(filepath.Join(dir, "kek"), filepath.Join(dir, "data"), true)
 		if err != nil {

@@ -97,6 +97,7 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	d.hostRoutes(a)
 	d.discoveryRoutes(a)
 	d.keyRoutes(a)
+	d.seedRoutes(a)
 	d.signingRoutes(a)
 	d.runRoutes(a)
 	d.approvalRoutes(a)

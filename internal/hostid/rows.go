@@ -1,0 +1,100 @@
+package hostid
+
+import (
+	"slices"
+	"time"
+
+	"keyturn/internal/keyring"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// Terms are what a rotation goes by: how long each phase lasts, and how long the old seed
+// is kept afterwards.
+type Terms struct{ Overlap, Retention time.Duration }
+
+// Ensure gives the tenant of tx its first seed, of that id, unless it has one. Where it
+// has none, it changes nothing but that.
+func Ensure(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (Seeds, error) {
+	seeds, err := Load(tx)
+	if err != nil || seeds.in(Current) >= 0 {
+		return seeds, err
+	}
+	first, _ := seeds.Replace(Seed{ID: id, Overlap: t.Overlap, Retention: t.Retention}, tx.Now())
+	return first, save(tx, k, seeds, first)
+}
+
+// Ask makes a new seed and writes down that a rotation to it is asked for. run is the one
+// that makes it, if there is one already; if not, Plan plans it.
+func Ask(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (run trust.RunID, err error) {
+	seeds, err := Load(tx)
+	if err != nil {
+		return "", err
+	}
+	asked, run := seeds.Ask(Seed{ID: id, Overlap: t.Overlap, Retention: t.Retention}, tx.Now())
+	return run, save(tx, k, seeds, asked)
+}
+
+// Replace makes a new seed, presents it at once, and revokes all others. ended are the
+// runs that have nothing left to do.
+func Replace(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (ended []trust.RunID, err error) {
+	seeds, err := Load(tx)
+	if err != nil {
+		return nil, err
+	}
+	replaced, ended := seeds.Replace(Seed{ID: id, Overlap: t.Overlap, Retention: t.Retention}, tx.Now())
+	return ended, save(tx, k, seeds, replaced)
+}
+
+// SetOverlap writes down how long each phase lasts of the ways back that are asked for
+// from now on.
+func SetOverlap(tx *store.Tx, k *keyring.Keyring, overlap time.Duration) error {
+	seeds, err := Load(tx)
+	if err != nil {
+		return err
+	}
+	return save(tx, k, seeds, seeds.Lengthen(overlap))
+}
+
+// save writes what became of seeds: what is there no more is destroyed, what was not
+// there is made.
+func save(tx *store.Tx, k *keyring.Keyring, was, is Seeds) error {
+	for _, x := range was {
+		if is.at(x.ID) >= 0 {
+			continue
+		}
+		if err := dropSeed(tx, x.ID); err != nil {
+			return err
+		}
+		if err := k.DestroySeed(tx, x.ID); err != nil {
+			return err
+		}
+		tx.Note("destroyed", string(x.ID))
+	}
+	changed := slices.DeleteFunc(slices.Clone(is), func(x Seed) bool { return slices.Contains(was, x) })
+	// There is one current seed at a time: the one before makes room first.
+	slices.SortStableFunc(changed, func(a, b Seed) int { return currentLast(a) - currentLast(b) })
+	for _, x := range changed {
+		tx.Note(string(x.State), string(x.ID))
+		if was.at(x.ID) >= 0 {
+			if err := setSeed(tx, x); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := k.MakeSeed(tx, x.ID); err != nil {
+			return err
+		}
+		if err := addSeed(tx, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func currentLast(x Seed) int {
+	if x.State == Current {
+		return 1
+	}
+	return 0
+}
