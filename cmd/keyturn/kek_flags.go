@@ -44,19 +44,24 @@ func (k kekFlags) sources(dataDir string) (source, was keyring.Source, err error
 	default:
 		return nil, nil, errors.New("--kek-file, --kek-command, --kek-passphrase-file, --kek-passphrase and --kek-url are several sources of one key: give one")
 	}
-	if source, err = parseSource(chosen[0], dataDir); err != nil || k.was == "" {
+	if k.was == "" {
+		source, err = parseSource(chosen[0], dataDir, "")
 		return source, nil, err
 	}
-	was, err = parseSource(k.was, dataDir)
+	if source, err = parseSource(chosen[0], dataDir, " from now on"); err != nil {
+		return nil, nil, err
+	}
+	was, err = parseSource(k.was, dataDir, " until now")
 	return source, was, err
 }
 
-// parseSource reads a source as --kek-was has it.
-func parseSource(text, dataDir string) (keyring.Source, error) {
+// parseSource reads a source as --kek-was has it. When says, to who is asked for it at the
+// terminal, when it is the one, where there are two.
+func parseSource(text, dataDir, when string) (keyring.Source, error) {
 	kind, value, _ := strings.Cut(text, ":")
 	switch {
 	case text == "passphrase":
-		return keyring.Typed(typePassphrase), nil
+		return keyring.Typed(func(ctx context.Context, fresh bool) ([]byte, error) { return typePassphrase(ctx, when, fresh) }), nil
 	case value == "":
 	case kind == "file":
 		return keyring.File(value, dataDir), nil
@@ -83,7 +88,7 @@ func withoutOurs(environment []string) (rest []string) {
 }
 
 // typePassphrase asks for the passphrase at the terminal; for a fresh one twice.
-func typePassphrase(ctx context.Context, fresh bool) ([]byte, error) {
+func typePassphrase(ctx context.Context, when string, fresh bool) ([]byte, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return nil, trust.Errorf(trust.Unavailable, "there is no terminal to ask for the passphrase of the key-encryption key: %w", err).
@@ -96,7 +101,7 @@ func typePassphrase(ctx context.Context, fresh bool) ([]byte, error) {
 		return readPassword(ctx, tty)
 	}
 	if !fresh {
-		return ask("Passphrase of the key-encryption key: ")
+		return ask("Passphrase of the key-encryption key" + when + ": ")
 	}
 	first, err := ask("New passphrase of the key-encryption key: ")
 	if err != nil {

@@ -102,6 +102,9 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	if keys, err = keyring.Start(ctx, n.store, c.kek, c.kekWas); err != nil {
 		return nil, err
 	}
+	if left := keys.Left(); left != "" {
+		c.log.Warn(left)
+	}
 	directory, err := identity.Open(n.store, keys, identity.Options{Log: c.log})
 	if err != nil {
 		return nil, err

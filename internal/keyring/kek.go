@@ -34,6 +34,8 @@ type KEK struct {
 	source Source // nil of one that is not in use yet
 	// seed is what the database keeps for the source: see Source.
 	seed []byte
+	// left says what lies beside its file that is of no use, or is empty.
+	left string
 	// after is the name of the KEK that this one is to replace, as Next says.
 	after string
 	// A pointer, see Secret.
@@ -79,9 +81,9 @@ func newKEK(key []byte, from string) (KEK, error) {
 // does not open an old database, and only makes it look as if one were there.
 //
 // A file is refused, with a Denied error, when it is not a regular file, when
-// its group or others may read or write it, when it belongs to neither this
-// process's user nor root, and when it lies in dataDir or is reached through it:
-// whoever copies the data directory must not get the key along. A file that is
+// its group or others may read or write it (but see handedOut), when it belongs to
+// neither this process's user nor root, and when it lies in dataDir or is reached
+// through it: whoever copies the data directory must not get the key along. A file that is
 // not as it was written is an Invalid error.
 func LoadKEK(path, dataDir string, create bool) (KEK, error) {
 	if create {
@@ -128,7 +130,7 @@ func checkKEKFile(path string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return trust.Errorf(trust.Denied, "key-encryption key file %q is not a regular file", path)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if info.Mode().Perm()&0o077 != 0 && !handedOut(path, info) {
 		return trust.Errorf(trust.Denied, "key-encryption key file %q has mode %04o: others than its owner may read or write it", path, info.Mode().Perm()).
 			WithHint("if nobody has read it: chmod 600 %s", path)
 	}
@@ -137,6 +139,24 @@ func checkKEKFile(path string, info fs.FileInfo) error {
 			WithHint("chown %d %s", os.Geteuid(), path)
 	}
 	return nil
+}
+
+// handedOut reports whether a file is as service managers hand one out: root's, for
+// nobody to write and for a group to read, in a directory that only root can change.
+// systemd says by an access control list who it is for, which shows as the right of the
+// group; Kubernetes gives its volumes a group of the pod's (fsGroup).
+func handedOut(path string, info fs.FileInfo) bool {
+	real, err := resolve(path)
+	if err != nil {
+		return false
+	}
+	dir, err := os.Stat(filepath.Dir(real))
+	return err == nil && info.Mode().Perm() == 0o440 && ofRoot(info) && ofRoot(dir) && dir.Mode().Perm()&0o022 == 0
+}
+
+func ofRoot(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Uid == 0
 }
 
 // parseKEK reads a key file's text, three lines:

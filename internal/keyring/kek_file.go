@@ -45,7 +45,7 @@ func (f *fileSource) load(_ context.Context, r root) (KEK, error) {
 
 func (f *fileSource) next(_ context.Context, r root) (next KEK, err error) {
 	err = f.locked(func(real string) error {
-		if err := f.finish(real, r.name); err != nil {
+		if _, err := f.finish(real, r.name); err != nil {
 			return err
 		}
 		kek, err := LoadKEK(real, f.dataDir, false)
@@ -62,46 +62,62 @@ func (f *fileSource) next(_ context.Context, r root) (next KEK, err error) {
 			}
 		}
 		next, err = LoadKEK(nextTo(real), f.dataDir, false)
-		return err
+		return unused(nextTo(real), err)
 	})
 	return next, err
 }
 
-func (f *fileSource) settle(name string) error {
+// unused says what to do about a file of the next KEK that was used for nothing and is none.
+func unused(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return trust.Errorf(trust.KindOf(err), "%w", err).WithHint("rm %s: nothing is sealed under it", path)
+}
+
+func (f *fileSource) settle(name string) (left string, err error) {
 	real, err := resolve(f.path)
 	if err != nil {
-		return err
+		return "", err
 	}
-	left := func(path string) bool {
+	there := func(path string) bool {
 		_, err := os.Lstat(path)
 		return !errors.Is(err, fs.ErrNotExist)
 	}
-	if !left(nextTo(real)) && !left(unfinished(real)) && !left(unfinished(nextTo(real))) {
-		return nil // as at most starts, where the directory need not be writable
+	if !there(nextTo(real)) && !there(unfinished(real)) && !there(unfinished(nextTo(real))) {
+		return "", nil // as at most starts, where the directory need not be writable
 	}
-	return f.locked(func(real string) error { return f.finish(real, name) })
+	err = f.locked(func(real string) error {
+		left, err = f.finish(real, name)
+		return err
+	})
+	return left, err
 }
 
 // finish puts the next key in the place of the one at real, if it is the one of name, and
-// removes what a crash left.
-func (f *fileSource) finish(real, name string) error {
+// removes what a crash left. Where real holds that already, a next one that is damaged, or
+// that others may read, is in nobody's way: left says so.
+func (f *fileSource) finish(real, name string) (left string, err error) {
 	if err := errors.Join(dropUnfinished(real), dropUnfinished(nextTo(real))); err != nil {
-		return err
+		return "", err
 	}
 	next, err := LoadKEK(nextTo(real), f.dataDir, false)
-	if trust.KindOf(err) == trust.NotFound || err == nil && next.name != name {
-		return nil
-	}
-	if err != nil {
-		return err
+	switch {
+	case trust.KindOf(err) == trust.NotFound || err == nil && next.name != name:
+		return "", nil
+	case err != nil:
+		if now, nowErr := LoadKEK(real, f.dataDir, false); nowErr == nil && now.name == name {
+			return fmt.Sprintf("ignored, since nothing is sealed under it: %v; remove %s before the key-encryption key is rotated", err, nextTo(real)), nil
+		}
+		return "", err
 	}
 	if err := f.keep(real); err != nil {
-		return err
+		return "", err
 	}
 	if err := os.Rename(nextTo(real), real); err != nil {
-		return trust.Errorf(trust.Unavailable, "key-encryption key file: %w", err)
+		return "", trust.Errorf(trust.Unavailable, "key-encryption key file: %w", err)
 	}
-	return syncDir(filepath.Dir(real))
+	return "", syncDir(filepath.Dir(real))
 }
 
 // keep gives the key at real a second name, by which it stays: backups made under it open

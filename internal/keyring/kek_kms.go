@@ -129,4 +129,4 @@ func (k *kmsSource) failed(err error) error {
 }
 
 func (k *kmsSource) next(ctx context.Context, _ root) (KEK, error) { return k.make(ctx) }
-func (k *kmsSource) settle(string) error                           { return nil }
+func (k *kmsSource) settle(string) (string, error)                 { return "", nil }

@@ -34,8 +34,8 @@ type Source interface {
 	// keeps it. It has the name of r's if there is no other yet.
 	next(ctx context.Context, r root) (KEK, error)
 	// settle makes the KEK of that name, to which the database has changed, the one
-	// that the source holds. It may run twice.
-	settle(name string) error
+	// that the source holds. It may run twice. What it leaves that is of no use it says.
+	settle(name string) (left string, err error)
 }
 
 // patience bounds how long a command or a KMS is waited for.
@@ -76,19 +76,18 @@ func begin(ctx context.Context, s *store.Store, r root, source, was Source) (*Ke
 	return k, k.move(ctx, source)
 }
 
+// find loads the KEK of r: of source, or else, from which it is to be changed over, of was.
+// That is asked second, so that it is not asked for once the change is made.
 func find(ctx context.Context, r root, source, was Source) (KEK, error) {
-	if was == nil || r.name == "" {
-		return fit(ctx, source, r)
+	kek, err := fit(ctx, source, r)
+	if err == nil || was == nil || r.name == "" {
+		return kek, err
 	}
 	kek, wasErr := fit(ctx, was, r)
 	if wasErr == nil {
 		return kek, nil
 	}
-	kek, err := fit(ctx, source, r)
-	if err != nil {
-		return KEK{}, errors.Join(wasErr, err)
-	}
-	return kek, nil
+	return KEK{}, errors.Join(wasErr, err)
 }
 
 // fit loads the KEK of source, refuses one that is not that of r, and ends a change
@@ -102,7 +101,8 @@ func fit(ctx context.Context, source Source, r root) (KEK, error) {
 		return KEK{}, r.wrong(kek)
 	}
 	kek.source = source
-	return kek, source.settle(kek.name)
+	kek.left, err = source.settle(kek.name)
+	return kek, err
 }
 
 // wrong refuses a KEK that is not that of r.
@@ -181,7 +181,14 @@ func (k *Keyring) Rewrap(tx *store.Tx, kek KEK) error {
 }
 
 // Settle ends the change to a KEK, after the Update of Rewrap has returned.
-func (k *Keyring) Settle(kek KEK) error { return k.source.settle(kek.name) }
+func (k *Keyring) Settle(kek KEK) error {
+	_, err := k.source.settle(kek.name)
+	return err
+}
+
+// Left says what Start has found beside the KEK that is of no use, for people to read, or is
+// empty.
+func (k *Keyring) Left() string { return k.left }
 
 // A KEKStatus is what is known of a database's KEK.
 type KEKStatus struct {
@@ -278,7 +285,7 @@ func (l *limited) Write(p []byte) (int, error) {
 }
 
 func (c *commandSource) next(ctx context.Context, r root) (KEK, error) { return c.load(ctx, r) }
-func (c *commandSource) settle(string) error                           { return nil }
+func (c *commandSource) settle(string) (string, error)                 { return "", nil }
 
 // Passphrase returns the source whose KEK is derived from a passphrase that lies in
 // a file, which is as private as a key file has to be. A newline at its end does not
@@ -318,6 +325,10 @@ const (
 func (p *passphraseSource) String() string { return p.from }
 
 func (p *passphraseSource) load(ctx context.Context, r root) (KEK, error) {
+	if r.name != "" && !bytes.HasPrefix(r.seed, []byte(passphraseSeed)) { // before anybody is asked
+		return KEK{}, trust.Errorf(trust.Denied, "the database is sealed under key-encryption key %q, which is not of a passphrase, but %s was given", r.name, p).
+			WithHint("start with the source that it has, such as --kek-file; to change over from that to this, name it with --kek-was")
+	}
 	passphrase, err := p.read(ctx, r.name == "")
 	if err != nil {
 		return KEK{}, err
@@ -332,15 +343,13 @@ func (p *passphraseSource) load(ctx context.Context, r root) (KEK, error) {
 		rand.Read(salt)
 		seed = []byte(passphraseSeed + base64.StdEncoding.EncodeToString(salt))
 	}
-	return p.derive(passphrase, r.name, seed)
+	return p.derive(passphrase, seed)
 }
 
-func (p *passphraseSource) derive(passphrase []byte, name string, seed []byte) (KEK, error) {
-	encoded, ok := strings.CutPrefix(string(seed), passphraseSeed)
-	salt, err := base64.StdEncoding.DecodeString(encoded)
-	if !ok || err != nil {
-		return KEK{}, trust.Errorf(trust.Denied, "the database is sealed under key-encryption key %q, which is not of a passphrase, but %s was given", name, p).
-			WithHint("start with the source that it has, such as --kek-file; to change over from that to this, name it with --kek-was")
+func (p *passphraseSource) derive(passphrase, seed []byte) (KEK, error) {
+	salt, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(string(seed), passphraseSeed))
+	if err != nil {
+		return KEK{}, trust.Errorf(trust.Internal, "the salt of the passphrase is not base64: it was changed")
 	}
 	key := argon2.IDKey(passphrase, salt, kekPasses, kekMemory, kekLanes, kekSize)
 	defer clear(key)
@@ -361,4 +370,4 @@ func (p *passphraseSource) next(ctx context.Context, r root) (KEK, error) {
 	return p.load(ctx, root{}) // another passphrase, with a salt of its own
 }
 
-func (p *passphraseSource) settle(string) error { return nil }
+func (p *passphraseSource) settle(string) (string, error) { return "", nil }

@@ -287,6 +287,88 @@ func TestRotationOfTheFileIsCutOff(t *testing.T) {
 	})
 }
 
+// What lies where the next key is to be, and is none, is in the way of a rotation and not of a
+// start.
+func TestNextKeyThatIsNone(t *testing.T) {
+	t.Parallel()
+	for _, damaged := range []bool{true, false} {
+		s, dir := storetest.Open(t, schemas...), t.TempDir()
+		source := File(filepath.Join(dir, "kek"), "")
+		k, err := Start(t.Context(), s, source, nil)
+		must(t, err)
+		if k.Left() != "" {
+			t.Errorf("there is left %s", k.Left())
+		}
+		_, _, err = k.Next(t.Context())
+		must(t, err)
+		next, says := filepath.Join(dir, "kek.next"), "others than its owner may read"
+		if damaged {
+			write(t, next, "keyturn-kek-v1\n")
+			says = "1 lines instead of 3"
+		} else {
+			must(t, os.Chmod(next, 0o644))
+		}
+		k, err = Start(t.Context(), s, source, nil)
+		if err != nil {
+			t.Fatalf("damaged %t: %v", damaged, err)
+		}
+		if left := k.Left(); !strings.Contains(left, "ignored") || !strings.Contains(left, says) || !strings.Contains(left, next) {
+			t.Errorf("damaged %t: there is left %q", damaged, left)
+		}
+		err = rotateKEK(t, s, k)
+		if e := (*trust.Error)(nil); !errors.As(err, &e) || !strings.Contains(e.Hint, "rm "+next) {
+			t.Errorf("damaged %t: rotated: %v", damaged, err)
+		}
+		must(t, os.Remove(next))
+		must(t, rotateKEK(t, s, k))
+
+		// It is in the way where it is the one that the database wants.
+		kek, _, err := k.Next(t.Context())
+		must(t, err)
+		must(t, rewrap(s, k, kek))
+		must(t, os.Chmod(next, 0o644))
+		if _, err := Start(t.Context(), s, source, nil); err == nil {
+			t.Error("started with a key that others may read")
+		}
+	}
+}
+
+// Of whoever types, the passphrase from before is asked for while it is needed, and none by a
+// database that has not one.
+func TestPassphraseIsAskedForWhileNeeded(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, schemas...)
+	var asked []string
+	typed := func(name, text string) Source {
+		return Typed(func(_ context.Context, fresh bool) ([]byte, error) {
+			if fresh {
+				name = "fresh " + name
+			}
+			asked = append(asked, name)
+			return []byte(text), nil
+		})
+	}
+	start := func(want string, source, was Source) {
+		t.Helper()
+		asked = nil
+		_, err := Start(t.Context(), s, source, was)
+		must(t, err)
+		if got := strings.Join(asked, ", "); got != want {
+			t.Errorf("asked for %s; want %s", got, want)
+		}
+	}
+	dir := t.TempDir()
+	first, second := "correct horse battery", "battery staple horse"
+	file := File(filepath.Join(dir, "kek"), "")
+	start("", file, nil)
+	start("fresh new", typed("new", first), file)
+	start("new", typed("new", first), file)
+	start("new, old, fresh new", typed("new", second), typed("old", first))
+	start("new", typed("new", second), typed("old", first))
+	start("old", File(filepath.Join(dir, "another"), ""), typed("old", second))
+	start("", File(filepath.Join(dir, "another"), ""), typed("old", second))
+}
+
 // Of nodes that start at the same time with the same sources, those that are second find
 // what the first one made or changed over to.
 func TestStartsAtTheSameTime(t *testing.T) {

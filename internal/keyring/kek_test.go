@@ -213,6 +213,44 @@ func TestKEKRefusals(t *testing.T) {
 	}
 }
 
+// A file that systemd or Kubernetes hands out is root's, and a group may read it: who is in
+// that is said there. It counts where nobody but root can put another in its place.
+func TestKEKHandedOut(t *testing.T) {
+	need.Root(t)
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o755))
+	path := filepath.Join(dir, "..data", "kek")
+	kek, err := LoadKEK(path, "", true)
+	must(t, err)
+	must(t, os.Symlink("..data/kek", filepath.Join(dir, "kek")))
+	for _, c := range []struct {
+		what      string
+		mode, dir fs.FileMode
+		uid       int // of the file
+		dirUID    int
+		loads     bool
+	}{
+		{"handed out", 0o440, 0o755, 0, 0, true},
+		{"in a directory of the service's", 0o440, 0o550, 0, 0, true},
+		{"for others to read", 0o444, 0o755, 0, 0, false},
+		{"for root to write", 0o640, 0o755, 0, 0, false},
+		{"for the group to write", 0o460, 0o755, 0, 0, false},
+		{"another's", 0o440, 0o755, 12345, 0, false},
+		{"in another's directory", 0o440, 0o755, 0, 12345, false},
+		{"where the group can write", 0o440, 0o775, 0, 0, false},
+		{"where anybody can write", 0o440, 0o777, 0, 0, false},
+	} {
+		must(t, os.Chmod(path, c.mode))
+		must(t, os.Chmod(filepath.Dir(path), c.dir))
+		must(t, os.Chown(path, c.uid, 12345))
+		must(t, os.Chown(filepath.Dir(path), c.dirUID, 12345))
+		got, err := LoadKEK(filepath.Join(dir, "kek"), "", false)
+		if c.loads && (err != nil || got.name != kek.name) || !c.loads && trust.KindOf(err) != trust.Denied {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
 // A second mount of the data directory is the data directory.
 func TestKEKRefusedThroughASecondMount(t *testing.T) {
 	if at := os.Getenv("KEYTURN_TEST_MOUNTED"); at != "" { // in the namespace

@@ -54,6 +54,7 @@ type Keyring struct {
 	// handle is the root keyset itself, for Rewrap.
 	handle *keyset.Handle
 	source Source // of the KEK
+	left   string // see Left
 
 	mu    sync.Mutex
 	cache map[trust.TenantID]*cached // guarded by mu
@@ -107,7 +108,7 @@ func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, asked: map[trust.TenantID]bool{}, claimed: map[string]bool{}, wake: make(chan struct{}, 1), working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
+	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, left: kek.left, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, asked: map[trust.TenantID]bool{}, claimed: map[string]bool{}, wake: make(chan struct{}, 1), working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
 }
 
 // To open a private key file may take ten seconds of a CPU and 256 MiB, as its writer
