@@ -76,7 +76,10 @@ func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h
 	if err := a.check(); err != nil {
 		return h, "", err
 	}
-	id := inventory.NewHostID()
+	id, err := p.hostID(ctx, actor, a.Address)
+	if err != nil {
+		return h, "", err
+	}
 	switch {
 	case len(a.Identity.Text) > 0:
 		a.private, err = p.read(ctx, a.Identity)
@@ -110,6 +113,19 @@ func (p *Plane) AddHost(ctx context.Context, actor identity.Actor, a AddHost) (h
 		return h, "", nil
 	}
 	return h, run, p.wake(err)
+}
+
+// hostID returns the id for a host that is about to be added: that of the target at its
+// address, if there is one that was not taken in yet, or a new one.
+func (p *Plane) hostID(ctx context.Context, actor identity.Actor, address string) (id trust.HostID, err error) {
+	err = p.view(ctx, actor, identity.HostsWrite, func(tx *store.Tx) error {
+		id, err = inventory.UnenrolledAt(tx, address)
+		return err
+	})
+	if err == nil && id == "" {
+		id = inventory.NewHostID()
+	}
+	return id, err
 }
 
 // addHost is AddHost's part of a commit.

@@ -59,6 +59,12 @@ var verbs = map[string][]identity.Permission{
 	"ConfirmHost":          {identity.HostsWrite},
 	"Scan":                 {identity.HostsWrite},
 
+	"ListTargets":   {identity.ZeroTrustRead},
+	"ShowTarget":    {identity.ZeroTrustRead},
+	"CreateTargets": {identity.ZeroTrustWrite},
+	"UpdateTarget":  {identity.ZeroTrustWrite},
+	"RemoveTargets": {identity.ZeroTrustWrite},
+
 	"ListDiscoveries": {identity.HostsRead},
 	"ShowDiscovery":   {identity.HostsRead},
 	"CreateDiscovery": {identity.HostsWrite},

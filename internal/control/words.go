@@ -27,6 +27,9 @@ type (
 	HostFilter    = inventory.HostFilter
 	HostState     = inventory.HostState
 	KnownHost     = inventory.KnownHost
+	Target        = inventory.Target
+	TargetAddress = inventory.TargetAddress
+	TargetFilter  = inventory.TargetFilter
 	Mode          = inventory.Mode
 	Become        = inventory.Become
 	Key           = inventory.Key

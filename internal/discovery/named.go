@@ -34,7 +34,7 @@ func PlanDiscovery(tx *store.Tx, s job.Schedule) (job.Plan, error) {
 	var there []trust.HostID
 	for _, id := range scope.Hosts {
 		h, err := inventory.HostByID(tx, id)
-		if trust.KindOf(err) == trust.NotFound || err == nil && h.State == inventory.Refused {
+		if trust.KindOf(err) == trust.NotFound || err == nil && (h.State == inventory.Refused || h.State == inventory.Unenrolled) {
 			continue
 		}
 		if err != nil {

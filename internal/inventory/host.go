@@ -25,8 +25,11 @@ type HostState string
 
 // The states of a host.
 const (
-	Enrolling HostState = "enrolling"
-	Ready     HostState = "ready"
+	// Unenrolled hosts are known as targets only: nobody has said yet by what login
+	// they are opened.
+	Unenrolled HostState = "unenrolled"
+	Enrolling  HostState = "enrolling"
+	Ready      HostState = "ready"
 	// Refused hosts were not taken in; Host.Reason says why. They keep their
 	// name until they are removed or enrolled again.
 	Refused HostState = "refused"
@@ -82,7 +85,7 @@ type Host struct {
 	// Address is "host:port", unique in the tenant, in the form of
 	// ParseAddress.
 	Address string
-	// User is the account that Keyturn logs in to.
+	// User is the account that Keyturn logs in to; an Unenrolled host has none.
 	User   string
 	Become Become
 	Mode   Mode
@@ -209,8 +212,10 @@ func (h *Host) check() error {
 	if h.Address, err = ParseAddress(h.Address); err != nil {
 		return err
 	}
-	if h.User, err = ParseUser(h.User); err != nil {
-		return err
+	if h.State != Unenrolled || h.User != "" {
+		if h.User, err = ParseUser(h.User); err != nil {
+			return err
+		}
 	}
 	switch h.Become {
 	case BecomeNone, BecomeSudo, BecomeDoas:
@@ -223,9 +228,9 @@ func (h *Host) check() error {
 		return trust.Errorf(trust.Invalid, "mode %q is neither inventory nor enforced", abbreviate(string(h.Mode))).WithField("mode")
 	}
 	switch h.State {
-	case Enrolling, Ready, Refused:
+	case Unenrolled, Enrolling, Ready, Refused:
 	default:
-		return trust.Errorf(trust.Invalid, "state %q is none of enrolling, ready and refused", abbreviate(string(h.State))).WithField("state")
+		return trust.Errorf(trust.Invalid, "state %q is none of unenrolled, enrolling, ready and refused", abbreviate(string(h.State))).WithField("state")
 	}
 	h.Reason = plainText(h.Reason, 1000)
 	return nil

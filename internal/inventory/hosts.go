@@ -13,7 +13,8 @@ import (
 )
 
 // AddHost adds a host with its pins and credentials and returns it as it is
-// now. ID, Name, Address and User must be set; Become, Mode and State are by
+// now. Where the ID is that of an Unenrolled host at that address, that host is
+// taken in. ID, Name, Address and User must be set; Become, Mode and State are by
 // default none, inventory and enrolling. The credentials must be keys of the
 // inventory. Errors: Invalid; Conflict, naming the other host, where one has
 // that name, that address or one of those host keys.
@@ -33,8 +34,14 @@ func AddHost(tx *store.Tx, h Host) (Host, error) {
 	if err := refuseTaken(tx, h); err != nil {
 		return Host{}, err
 	}
-	_, err := tx.Exec(sqlAddHost, tx.Tenant(), h.ID, h.Name, h.Address, h.User,
-		h.Become, h.Mode, h.State, h.Reason, store.Micros(tx.Now()))
+	known, err := one(tx, sqlEnrolHost, tx.Tenant(), h.ID, h.Name, h.Address, h.User, h.Become, h.Mode, h.State, h.Reason)
+	if err == nil && !known {
+		_, err = tx.Exec(sqlAddHost, tx.Tenant(), h.ID, h.Name, h.Address, h.User,
+			h.Become, h.Mode, h.State, h.Reason, store.Micros(tx.Now()))
+	}
+	if err == nil && !known && h.State != Unenrolled {
+		err = becomeTarget(tx, h)
+	}
 	if err != nil {
 		return Host{}, err
 	}
@@ -126,6 +133,15 @@ func RemoveHost(tx *store.Tx, id trust.HostID, revision int64) ([]trust.KeyID, e
 		}
 	}
 	return keys, nil
+}
+
+// UnenrolledAt returns the id of the Unenrolled host at an address, or nothing.
+func UnenrolledAt(tx *store.Tx, address string) (id trust.HostID, err error) {
+	if address, err = ParseAddress(address); err != nil {
+		return "", err
+	}
+	err = tx.QueryRow(sqlUnenrolledAt, tx.Tenant(), address).Scan(&id)
+	return id, missing(err, nil)
 }
 
 // HostByID returns a host, or a NotFound error.

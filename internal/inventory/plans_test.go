@@ -27,6 +27,8 @@ func TestPlansOfOneHost(t *testing.T) {
 	for name, query := range map[string]string{
 		"who has a name or address":     sqlTaken,
 		"who has a host key":            sqlPinnedAt,
+		"whose an address is":           sqlTargetAt,
+		"who is at an IP address":       sqlHostsAtIP,
 		"keys on a host":                sqlKeysAt,
 		"lines of a file":               sqlAuthorizedHere,
 		"known_hosts of a host":         sqlKnownHosts,

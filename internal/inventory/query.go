@@ -114,7 +114,13 @@ func each(tx *store.Tx, text string, args []any, scan func(*sql.Rows) error) (er
 // contains returns a LIKE pattern, with the escape character "\", for text
 // anywhere in a value that is in lower case.
 func contains(text string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(strings.ToLower(text)) + "%"
+	return "%" + literal(text) + "%"
+}
+
+// literal returns a LIKE pattern, with the same escape character, for a value that is
+// text in lower case.
+func literal(text string) string {
+	return strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(strings.ToLower(text))
 }
 
 // checkText refuses what nobody looks for.

@@ -34,6 +34,10 @@ const (
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, '{}', '', '', '', '[]', 0, 0)`
 	sqlUpdateHost = `UPDATE hosts SET name = $4, address = $5, login_user = $6, become = $7, mode = $8, state = $9, reason = $10,
 		revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $3`
+	// sqlEnrolHost takes a host in that was only a target.
+	sqlEnrolHost = `UPDATE hosts SET name = $3, login_user = $5, become = $6, mode = $7, state = $8, reason = $9,
+		revision = revision + 1 WHERE tenant = $1 AND id = $2 AND address = $4 AND state = 'unenrolled'`
+	sqlUnenrolledAt   = `SELECT id FROM hosts WHERE tenant = $1 AND address = $2 AND state = 'unenrolled'`
 	sqlTouchHost      = `UPDATE hosts SET revision = revision + 1 WHERE tenant = $1 AND id = $2`
 	sqlTaken          = `SELECT name, address FROM hosts WHERE tenant = $1 AND id <> $2 AND (name = $3 OR address = $4) ORDER BY name <> $3 LIMIT 1`
 	sqlSummarizeHosts = `SELECT mode, state, outcome, count(*) FROM hosts WHERE tenant = $1 GROUP BY mode, state, outcome`
@@ -49,9 +53,41 @@ var sqlForgetHost = []string{
 	`DELETE FROM identity_places WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM place_files WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM known_hosts WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM target_tags WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM target_addresses WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM targets WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM host_credentials WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM host_pins WHERE tenant = $1 AND host_id = $2`,
 	`DELETE FROM hosts WHERE tenant = $1 AND id = $2`,
+}
+
+// Targets.
+const (
+	sqlTargets         = `SELECT host_id, hostname, written, created_at, modified_at FROM targets`
+	sqlCountTargets    = `SELECT count(*) FROM targets`
+	sqlTargetAddresses = `SELECT host_id, network, ip_key, ip FROM wanted CROSS JOIN target_addresses`
+	sqlTargetTags      = `SELECT host_id, name, value FROM wanted CROSS JOIN target_tags`
+	sqlAddTarget       = `INSERT INTO targets (tenant, host_id, hostname, hostname_key, written, created_at, modified_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`
+	sqlAddTargetAddress = `INSERT INTO target_addresses (tenant, network, ip_key, host_id, ip) VALUES ($1, $2, $3, $4, $5)`
+	sqlAddTargetTag     = `INSERT INTO target_tags (tenant, host_id, name, value) VALUES ($1, $2, $3, $4)`
+	sqlTargetAt         = `SELECT t.host_id, t.hostname, t.written FROM target_addresses a JOIN targets t ON t.tenant = a.tenant AND t.host_id = a.host_id
+		WHERE a.tenant = $1 AND a.network = $2 AND a.ip_key = $3`
+	// sqlHostsAtIP takes an address on port 22, and what addresses begin with on any port.
+	sqlHostsAtIP = `SELECT id, address = $2 FROM hosts WHERE tenant = $1 AND address > $3 AND address < $4
+		AND NOT EXISTS (SELECT 1 FROM targets t WHERE t.tenant = $1 AND t.host_id = hosts.id) ORDER BY address`
+	// The following are conditions on targets, the first without its end.
+	sqlTargetsWith   = `host_id IN (SELECT a.host_id FROM target_addresses a WHERE a.tenant = $1 AND `
+	sqlTargetsTagged = `host_id IN (SELECT g.host_id FROM target_tags g WHERE g.tenant = $1 AND g.name = ? AND g.value = ?)`
+	// sqlTagOfTarget is the value of a tag, or nothing.
+	sqlTagOfTarget = `COALESCE((SELECT g.value FROM target_tags g WHERE g.tenant = $1 AND g.host_id = targets.host_id AND g.name = ?), '')`
+)
+
+// sqlForgetTarget removes all that makes a host a target.
+var sqlForgetTarget = []string{
+	`DELETE FROM target_tags WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM target_addresses WHERE tenant = $1 AND host_id = $2`,
+	`DELETE FROM targets WHERE tenant = $1 AND host_id = $2`,
 }
 
 // Pins and credentials.

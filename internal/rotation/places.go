@@ -162,7 +162,7 @@ func refuseHosts(tx *store.Tx, places []spec, changes bool) error {
 	if n, err := inventory.CountHosts(tx, fit); err != nil || n == len(ids) {
 		return err
 	}
-	unready, _, err := inventory.Hosts(tx, inventory.HostFilter{IDs: ids, States: []inventory.HostState{inventory.Enrolling, inventory.Refused}}, inventory.Page{Limit: 1})
+	unready, _, err := inventory.Hosts(tx, inventory.HostFilter{IDs: ids, States: []inventory.HostState{inventory.Unenrolled, inventory.Enrolling, inventory.Refused}}, inventory.Page{Limit: 1})
 	if err != nil {
 		return err
 	}

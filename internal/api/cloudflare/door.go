@@ -25,10 +25,11 @@ const prefix = "/client/v4"
 
 // An envelope is every answer, in the order of fields that Cloudflare has.
 type envelope struct {
-	Result   any       `json:"result"`
-	Success  bool      `json:"success"`
-	Errors   []fault   `json:"errors"`
-	Messages []message `json:"messages"`
+	Result   any         `json:"result"`
+	Success  bool        `json:"success"`
+	Errors   []fault     `json:"errors"`
+	Messages []message   `json:"messages"`
+	Info     *resultInfo `json:"result_info,omitempty"`
 }
 
 // A message is what an answer says beside its result.
@@ -43,6 +44,7 @@ type answer struct {
 	status   int // 200 where it is 0
 	result   any
 	messages []message
+	info     *resultInfo
 }
 
 // A door is the plane in Cloudflare's words.
@@ -63,6 +65,15 @@ type route struct {
 var routes = []route{
 	{"GET", "/user/tokens/verify", door.bearer, door.verifyToken},
 	{"GET", "/accounts/{account}/tokens/verify", door.bearer, door.verifyToken},
+
+	{"GET", "/accounts/{account}/infrastructure/targets", door.authenticate, door.listTargets},
+	{"POST", "/accounts/{account}/infrastructure/targets", door.authenticate, door.createTarget},
+	{"GET", "/accounts/{account}/infrastructure/targets/{target}", door.authenticate, door.showTarget},
+	{"PUT", "/accounts/{account}/infrastructure/targets/{target}", door.authenticate, door.updateTarget},
+	{"DELETE", "/accounts/{account}/infrastructure/targets/{target}", door.authenticate, door.removeTarget},
+	{"PUT", "/accounts/{account}/infrastructure/targets/batch", door.authenticate, door.createTargets},
+	{"DELETE", "/accounts/{account}/infrastructure/targets/batch", door.authenticate, door.removeTargets},
+	{"POST", "/accounts/{account}/infrastructure/targets/batch_delete", door.authenticate, door.removeTargets},
 }
 
 // New returns the handler of everything below /client/v4/. What a verb fails for
@@ -70,13 +81,22 @@ var routes = []route{
 func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	d := door{plane: p, log: log}
 	mux := http.NewServeMux()
-	paths := map[string]bool{}
+	calls := map[string]map[string]http.HandlerFunc{} // by path and method
 	for _, rt := range routes {
-		mux.HandleFunc(rt.method+" "+prefix+rt.path, d.serve(rt))
-		if !paths[rt.path] {
-			paths[rt.path] = true
-			mux.HandleFunc(prefix+rt.path, func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, noMethod(r)) })
+		if calls[rt.path] == nil {
+			calls[rt.path] = map[string]http.HandlerFunc{}
 		}
+		calls[rt.path][rt.method] = d.serve(rt)
+	}
+	for path, methods := range calls {
+		mux.HandleFunc(prefix+path, func(w http.ResponseWriter, r *http.Request) {
+			call, there := methods[r.Method]
+			if !there {
+				d.fail(w, r, noMethod(r))
+				return
+			}
+			call(w, r)
+		})
 	}
 	mux.HandleFunc(prefix+"/", func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, noRoute(r)) })
 	return mux
@@ -108,7 +128,7 @@ func (d door) serve(rt route) http.HandlerFunc {
 		if a.messages == nil {
 			a.messages = []message{}
 		}
-		api.WriteJSON(w, a.status, envelope{Result: a.result, Success: true, Errors: []fault{}, Messages: a.messages})
+		api.WriteJSON(w, a.status, envelope{Result: a.result, Success: true, Errors: []fault{}, Messages: a.messages, Info: a.info})
 	}
 }
 

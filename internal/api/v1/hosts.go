@@ -18,7 +18,7 @@ type host struct {
 	Login       string       `json:"login" doc:"The account that Keyturn logs in to"`
 	Become      string       `json:"become" enum:"none,sudo,doas"`
 	Mode        string       `json:"mode" enum:"inventory,enforced"`
-	State       string       `json:"state" enum:"enrolling,ready,refused"`
+	State       string       `json:"state" enum:"unenrolled,enrolling,ready,refused" doc:"A host that is unenrolled is known as a target only: nobody has said what opens it"`
 	Reason      string       `json:"reason,omitempty"`
 	HostKeys    []hostKey    `json:"host_keys"`
 	Credentials []credential `json:"credentials"`
@@ -63,7 +63,7 @@ type hostPage struct {
 type listHosts struct {
 	Paging
 	Mode  []string `query:"mode" maxItems:"2" enum:"inventory,enforced"`
-	State []string `query:"state" maxItems:"3" enum:"enrolling,ready,refused"`
+	State []string `query:"state" maxItems:"4" enum:"unenrolled,enrolling,ready,refused"`
 }
 
 type addHost struct {
