@@ -80,6 +80,9 @@ func (d *Directory) admit(ctx context.Context, b begunLogin, claims oidc.Claims,
 		if err != nil {
 			return err
 		}
+		if err := keepSaid(tx, u.ID, b.provider.ID, claims); err != nil {
+			return err
+		}
 		if err := beginWebLogin(tx, l.Text, u.ID, lasting{loginTokenIdle, loginTokenLife}); err != nil {
 			return err
 		}
@@ -158,6 +161,9 @@ func (d *Directory) turnAway(ctx context.Context, b begunLogin, user, shown, why
 			return err
 		}
 		if err := endLogins(tx, user); err != nil {
+			return err
+		}
+		if err := forgetSaid(tx, user); err != nil {
 			return err
 		}
 		return updateRights(tx, user, Rights{})

@@ -152,6 +152,9 @@ func (d *Directory) removeUser(tx *store.Tx, id string) error {
 			return err
 		}
 	}
+	if err := forgetSaid(tx, id); err != nil {
+		return err
+	}
 	return deleteUser(tx, id)
 }
 

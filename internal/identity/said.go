@@ -1,0 +1,60 @@
+package identity
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+
+	"keyturn/internal/oidc"
+	"keyturn/internal/store"
+)
+
+// A Said is what an identity provider said of a user at the last login.
+type Said struct {
+	Provider string // its id; "" of a user of our own, and of who has not logged in since this is kept
+	// Claims are the values of each claim at the top that the provider answers for.
+	Claims map[string][]string
+}
+
+// Email returns the address that the provider said it has verified, or "".
+func (s Said) Email() string {
+	if list := s.Claims["email"]; len(list) == 1 {
+		return list[0]
+	}
+	return ""
+}
+
+// keepSaid keeps what a provider says of a user in the place of what it said before. It
+// is no more than a token can hold.
+func keepSaid(tx *store.Tx, user, provider string, c oidc.Claims) error {
+	claims := map[string][]string{}
+	for _, name := range c.Names() {
+		if values := c.Vouched(name); len(values) > 0 {
+			claims[name] = values
+		}
+	}
+	text, err := json.Marshal(claims)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(sqlKeepSaid, tx.Tenant(), user, provider, string(text))
+	return err
+}
+
+func forgetSaid(tx *store.Tx, user string) error {
+	_, err := tx.Exec(sqlForgetSaid, tx.Tenant(), user)
+	return err
+}
+
+// Said returns what an identity provider said of a user.
+func (d *Directory) Said(tx *store.Tx, user string) (s Said, err error) {
+	text := ""
+	err = tx.QueryRow(sqlSaid, tx.Tenant(), user).Scan(&s.Provider, &text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Said{}, nil
+	}
+	if err != nil {
+		return Said{}, err
+	}
+	return s, json.Unmarshal([]byte(text), &s.Claims)
+}

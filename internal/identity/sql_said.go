@@ -1,0 +1,9 @@
+package identity
+
+// What identity providers said of users.
+const (
+	sqlKeepSaid = `INSERT INTO user_claims (tenant, user_id, provider, claims) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (tenant, user_id) DO UPDATE SET provider = excluded.provider, claims = excluded.claims`
+	sqlForgetSaid = `DELETE FROM user_claims WHERE tenant = $1 AND user_id = $2`
+	sqlSaid       = `SELECT provider, claims FROM user_claims WHERE tenant = $1 AND user_id = $2`
+)
