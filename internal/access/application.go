@@ -158,6 +158,7 @@ type ApplicationFilter struct {
 
 // A Page says which part of a listing is wanted. Listings are ordered by id.
 type Page struct {
+	// Limit is how many entries at most: 1 to 1,000, or 0 for 100.
 	Limit int
 	// After is the id of the last entry of the page before.
 	After string
@@ -165,9 +166,29 @@ type Page struct {
 	Offset int
 }
 
+// check refuses a page that there cannot be, and fills in the default.
+func (p Page) check() (Page, error) {
+	switch {
+	case p.After != "" && uuid.Validate(p.After) != nil:
+		return p, trust.Errorf(trust.Invalid, "%.80q is not where a page ended", p.After).WithField("after")
+	case p.Limit < 0 || p.Limit > maxPage:
+		return p, trust.Errorf(trust.Invalid, "page size %d is not 1 to %d", p.Limit, maxPage).WithField("limit")
+	case p.Offset < 0:
+		return p, trust.Errorf(trust.Invalid, "offset %d is negative", p.Offset).WithField("offset")
+	case p.Limit == 0:
+		p.Limit = 100
+	}
+	return p, nil
+}
+
+const maxPage = 1000
+
 // Applications lists a page of applications, and counts all that the filter lets
 // through.
 func Applications(tx *store.Tx, f ApplicationFilter, page Page) (list []Application, total int, err error) {
+	if page, err = page.check(); err != nil {
+		return nil, 0, err
+	}
 	args := []any{tx.Tenant(), f.Name, f.Domain, f.Aud, f.Type, likeText(f.Search)}
 	if err := tx.QueryRow(sqlCountApplications, args...).Scan(&total); err != nil {
 		return nil, 0, err

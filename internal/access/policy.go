@@ -3,7 +3,9 @@ package access
 import (
 	"database/sql"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"keyturn/internal/policy"
@@ -249,11 +251,36 @@ func PolicyByID(tx *store.Tx, id string) (Policy, error) {
 // Policies lists the policies of an application, its own and reusable ones, by their
 // precedence.
 func Policies(tx *store.Tx, application string) ([]Policy, error) {
-	return policies(tx, sqlPoliciesOf, tx.Tenant(), application)
+	all, err := PoliciesOf(tx, []string{application})
+	return all[application], err
+}
+
+// PoliciesOf lists the policies of up to 1,000 applications.
+func PoliciesOf(tx *store.Tx, applications []string) (map[string][]Policy, error) {
+	all := map[string][]Policy{}
+	if len(applications) == 0 {
+		return all, nil
+	}
+	args := []any{tx.Tenant()}
+	var wanted strings.Builder
+	for i, id := range applications {
+		fmt.Fprintf(&wanted, ", $%d", i+2)
+		args = append(args, id)
+	}
+	err := rows(tx, func(row *sql.Rows) error {
+		application := ""
+		p, err := scanPolicy(row, &application)
+		all[application] = append(all[application], p)
+		return err
+	}, fmt.Sprintf(sqlPoliciesOf, wanted.String()[2:]), args...)
+	return all, err
 }
 
 // ReusablePolicies lists a page of the reusable policies, and counts them all.
 func ReusablePolicies(tx *store.Tx, page Page) (list []Policy, total int, err error) {
+	if page, err = page.check(); err != nil {
+		return nil, 0, err
+	}
 	if err := tx.QueryRow(sqlCountReusable, tx.Tenant()).Scan(&total); err != nil {
 		return nil, 0, err
 	}
@@ -263,22 +290,40 @@ func ReusablePolicies(tx *store.Tx, page Page) (list []Policy, total int, err er
 
 func policies(tx *store.Tx, query string, args ...any) (list []Policy, err error) {
 	err = rows(tx, func(row *sql.Rows) error {
-		var p Policy
-		var document []byte
-		var created, updated int64
-		if err := row.Scan(&p.ID, &p.Application, &p.Precedence, &p.Name, &p.Action, &document, &created, &updated, &p.Applications); err != nil {
-			return err
-		}
-		var d policyDocument
-		if err := json.Unmarshal(document, &d); err != nil {
-			return err
-		}
-		p.Expression, p.SSH, p.Extra = d.Expression, d.SSH, d.Extra
-		p.CreatedAt, p.UpdatedAt = store.Time(created), store.Time(updated)
+		p, err := scanPolicy(row)
 		list = append(list, p)
-		return nil
+		return err
 	}, query, args...)
 	return list, err
 }
 
+// scanPolicy reads a row, whose first columns may be others.
+func scanPolicy(row *sql.Rows, before ...any) (p Policy, err error) {
+	var document []byte
+	var created, updated int64
+	err = row.Scan(append(before, &p.ID, &p.Application, &p.Precedence, &p.Name, &p.Action, &document, &created, &updated, &p.Applications)...)
+	if err != nil {
+		return Policy{}, err
+	}
+	var d policyDocument
+	if err := json.Unmarshal(document, &d); err != nil {
+		return Policy{}, err
+	}
+	p.Expression, p.SSH, p.Extra = d.Expression, d.SSH, d.Extra
+	p.CreatedAt, p.UpdatedAt = store.Time(created), store.Time(updated)
+	return p, nil
+}
+
 func (p Policy) rules() []policy.Rule { return slices.Concat(p.Include, p.Require, p.Exclude) }
+
+// UnusePolicy takes a reusable policy away from an application. Errors: NotFound.
+func UnusePolicy(tx *store.Tx, application, id string) error {
+	n, err := tx.Exec(sqlUnplacePolicy, tx.Tenant(), application, id)
+	if err == nil && n == 0 {
+		err = notFound("policy", id)
+	}
+	if err != nil {
+		return err
+	}
+	return changed(tx)
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"keyturn/internal/policy"
@@ -212,8 +213,32 @@ func IPListByID(tx *store.Tx, id string) (IPList, error) {
 	return s.ipList(), err
 }
 
+// FindGroup returns the group of an id or a name. Errors: NotFound; Conflict, where
+// several have that name.
+func FindGroup(tx *store.Tx, idOrName string) (Group, error) {
+	s, err := findSet(tx, groups, idOrName)
+	return s.group(), err
+}
+
+// FindIPList returns the list of networks of an id or a name. Errors as of FindGroup.
+func FindIPList(tx *store.Tx, idOrName string) (IPList, error) {
+	s, err := findSet(tx, ipLists, idOrName)
+	return s.ipList(), err
+}
+
+func findSet(tx *store.Tx, kind, idOrName string) (set, error) {
+	list, err := readSets(tx, kind, sqlFindSet, tx.Tenant(), kind, idOrName)
+	if err == nil && len(list) == 2 && list[0].id != idOrName {
+		return set{}, ambiguous(strings.ReplaceAll(kind, "_", " ")+"s", idOrName)
+	}
+	return only(first(list), err, kind, idOrName)
+}
+
 // Groups lists a page of the groups, and counts them all.
 func Groups(tx *store.Tx, page Page) (list []Group, total int, err error) {
+	if page, err = page.check(); err != nil {
+		return nil, 0, err
+	}
 	if err := tx.QueryRow(sqlCountSets, tx.Tenant(), groups).Scan(&total); err != nil {
 		return nil, 0, err
 	}
@@ -226,6 +251,9 @@ func Groups(tx *store.Tx, page Page) (list []Group, total int, err error) {
 
 // IPLists lists a page of the lists of networks, and counts them all.
 func IPLists(tx *store.Tx, page Page) (list []IPList, total int, err error) {
+	if page, err = page.check(); err != nil {
+		return nil, 0, err
+	}
 	if err := tx.QueryRow(sqlCountSets, tx.Tenant(), ipLists).Scan(&total); err != nil {
 		return nil, 0, err
 	}
@@ -237,7 +265,11 @@ func IPLists(tx *store.Tx, page Page) (list []IPList, total int, err error) {
 }
 
 // sets returns the sets of a kind: that of an id, or a page of all.
-func sets(tx *store.Tx, kind, id string, page Page) (list []set, err error) {
+func sets(tx *store.Tx, kind, id string, page Page) ([]set, error) {
+	return readSets(tx, kind, sqlSets, tx.Tenant(), kind, id, page.After, page.Limit, page.Offset)
+}
+
+func readSets(tx *store.Tx, kind, query string, args ...any) (list []set, err error) {
 	err = rows(tx, func(row *sql.Rows) error {
 		s := set{kind: kind}
 		var document []byte
@@ -248,7 +280,7 @@ func sets(tx *store.Tx, kind, id string, page Page) (list []set, err error) {
 		s.created, s.updated = store.Time(created), store.Time(updated)
 		list = append(list, s)
 		return json.Unmarshal(document, &list[len(list)-1].document)
-	}, sqlSets, tx.Tenant(), kind, id, page.After, page.Limit, page.Offset)
+	}, query, args...)
 	return list, err
 }
 

@@ -44,10 +44,10 @@ const (
 		(SELECT count(*) FROM access_application_policies c WHERE c.tenant = $1 AND c.policy_id = p.id)
 		FROM access_policies p LEFT JOIN access_application_policies o
 		ON o.tenant = p.tenant AND o.policy_id = p.id AND o.application_id = p.application_id`
-	sqlPoliciesOf = `SELECT p.id, p.application_id, u.precedence, p.name, p.action, p.document, p.created_at, p.updated_at,
+	sqlPoliciesOf = `SELECT u.application_id, p.id, p.application_id, u.precedence, p.name, p.action, p.document, p.created_at, p.updated_at,
 		(SELECT count(*) FROM access_application_policies c WHERE c.tenant = $1 AND c.policy_id = p.id)
 		FROM access_application_policies u JOIN access_policies p ON p.tenant = u.tenant AND p.id = u.policy_id
-		WHERE u.tenant = $1 AND u.application_id = $2 ORDER BY u.precedence`
+		WHERE u.tenant = $1 AND u.application_id IN (%s) ORDER BY u.application_id, u.precedence`
 	sqlReusablePolicies = sqlPolicies + ` WHERE p.tenant = $1 AND p.application_id = '' AND p.id > $2 ORDER BY p.id LIMIT $3 OFFSET $4`
 	sqlPlaces           = `SELECT u.application_id, u.policy_id FROM access_application_policies u WHERE u.tenant = $1
 		ORDER BY u.application_id, u.precedence`
@@ -64,10 +64,11 @@ const (
 
 // Sets.
 const (
-	sqlSets = `SELECT id, name, rules, document, created_at, updated_at FROM access_sets
-		WHERE tenant = $1 AND kind = $2 AND ($3 = '' OR id = $3) AND id > $4 ORDER BY id LIMIT $5 OFFSET $6`
-	sqlCountSets = `SELECT count(*) FROM access_sets WHERE tenant = $1 AND kind = $2`
-	sqlPutSet    = `INSERT INTO access_sets (tenant, kind, id, name, rules, document, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+	sqlSetColumns = `SELECT id, name, rules, document, created_at, updated_at FROM access_sets`
+	sqlFindSet    = sqlSetColumns + ` WHERE tenant = $1 AND kind = $2 AND (id = $3 OR name = $3) ORDER BY id <> $3, id LIMIT 2`
+	sqlSets       = sqlSetColumns + ` WHERE tenant = $1 AND kind = $2 AND ($3 = '' OR id = $3) AND id > $4 ORDER BY id LIMIT $5 OFFSET $6`
+	sqlCountSets  = `SELECT count(*) FROM access_sets WHERE tenant = $1 AND kind = $2`
+	sqlPutSet     = `INSERT INTO access_sets (tenant, kind, id, name, rules, document, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		ON CONFLICT (tenant, kind, id) DO UPDATE SET name = excluded.name, rules = excluded.rules, document = excluded.document,
 		updated_at = excluded.updated_at`
 	sqlRemoveSet = `DELETE FROM access_sets WHERE tenant = $1 AND kind = $2 AND id = $3`

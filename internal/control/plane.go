@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"keyturn/internal/access"
 	"keyturn/internal/audit"
 	"keyturn/internal/identity"
 	"keyturn/internal/job"
@@ -30,18 +31,20 @@ import (
 //go:embed migrations/*.sql
 var Schema embed.FS
 
-// A Plane is where the verbs are. It has no state of its own and may be used
-// from any goroutine.
+// A Plane is where the verbs are. It has no state of its own, since compiled rules
+// are held only as long as each transaction finds that the rows are those still, and
+// may be used from any goroutine.
 type Plane struct {
 	store     *store.Store
 	directory *identity.Directory
 	keyring   *keyring.Keyring
 	engine    *job.Engine
+	books     *access.Books
 }
 
 // New returns a Plane.
 func New(s *store.Store, d *identity.Directory, k *keyring.Keyring, e *job.Engine) *Plane {
-	return &Plane{store: s, directory: d, keyring: k, engine: e}
+	return &Plane{store: s, directory: d, keyring: k, engine: e, books: access.NewBooks()}
 }
 
 // view reads on behalf of an actor who must have a permission.

@@ -3,10 +3,12 @@ package control
 import (
 	"slices"
 
+	"keyturn/internal/access"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
 	"keyturn/internal/keyring"
+	"keyturn/internal/policy"
 	"keyturn/internal/rotation"
 	"keyturn/internal/trust"
 )
@@ -51,6 +53,23 @@ type (
 	ProviderKind      = identity.ProviderKind
 	PublishedProvider = identity.PublishedProvider
 
+	Application       = access.Application
+	ApplicationFilter = access.ApplicationFilter
+	ApplicationType   = policy.ApplicationType
+	Criterion         = access.Criterion
+	Policy            = access.Policy
+	PolicyAction      = policy.Action
+	SSHRules          = access.SSHRules
+	Group             = access.Group
+	IPList            = access.IPList
+	AccessPage        = access.Page
+	Rule              = policy.Rule
+	Expression        = policy.Expression
+	HostCriterion     = policy.Criterion
+	Attributes        = policy.Attributes
+	LoginDecision     = policy.Decision
+	Protocol          = policy.Protocol
+
 	LoginToken     = identity.LoginToken
 	DeviceLogin    = identity.DeviceLogin
 	BrowserLogin   = identity.BrowserLogin
@@ -72,6 +91,9 @@ const (
 
 	Inventory = inventory.Inventory
 	Enforced  = inventory.Enforced
+
+	Allow       = policy.Allow
+	ProtocolSSH = policy.ProtocolSSH
 
 	UserKey = inventory.UserKey
 	HostKey = inventory.HostKey
@@ -97,6 +119,9 @@ func ParseClaimRule(text string) (identity.ClaimRule, error) { return identity.P
 
 // ParseClaimMatch reads "claim=value".
 func ParseClaimMatch(text string) (identity.ClaimMatch, error) { return identity.ParseClaimMatch(text) }
+
+// ParseRule reads a rule on who may log in, such as "email_domain:example.com".
+func ParseRule(text string) (Rule, error) { return policy.ParseRule(text) }
 
 // ParseKeyID reads a key's id in any text form of a UUID.
 func ParseKeyID(id string) (trust.KeyID, error) { return inventory.ParseKeyID(id) }

@@ -1,0 +1,165 @@
+package control
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"keyturn/internal/access"
+	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
+	"keyturn/internal/policy"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// Who may log in where is decided here for every verb that has to know: by the rules
+// of package access, and what is known of who asks and of the host.
+
+// decideLogin decides a request by the tenant's rules.
+func (p *Plane) decideLogin(tx *store.Tx, r policy.Request) (policy.Decision, error) {
+	book, err := p.books.Of(tx)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return book.Decide(r), nil
+}
+
+// identityOf returns what is known of an actor. A token asks in its own name, as a
+// machine, whoever owns it; so does a machine for which an identity provider vouches,
+// whose service token is that provider's id.
+func (p *Plane) identityOf(tx *store.Tx, actor identity.Actor) (policy.Identity, error) {
+	if actor.Kind != "user" {
+		return policy.Identity{Name: actor.Name, ServiceToken: cmp.Or(actor.ID, actor.Kind), Source: address(actor.Source)}, nil
+	}
+	u, err := p.directory.User(tx, actor.ID)
+	if err != nil {
+		return policy.Identity{}, err
+	}
+	who, err := p.identityOfUser(tx, u)
+	who.Source = address(actor.Source)
+	return who, err
+}
+
+// identityOfUser returns what is known of a user, wherever they are: what the identity
+// provider said at the last login, or that the password is ours.
+func (p *Plane) identityOfUser(tx *store.Tx, u identity.User) (policy.Identity, error) {
+	who := policy.Identity{Name: u.Name, User: u.ID}
+	if u.Provider == "" {
+		who.Provider, who.Methods, who.Claims = policy.LocalLogin, []string{"pwd"}, []policy.Claim{}
+		if u.TOTP {
+			who.Methods = append(who.Methods, "otp", "mfa")
+		}
+		return who, nil
+	}
+	said, err := p.directory.Said(tx, u.ID)
+	if err != nil || said.Provider == "" {
+		return who, err
+	}
+	who.Email, who.Provider = said.Email(), said.Provider
+	who.Methods = append([]string{}, said.Claims["amr"]...)
+	who.Claims = []policy.Claim{}
+	for name, values := range said.Claims {
+		for _, value := range values {
+			who.Claims = append(who.Claims, policy.Claim{Provider: said.Provider, Name: name, Value: value})
+		}
+	}
+	return who, nil
+}
+
+// address returns the address that an actor came from, or none where that was not one.
+func address(source string) netip.Addr {
+	addr, _ := netip.ParseAddr(source) // the zero value is not known
+	return addr
+}
+
+// hostOf returns a host as rules know it.
+func hostOf(h inventory.Host) (policy.Host, error) {
+	_, port, err := net.SplitHostPort(h.Address)
+	if err != nil {
+		return policy.Host{}, err
+	}
+	n, err := strconv.Atoi(port)
+	return policy.Host{Hostname: h.Name, Protocol: policy.ProtocolSSH, Port: n}, err
+}
+
+// named returns rules in which users, groups and lists of networks that were named by
+// their names are named by their ids.
+func (p *Plane) named(tx *store.Tx, e *policy.Expression) error {
+	for _, section := range []struct {
+		name  string
+		rules []policy.Rule
+	}{{"include", e.Include}, {"require", e.Require}, {"exclude", e.Exclude}} {
+		for i := range section.rules {
+			if err := p.nameRule(tx, &section.rules[i]); err != nil {
+				return blame(err, section.name)
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Plane) nameRule(tx *store.Tx, r *policy.Rule) error {
+	switch r.Kind {
+	case policy.User:
+		u, err := p.directory.User(tx, r.Value)
+		if err != nil {
+			return err
+		}
+		r.Value = u.ID
+	case policy.InGroup:
+		g, err := access.FindGroup(tx, r.Value)
+		if err != nil {
+			return err
+		}
+		r.Value = g.ID
+	case policy.InIPList:
+		l, err := access.FindIPList(tx, r.Value)
+		if err != nil {
+			return err
+		}
+		r.Value = l.ID
+	}
+	return nil
+}
+
+// A Names is what people call the things that rules name by their ids.
+type Names map[string]string
+
+// namesIn returns the names of what rules name, as far as it is there.
+func (p *Plane) namesIn(tx *store.Tx, list ...policy.Expression) (Names, error) {
+	names := Names{}
+	for _, e := range list {
+		for _, rules := range [][]policy.Rule{e.Include, e.Require, e.Exclude} {
+			for _, r := range rules {
+				if _, known := names[r.Value]; known {
+					continue
+				}
+				name, err := p.nameOf(tx, r)
+				if trust.KindOf(err) != trust.NotFound && err != nil {
+					return nil, err
+				}
+				if name != "" {
+					names[r.Value] = name
+				}
+			}
+		}
+	}
+	return names, nil
+}
+
+func (p *Plane) nameOf(tx *store.Tx, r policy.Rule) (string, error) {
+	switch r.Kind {
+	case policy.User:
+		u, err := p.directory.User(tx, r.Value)
+		return u.Name, err
+	case policy.InGroup:
+		g, err := access.GroupByID(tx, r.Value)
+		return g.Name, err
+	case policy.InIPList:
+		l, err := access.IPListByID(tx, r.Value)
+		return l.Name, err
+	}
+	return "", nil
+}

@@ -1,0 +1,176 @@
+package control
+
+import (
+	"context"
+
+	"keyturn/internal/access"
+	"keyturn/internal/identity"
+	"keyturn/internal/policy"
+	"keyturn/internal/store"
+)
+
+// An ApplicationWithPolicies is an application and the policies that it has, by their
+// precedence.
+type ApplicationWithPolicies struct {
+	access.Application
+	Policies []access.Policy
+	Names    Names // of what rules name: in a listing, those of all applications
+}
+
+// ListApplications lists a page of the applications that a filter lets through, and
+// counts all of them.
+func (p *Plane) ListApplications(ctx context.Context, actor identity.Actor, f access.ApplicationFilter, page access.Page) (list []ApplicationWithPolicies, total int, err error) {
+	err = p.view(ctx, actor, identity.AppsRead, func(tx *store.Tx) error {
+		found, n, err := access.Applications(tx, f, page)
+		if err != nil {
+			return err
+		}
+		total = n
+		list, err = p.withPolicies(tx, found...)
+		return err
+	})
+	return list, total, err
+}
+
+// ShowApplication returns the application of an id or a name.
+func (p *Plane) ShowApplication(ctx context.Context, actor identity.Actor, idOrName string) (a ApplicationWithPolicies, err error) {
+	err = p.view(ctx, actor, identity.AppsRead, func(tx *store.Tx) error {
+		found, err := access.FindApplication(tx, idOrName)
+		if err != nil {
+			return err
+		}
+		a, err = p.oneWithPolicies(tx, found)
+		return err
+	})
+	return a, err
+}
+
+func (p *Plane) oneWithPolicies(tx *store.Tx, a access.Application) (ApplicationWithPolicies, error) {
+	list, err := p.withPolicies(tx, a)
+	if err != nil {
+		return ApplicationWithPolicies{}, err
+	}
+	return list[0], nil
+}
+
+func (p *Plane) withPolicies(tx *store.Tx, list ...access.Application) ([]ApplicationWithPolicies, error) {
+	ids := make([]string, len(list))
+	for i, a := range list {
+		ids[i] = a.ID
+	}
+	of, err := access.PoliciesOf(tx, ids)
+	if err != nil {
+		return nil, err
+	}
+	var all []policy.Expression
+	for _, policies := range of {
+		all = append(all, expressions(policies)...)
+	}
+	names, err := p.namesIn(tx, all...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]ApplicationWithPolicies, len(list))
+	for i, a := range list {
+		out[i] = ApplicationWithPolicies{a, of[a.ID], names}
+	}
+	return out, nil
+}
+
+func expressions(list []access.Policy) []policy.Expression {
+	all := make([]policy.Expression, len(list))
+	for i, p := range list {
+		all[i] = p.Expression
+	}
+	return all
+}
+
+// A WriteApplication is an application as it is to be. Of what is not said, a new one
+// has nothing, and another stays as it is: Extra where it is nil, and Policies where
+// those are nil. For what Policies can hold see access.SetPolicies.
+type WriteApplication struct {
+	access.Application
+	Policies []access.Policy
+}
+
+// AddApplication adds an application.
+func (p *Plane) AddApplication(ctx context.Context, actor identity.Actor, w WriteApplication) (a ApplicationWithPolicies, err error) {
+	id, aud := access.NewID(), access.NewAudience()
+	identify(w.Policies)
+	err = p.update(ctx, actor, needs(identity.AppsWrite), "application.add", "application:"+id, func(tx *store.Tx) error {
+		w.ID, w.Aud = id, aud
+		tx.Note("type", string(w.Type))
+		added, err := access.AddApplication(tx, w.Application)
+		if err != nil {
+			return err
+		}
+		if err := p.setPolicies(tx, id, w.Policies); err != nil {
+			return err
+		}
+		a, err = p.oneWithPolicies(tx, added)
+		return err
+	})
+	return a, err
+}
+
+// SetApplication writes an application anew.
+func (p *Plane) SetApplication(ctx context.Context, actor identity.Actor, idOrName string, w WriteApplication) (a ApplicationWithPolicies, err error) {
+	identify(w.Policies)
+	err = p.update(ctx, actor, needs(identity.AppsWrite), "application.set", "application:"+subject(idOrName), func(tx *store.Tx) error {
+		was, err := access.FindApplication(tx, idOrName)
+		if err != nil {
+			return err
+		}
+		tx.Note("id", was.ID)
+		next := w.Application
+		next.ID = was.ID
+		if next.Extra == nil {
+			next.Extra = was.Extra
+		}
+		set, err := access.SetApplication(tx, next)
+		if err != nil {
+			return err
+		}
+		if err := p.setPolicies(tx, was.ID, w.Policies); err != nil {
+			return err
+		}
+		a, err = p.oneWithPolicies(tx, set)
+		return err
+	})
+	return a, err
+}
+
+// identify gives new policies ids.
+func identify(list []access.Policy) {
+	for i := range list {
+		if list[i].ID == "" {
+			list[i].ID = access.NewID()
+		}
+	}
+}
+
+// setPolicies gives an application exactly the policies of a list, where that is one.
+func (p *Plane) setPolicies(tx *store.Tx, application string, list []access.Policy) error {
+	if list == nil {
+		return nil
+	}
+	for i := range list {
+		if err := p.named(tx, &list[i].Expression); err != nil {
+			return err
+		}
+		tx.Note("policy", list[i].ID)
+	}
+	return access.SetPolicies(tx, application, list)
+}
+
+// RemoveApplication removes an application with the policies that are its own.
+func (p *Plane) RemoveApplication(ctx context.Context, actor identity.Actor, idOrName string) error {
+	return p.update(ctx, actor, needs(identity.AppsWrite), "application.remove", "application:"+subject(idOrName), func(tx *store.Tx) error {
+		a, err := access.FindApplication(tx, idOrName)
+		if err != nil {
+			return err
+		}
+		tx.Note("id", a.ID)
+		return access.RemoveApplication(tx, a.ID)
+	})
+}

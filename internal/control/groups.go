@@ -1,0 +1,162 @@
+package control
+
+import (
+	"context"
+	"errors"
+
+	"keyturn/internal/access"
+	"keyturn/internal/identity"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// Groups, and lists of networks, are what rules name.
+
+// ListGroups lists a page of the groups, and counts all of them.
+func (p *Plane) ListGroups(ctx context.Context, actor identity.Actor, page access.Page) (list []access.Group, names Names, total int, err error) {
+	err = p.view(ctx, actor, identity.OrganizationsRead, func(tx *store.Tx) error {
+		if list, total, err = access.Groups(tx, page); err != nil {
+			return err
+		}
+		names = Names{}
+		for _, g := range list {
+			more, err := p.namesIn(tx, g.Expression)
+			if err != nil {
+				return err
+			}
+			for id, name := range more {
+				names[id] = name
+			}
+		}
+		return nil
+	})
+	return list, names, total, err
+}
+
+// ShowGroup returns the group of an id or a name.
+func (p *Plane) ShowGroup(ctx context.Context, actor identity.Actor, idOrName string) (g access.Group, names Names, err error) {
+	err = p.view(ctx, actor, identity.OrganizationsRead, func(tx *store.Tx) error {
+		if g, err = access.FindGroup(tx, idOrName); err != nil {
+			return err
+		}
+		names, err = p.namesIn(tx, g.Expression)
+		return err
+	})
+	return g, names, err
+}
+
+// AddGroup adds a group.
+func (p *Plane) AddGroup(ctx context.Context, actor identity.Actor, n access.Group) (g access.Group, err error) {
+	n.ID = access.NewID()
+	err = p.update(ctx, actor, needs(identity.OrganizationsWrite), "group.add", "group:"+n.ID, func(tx *store.Tx) error {
+		g = n
+		if err := p.named(tx, &g.Expression); err != nil {
+			return err
+		}
+		g, err = access.PutGroup(tx, g)
+		return err
+	})
+	return g, err
+}
+
+// SetGroup writes a group anew. Its Extra stays where none is said.
+func (p *Plane) SetGroup(ctx context.Context, actor identity.Actor, idOrName string, n access.Group) (g access.Group, err error) {
+	err = p.update(ctx, actor, needs(identity.OrganizationsWrite), "group.set", "group:"+subject(idOrName), func(tx *store.Tx) error {
+		was, err := access.FindGroup(tx, idOrName)
+		if err != nil {
+			return err
+		}
+		tx.Note("id", was.ID)
+		next := n
+		next.ID = was.ID
+		if next.Extra == nil {
+			next.Extra = was.Extra
+		}
+		if err := p.named(tx, &next.Expression); err != nil {
+			return err
+		}
+		g, err = access.PutGroup(tx, next)
+		return err
+	})
+	return g, err
+}
+
+// RemoveGroup removes a group that no rule names.
+func (p *Plane) RemoveGroup(ctx context.Context, actor identity.Actor, idOrName string) error {
+	return p.update(ctx, actor, needs(identity.OrganizationsWrite), "group.remove", "group:"+subject(idOrName), func(tx *store.Tx) error {
+		g, err := access.FindGroup(tx, idOrName)
+		if err != nil {
+			return err
+		}
+		tx.Note("id", g.ID)
+		return access.RemoveGroup(tx, g.ID)
+	})
+}
+
+// ListIPLists lists a page of the lists of networks, and counts all of them.
+func (p *Plane) ListIPLists(ctx context.Context, actor identity.Actor, page access.Page) (list []access.IPList, total int, err error) {
+	err = p.view(ctx, actor, identity.OrganizationsRead, func(tx *store.Tx) error {
+		list, total, err = access.IPLists(tx, page)
+		return err
+	})
+	return list, total, err
+}
+
+// ShowIPList returns the list of networks of an id or a name.
+func (p *Plane) ShowIPList(ctx context.Context, actor identity.Actor, idOrName string) (l access.IPList, err error) {
+	err = p.view(ctx, actor, identity.OrganizationsRead, func(tx *store.Tx) error {
+		l, err = access.FindIPList(tx, idOrName)
+		return err
+	})
+	return l, err
+}
+
+// AddIPList adds a list of networks.
+func (p *Plane) AddIPList(ctx context.Context, actor identity.Actor, n access.IPList) (l access.IPList, err error) {
+	n.ID = access.NewID()
+	err = p.update(ctx, actor, needs(identity.OrganizationsWrite), "ip-list.add", "ip-list:"+n.ID, func(tx *store.Tx) error {
+		l, err = access.PutIPList(tx, n)
+		return err
+	})
+	return l, err
+}
+
+// SetIPList writes a list of networks anew. Its Extra stays where none is said.
+func (p *Plane) SetIPList(ctx context.Context, actor identity.Actor, idOrName string, n access.IPList) (l access.IPList, err error) {
+	err = p.update(ctx, actor, needs(identity.OrganizationsWrite), "ip-list.set", "ip-list:"+subject(idOrName), func(tx *store.Tx) error {
+		was, err := access.FindIPList(tx, idOrName)
+		if err != nil {
+			return err
+		}
+		tx.Note("id", was.ID)
+		next := n
+		next.ID = was.ID
+		if next.Extra == nil {
+			next.Extra = was.Extra
+		}
+		l, err = access.PutIPList(tx, next)
+		return err
+	})
+	return l, err
+}
+
+// RemoveIPList removes a list of networks that no rule names.
+func (p *Plane) RemoveIPList(ctx context.Context, actor identity.Actor, idOrName string) error {
+	return p.update(ctx, actor, needs(identity.OrganizationsWrite), "ip-list.remove", "ip-list:"+subject(idOrName), func(tx *store.Tx) error {
+		l, err := access.FindIPList(tx, idOrName)
+		if err != nil {
+			return err
+		}
+		tx.Note("id", l.ID)
+		return access.RemoveIPList(tx, l.ID)
+	})
+}
+
+// blame returns an error that names a part of the request, where it names none.
+func blame(err error, field string) error {
+	var e *trust.Error
+	if errors.As(err, &e) && e.Field == "" {
+		return e.WithField(field)
+	}
+	return err
+}
