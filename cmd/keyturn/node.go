@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -47,6 +49,7 @@ type config struct {
 	password string         // of "admin" at the first start, or empty
 	agent    string         // socket of an ssh-agent that signs for Keyturn, or empty
 	workers  int            // steps of runs at a time
+	follow   time.Duration  // between two looks for owners who have changed to new keys; 0 is ten minutes
 	log      *slog.Logger
 	// crash is called around every commit of the engine and every effect on a
 	// host. Tests of crashes set it; nil otherwise.
@@ -65,8 +68,10 @@ type node struct {
 	listener  net.Listener
 	engine    *job.Engine
 	plane     *control.Plane
+	rotator   *rotation.Rotator
 	reach     *reach.Reach
 	store     *store.Store
+	follow    time.Duration
 	log       *slog.Logger
 }
 
@@ -79,7 +84,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	if err := os.MkdirAll(c.data, 0o700); err != nil {
 		return nil, trust.Errorf(trust.Unavailable, "data directory: %w", err)
 	}
-	n := &node{log: c.log}
+	n := &node{log: c.log, follow: cmp.Or(c.follow, 10*time.Minute)}
 	counted := metrics.New(version)
 	defer func() {
 		if err != nil {
@@ -122,8 +127,8 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	if c.agent != "" {
 		n.reach.Agent, n.reach.AgentOf = agent.NewClient(c.agent), n.beginning.Tenant
 	}
-	procedures := rotation.New(n.store, keys, n.reach, discovery.Judge).Procedures()
-	procedures = append(procedures, discovery.New(n.store, n.reach).Procedures()...)
+	n.rotator = rotation.New(n.store, keys, n.reach, discovery.Judge)
+	procedures := append(n.rotator.Procedures(), discovery.New(n.store, n.reach).Procedures()...)
 	procedures = append(procedures, hostid.Procedures(n.store, keys)...)
 	if c.alter != nil {
 		c.alter(procedures)
@@ -182,16 +187,21 @@ func (n *node) run(ctx context.Context) error {
 		cancel(err)
 		serveDone <- err
 	}()
-	stockDone := make(chan struct{})
-	go func() {
-		defer close(stockDone)
+	var aside sync.WaitGroup
+	aside.Go(func() {
 		n.plane.Stock(ctx, func(err error) { n.log.Warn("no key could be made ready", "err", err) })
-	}()
+	})
+	aside.Go(func() {
+		n.plane.FollowOwners(ctx, n.follow, n.rotator.Changed,
+			func(err error) {
+				n.log.Warn("a run that is held for the owner of a key could not be looked at", "err", err)
+			})
+	})
 	<-ctx.Done()
 	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer stop()
 	_ = n.server.Shutdown(grace) // what is not done by then is cut off by close
-	<-stockDone                  // which may finish a key
+	aside.Wait()                 // which may finish a key
 	err := <-engineDone
 	if serveErr := <-serveDone; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)

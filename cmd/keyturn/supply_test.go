@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"keyturn/internal/job"
 	"keyturn/internal/lab"
 	"keyturn/internal/need"
+	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
 
@@ -363,6 +365,43 @@ func TestCrashWithOwner(t *testing.T) {
 	}
 }
 
+// A run that is held until its owner uses the new key goes on by itself when he does, and
+// not before.
+func TestOwnerChangesWhileHeld(t *testing.T) {
+	t.Parallel()
+	o := &owner{ward: simWard(t, 2, nil)}
+	before := o.files()
+	run, next := o.rotate(-1)
+	held := func() (r job.Run) {
+		t.Helper()
+		if state, reason, _ := o.await(run); state != job.Held || !strings.Contains(reason, "nobody has been seen to log in with the new key") {
+			t.Fatalf("the run is %s: %s", state, reason)
+		}
+		if err := o.node.store.View(t.Context(), o.node.beginning.Tenant, func(tx *store.Tx) (err error) {
+			r, err = o.node.engine.Get(tx, trust.RunID(run))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if changed, err := o.node.rotator.Changed(t.Context(), held()); changed || err != nil {
+		t.Fatalf("before he uses the new key: %v, %v", changed, err)
+	}
+	o.uses(next)
+	if changed, err := o.node.rotator.Changed(t.Context(), held()); !changed || err != nil {
+		t.Fatalf("when he uses the new key: %v, %v", changed, err)
+	}
+	o.stop()
+	tune := o.tune
+	o.tune = func(c *config) { tune(c); c.follow = 20 * time.Millisecond }
+	o.start()
+	if r := o.world.await(run, func(r runJSON) bool { return r.ended() || r.State == "held" && strings.Contains(r.Reason, "still") }); r.State != "done" {
+		t.Errorf("the run is %s: %s", r.State, r.Reason)
+	}
+	o.wentForward(run, before)
+}
+
 // An owner is the ward's user, who makes keys himself. The identity file is his: he puts
 // the new key there when a run is held because he has not.
 type owner struct {
@@ -400,15 +439,7 @@ func (o *owner) answer(run string, uses trust.PublicKey, want job.State) (crashe
 		case state != job.Held, !strings.Contains(reason, "nobody has been seen to log in with the new key "+string(uses.Fingerprint())) && !strings.Contains(reason, "still holds the old key"):
 			o.t.Fatalf("run %s is %s, want %s: %s\n%+v", run, state, want, reason, o.show(run))
 		}
-		private := o.read(o.path[uses])
-		for suffix, text := range map[string]string{"": private, ".pub": o.read(o.path[uses] + ".pub")} {
-			if err := o.hosts[0].write(o.identity+suffix, text); err != nil {
-				o.t.Fatal(err)
-			}
-		}
-		if err := o.login([]byte(private)); err != nil {
-			o.t.Fatalf("the owner is locked out: %v", err)
-		}
+		o.uses(uses)
 		if err := o.client.call(o.t.Context(), http.MethodPost, "/runs/"+run+"/resume", nil, nil); err != nil {
 			// It is held in the store before the instant after that commit is passed.
 			if _, _, crashed := o.await(run); !crashed {
@@ -416,6 +447,20 @@ func (o *owner) answer(run string, uses trust.PublicKey, want job.State) (crashe
 			}
 			return true
 		}
+	}
+}
+
+// uses has the owner put a key into his identity file and log in with it.
+func (o *owner) uses(key trust.PublicKey) {
+	o.t.Helper()
+	private := o.read(o.path[key])
+	for suffix, text := range map[string]string{"": private, ".pub": o.read(o.path[key] + ".pub")} {
+		if err := o.hosts[0].write(o.identity+suffix, text); err != nil {
+			o.t.Fatal(err)
+		}
+	}
+	if err := o.login([]byte(private)); err != nil {
+		o.t.Fatalf("the owner is locked out: %v", err)
 	}
 }
 

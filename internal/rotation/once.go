@@ -129,6 +129,8 @@ type soaking struct {
 	Warned []trust.KeyID `json:"warned,omitempty"`
 	// Anew: an old key was used in the soak, which begins again when the run is resumed.
 	Anew bool `json:"anew,omitempty"`
+	// Held: the run is held until the owners of its keys have changed, see Changed.
+	Held bool `json:"held,omitempty"`
 }
 
 // soak is row Soak: both keys are accepted for as long as the plan says, and until the
@@ -142,6 +144,7 @@ func (ro *Rotator) soak(ctx context.Context, r job.Run, t job.Target) (job.Recor
 	if _, err := r.ResultOf(ctx, "Soak", t, &s); err != nil {
 		return nil, err
 	}
+	s.Held = false
 	if s.Until.IsZero() || s.Anew {
 		s.Anew, s.Began = false, time.Now().UTC()
 		s.Until = s.Began.Add(args.Soak)

@@ -215,7 +215,37 @@ func (ro *Rotator) switched(ctx context.Context, r job.Run, args Args, s *soakin
 		return err
 	}
 	s.Looked = now
-	return s.decide(r, args, seen)
+	err = s.decide(r, args, seen)
+	s.Held = err != nil
+	return err
+}
+
+// Changed reports whether a run that is held until the owners of its keys use the new
+// ones, and those only, would go on if it was resumed: all of them have been seen to, and
+// for as long as a soak, where that was what one of them did not do. What a person has to
+// decide, it leaves to a person.
+func (ro *Rotator) Changed(ctx context.Context, r job.Run) (bool, error) {
+	var args Args
+	if err := r.Decode(&args); err != nil {
+		return false, err
+	}
+	var s soaking
+	if ok, err := r.ResultOf(ctx, "Soak", job.Target{}, &s); err != nil || !ok || !s.Held {
+		return false, err
+	}
+	if s.Anew && time.Since(s.Looked) < args.Soak {
+		return false, nil
+	}
+	seen, err := ro.sightings(ctx, r, args, s)
+	if err != nil {
+		return false, err
+	}
+	for _, at := range seen {
+		if at.next == "" || at.recent != "" && args.Soak > 0 {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // decide holds a run whose owners have not been seen to change, by index of their
