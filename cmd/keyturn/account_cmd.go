@@ -67,12 +67,8 @@ func accountListCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, accounts, func(w io.Writer) error {
-				var rows [][]string
-				for _, a := range accounts {
-					rows = append(rows, []string{a.ID, a.Name})
-				}
-				return table(w, "ID NAME", rows)
+			return showTable(cmd, accounts, "ID NAME", func(a accountJSON) []string {
+				return []string{a.ID, a.Name}
 			})
 		}),
 	}
@@ -161,12 +157,8 @@ with a list of those that there are; "All" is everything that you may do.`,
 			if err := c.call(cmd.Context(), http.MethodGet, "/tokens", nil, &out); err != nil {
 				return err
 			}
-			return show(cmd, out.Tokens, func(w io.Writer) error {
-				var rows [][]string
-				for _, t := range out.Tokens {
-					rows = append(rows, []string{t.ID, t.Name, t.Owner, strings.Join(t.Permissions, ", "), when(t.ExpiresAt), when(t.LastUsedAt)})
-				}
-				return table(w, "ID NAME OWNER PERMISSIONS EXPIRES LAST-USED", rows)
+			return showTable(cmd, out.Tokens, "ID NAME OWNER PERMISSIONS EXPIRES LAST-USED", func(t tokenJSON) []string {
+				return []string{t.ID, t.Name, t.Owner, strings.Join(t.Permissions, ", "), when(t.ExpiresAt), when(t.LastUsedAt)}
 			})
 		}),
 	}
@@ -201,10 +193,7 @@ stay as they are. The old text ends at once, or after --overlap.`,
 			if err := c.call(cmd.Context(), http.MethodDelete, "/tokens/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
 			}
-			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%d tokens ended\n", out.Revoked)
-				return err
-			})
+			return showLine(cmd, out, "%d tokens ended\n", out.Revoked)
 		}),
 	}
 	return parent("token", "Make, rotate and revoke API tokens", create, listing, rotate, revoke)
@@ -237,10 +226,7 @@ func settingsCommand(env environ) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodPut, "/settings/"+url.PathEscape(args[0]), map[string]string{"value": args[1]}, &s); err != nil {
 				return err
 			}
-			return show(cmd, s, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s = %s\n", s.Name, s.Value)
-				return err
-			})
+			return showLine(cmd, s, "%s = %s\n", s.Name, s.Value)
 		}),
 	}
 	set.ValidArgsFunction = completeSettings(env)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,12 +28,8 @@ func approvalCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, approvals, func(w io.Writer) error {
-				var rows [][]string
-				for _, a := range approvals {
-					rows = append(rows, []string{a.ID, a.what(), a.AskedBy, when(a.AskedAt), when(a.Until), a.next()})
-				}
-				return table(w, "ID WHAT ASKED-BY ASKED UNTIL NEXT", rows)
+			return showTable(cmd, approvals, "ID WHAT ASKED-BY ASKED UNTIL NEXT", func(a approvalJSON) []string {
+				return []string{a.ID, a.what(), a.AskedBy, when(a.AskedAt), when(a.Until), a.next()}
 			})
 		}),
 	}
@@ -49,10 +43,7 @@ that to approve does, and whoever asked may refuse, too. It can be asked for ane
 			if err := c.call(cmd.Context(), http.MethodPost, "/approvals/"+url.PathEscape(args[0])+"/refuse", nil, &a); err != nil {
 				return err
 			}
-			return show(cmd, a, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "refused: %s\n", a.what())
-				return err
-			})
+			return showLine(cmd, a, "refused: %s\n", a.what())
 		}),
 	}
 	return parent("approval", "See and refuse what takes the approval of another user", listing, refuse)
@@ -123,10 +114,7 @@ approve. All other ways back wait for nobody.`,
 			if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(args[0])+"/back/approve", map[string]string{"user": args[1]}, &a); err != nil {
 				return err
 			}
-			return show(cmd, a, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s may take run %s back once, until %s\n", a.AskedBy, args[0], when(a.Until))
-				return err
-			})
+			return showLine(cmd, a, "%s may take run %s back once, until %s\n", a.AskedBy, args[0], when(a.Until))
 		}),
 	}
 }
@@ -142,10 +130,7 @@ otherwise do alone what they are there to prevent.`,
 			if err := c.call(cmd.Context(), http.MethodPost, "/settings/"+url.PathEscape(args[0])+"/approve", nil, &s); err != nil {
 				return err
 			}
-			return show(cmd, s, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s = %s\n", s.Name, s.Value)
-				return err
-			})
+			return showLine(cmd, s, "%s = %s\n", s.Name, s.Value)
 		}),
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -86,10 +85,7 @@ setting scan.interval scans all hosts as well, under no name.`,
 					return err
 				}
 			}
-			return show(cmd, d, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "discovery %s scans %s, %s; its first scan is run %s\n", d.Name, plain(d.scope()), d.when(), d.Run)
-				return err
-			})
+			return showLine(cmd, d, "discovery %s scans %s, %s; its first scan is run %s\n", d.Name, plain(d.scope()), d.when(), d.Run)
 		}),
 	}
 	f := cmd.Flags()
@@ -109,12 +105,8 @@ func discoveryListCommand(env environ) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodGet, "/discoveries", nil, &out); err != nil {
 				return err
 			}
-			return show(cmd, out.Discoveries, func(w io.Writer) error {
-				var rows [][]string
-				for _, d := range out.Discoveries {
-					rows = append(rows, []string{d.Name, d.when(), when(d.NextAt), d.State, when(d.RunAt), d.Run, d.scope()})
-				}
-				return table(w, "NAME WHEN NEXT STATE STARTED RUN HOSTS", rows)
+			return showTable(cmd, out.Discoveries, "NAME WHEN NEXT STATE STARTED RUN HOSTS", func(d discoveryJSON) []string {
+				return []string{d.Name, d.when(), when(d.NextAt), d.State, when(d.RunAt), d.Run, d.scope()}
 			})
 		}),
 	}
@@ -144,10 +136,7 @@ func discoveryRemoveCommand(env environ) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodDelete, "/discoveries/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
 			}
-			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is forgotten\n", args[0])
-				return err
-			})
+			return showLine(cmd, out, "%s is forgotten\n", args[0])
 		}),
 	}
 }

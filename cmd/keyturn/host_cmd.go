@@ -150,10 +150,7 @@ Keyturn change it.`,
 				return err
 			}
 			if !wait {
-				return show(cmd, out, func(w io.Writer) error {
-					_, err := fmt.Fprintf(w, "host %s is being enrolled by run %s\n", out.Host.Name, out.Run)
-					return err
-				})
+				return showLine(cmd, out, "host %s is being enrolled by run %s\n", out.Host.Name, out.Run)
 			}
 			if err := c.watchEnrolment(cmd, out.Run); err != nil {
 				return err
@@ -221,12 +218,8 @@ func hostListCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, hosts, func(w io.Writer) error {
-				var rows [][]string
-				for _, h := range hosts {
-					rows = append(rows, []string{h.Name, h.Address, h.Login, h.Mode, h.State, h.Scan.Outcome, strings.TrimPrefix(h.Server, "SSH-2.0-")})
-				}
-				return table(w, "NAME ADDRESS LOGIN MODE STATE SCAN SERVER", rows)
+			return showTable(cmd, hosts, "NAME ADDRESS LOGIN MODE STATE SCAN SERVER", func(h hostJSON) []string {
+				return []string{h.Name, h.Address, h.Login, h.Mode, h.State, h.Scan.Outcome, strings.TrimPrefix(h.Server, "SSH-2.0-")}
 			})
 		}),
 	}
@@ -350,12 +343,8 @@ it by another key than the pinned one is a finding, "mistrusted".`,
 			if err != nil {
 				return err
 			}
-			return show(cmd, known, func(w io.Writer) error {
-				var rows [][]string
-				for _, k := range known {
-					rows = append(rows, []string{k.User, fmt.Sprintf("%s:%d", k.Path, k.Line), k.Host, k.Marker, k.Fingerprint, k.Names})
-				}
-				return table(w, "USER PLACE HOST MARKER KEY NAMES", rows)
+			return showTable(cmd, known, "USER PLACE HOST MARKER KEY NAMES", func(k knownHostJSON) []string {
+				return []string{k.User, fmt.Sprintf("%s:%d", k.Path, k.Line), k.Host, k.Marker, k.Fingerprint, k.Names}
 			})
 		}),
 	}
@@ -369,10 +358,7 @@ func hostRemoveCommand(env environ) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodDelete, "/hosts/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
 			}
-			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is forgotten\n", args[0])
-				return err
-			})
+			return showLine(cmd, out, "%s is forgotten\n", args[0])
 		}),
 	}
 }

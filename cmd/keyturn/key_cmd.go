@@ -96,12 +96,8 @@ func keyListCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, keys, func(w io.Writer) error {
-				var rows [][]string
-				for _, k := range keys {
-					rows = append(rows, []string{k.UUID, k.Kind, k.Type, k.State, k.Custody, fmt.Sprint(len(k.Authorized)), fmt.Sprint(len(k.Identities)), k.Comment})
-				}
-				return table(w, "UUID KIND TYPE STATE CUSTODY AUTHORIZED IDENTITIES COMMENT", rows)
+			return showTable(cmd, keys, "UUID KIND TYPE STATE CUSTODY AUTHORIZED IDENTITIES COMMENT", func(k keyJSON) []string {
+				return []string{k.UUID, k.Kind, k.Type, k.State, k.Custody, fmt.Sprint(len(k.Authorized)), fmt.Sprint(len(k.Identities)), k.Comment}
 			})
 		}),
 	}
@@ -218,10 +214,7 @@ func addKey(env environ, cmd *cobra.Command, in map[string]any) error {
 	if err := c.call(cmd.Context(), http.MethodPost, "/keys", in, &k); err != nil {
 		return err
 	}
-	return show(cmd, k, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s\n%s %s\n", k.UUID, k.PublicKey, plain(k.Comment))
-		return err
-	})
+	return showLine(cmd, k, "%s\n%s %s\n", k.UUID, k.PublicKey, plain(k.Comment))
 }
 
 func keyExportCommand(env environ) *cobra.Command {
@@ -289,10 +282,7 @@ func keyRestoreCommand(env environ) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodPost, "/keys/"+url.PathEscape(args[0])+"/restore", nil, &k); err != nil {
 				return err
 			}
-			return show(cmd, k, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is back\n", k.UUID)
-				return err
-			})
+			return showLine(cmd, k, "%s is back\n", k.UUID)
 		}),
 	}
 }

@@ -152,10 +152,7 @@ func (c *client) keep(cmd *cobra.Command, env environ, l loginJSON) error {
 	if env("KEYTURN_TOKEN") != "" || env("KEYTURN_USER") != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "hint: unset KEYTURN_TOKEN and KEYTURN_USER, which go before this login")
 	}
-	return show(cmd, l, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "logged in as %s until %s\n", plain(l.Name), when(l.Until))
-		return err
-	})
+	return showLine(cmd, l, "logged in as %s until %s\n", plain(l.Name), when(l.Until))
 }
 
 // loginWithPassword exchanges a user's password for a login. On a terminal it asks
@@ -237,10 +234,7 @@ func logoutCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, map[string]bool{"logged_out": true}, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is logged out\n", plain(l.User))
-				return err
-			})
+			return showLine(cmd, map[string]bool{"logged_out": true}, "%s is logged out\n", plain(l.User))
 		},
 	}
 }

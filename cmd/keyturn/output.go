@@ -21,6 +21,25 @@ func show(cmd *cobra.Command, v any, text func(io.Writer) error) error {
 	return text(cmd.OutOrStdout())
 }
 
+// showLine shows v to people as a line of text.
+func showLine(cmd *cobra.Command, v any, format string, args ...any) error {
+	return show(cmd, v, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, format, args...)
+		return err
+	})
+}
+
+// showTable shows a list to people as a table with a row for each entry.
+func showTable[T any](cmd *cobra.Command, list []T, header string, row func(T) []string) error {
+	return show(cmd, list, func(w io.Writer) error {
+		rows := make([][]string, len(list))
+		for i, entry := range list {
+			rows[i] = row(entry)
+		}
+		return table(w, header, rows)
+	})
+}
+
 func asJSON(cmd *cobra.Command) bool {
 	v, err := cmd.Flags().GetBool("json")
 	return err == nil && v

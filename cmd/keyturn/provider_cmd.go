@@ -199,10 +199,7 @@ func providerRemoveCommand(env environ) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodDelete, "/providers/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
 			}
-			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is removed, with its users, and all logins by it are ended\n", args[0])
-				return err
-			})
+			return showLine(cmd, out, "%s is removed, with its users, and all logins by it are ended\n", args[0])
 		}),
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -111,10 +110,7 @@ func (c *client) reveal(cmd *cobra.Command, id, path string, in map[string]any) 
 	if err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
-	return show(cmd, map[string]string{"uuid": out.UUID, "file": path}, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s holds the private half of key %s, which counts as external from now on\n", path, out.UUID)
-		return err
-	})
+	return showLine(cmd, map[string]string{"uuid": out.UUID, "file": path}, "%s holds the private half of key %s, which counts as external from now on\n", path, out.UUID)
 }
 
 func keyApproveRevealCommand(env environ) *cobra.Command {
@@ -134,10 +130,7 @@ hour. Who asked cannot approve. "keyturn approval list" lists what was asked for
 			if err := c.call(cmd.Context(), http.MethodPost, "/keys/"+url.PathEscape(args[0])+"/reveal/approve", map[string]string{"user": args[1]}, &a); err != nil {
 				return err
 			}
-			return show(cmd, a, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s may have %s revealed once, until %s\n", a.AskedBy, args[0], when(a.Until))
-				return err
-			})
+			return showLine(cmd, a, "%s may have %s revealed once, until %s\n", a.AskedBy, args[0], when(a.Until))
 		}),
 	}
 }

@@ -134,12 +134,8 @@ func runListCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, runs, func(w io.Writer) error {
-				var rows [][]string
-				for _, r := range runs {
-					rows = append(rows, []string{r.Run, r.Procedure, r.State, r.Row, when(r.CreatedAt), r.Reason})
-				}
-				return table(w, "RUN PROCEDURE STATE ROW STARTED WHY", rows)
+			return showTable(cmd, runs, "RUN PROCEDURE STATE ROW STARTED WHY", func(r runSummaryJSON) []string {
+				return []string{r.Run, r.Procedure, r.State, r.Row, when(r.CreatedAt), r.Reason}
 			})
 		}),
 	}
@@ -305,10 +301,7 @@ func (c *client) ask(cmd *cobra.Command, id, verb string) error {
 	if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(id)+"/"+verb, nil, &out); err != nil {
 		return err
 	}
-	return show(cmd, out, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "run %s: %s\n", id, verb)
-		return err
-	})
+	return showLine(cmd, out, "run %s: %s\n", id, verb)
 }
 
 func runBackCommand(env environ) *cobra.Command {

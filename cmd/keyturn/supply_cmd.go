@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -35,10 +34,7 @@ somewhere with a passphrase as well.`,
 			if err != nil {
 				return err
 			}
-			return show(cmd, next, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is to take the place of %s: keyturn rotate %s\n", next.UUID, args[0], args[0])
-				return err
-			})
+			return showLine(cmd, next, "%s is to take the place of %s: keyturn rotate %s\n", next.UUID, args[0], args[0])
 		}),
 	}
 	cmd.Flags().StringVar(&file, "public-key", "", "a .pub file, - for standard input, or the key itself")

@@ -89,12 +89,8 @@ func userListCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, users, func(w io.Writer) error {
-				var rows [][]string
-				for _, u := range users {
-					rows = append(rows, []string{u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), yes(u.TOTP), u.Provider, when(u.CreatedAt)})
-				}
-				return table(w, "NAME ROLES PERMISSIONS PASSWORD TOTP PROVIDER CREATED", rows)
+			return showTable(cmd, users, "NAME ROLES PERMISSIONS PASSWORD TOTP PROVIDER CREATED", func(u userJSON) []string {
+				return []string{u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), yes(u.TOTP), u.Provider, when(u.CreatedAt)}
 			})
 		}),
 	}
@@ -215,10 +211,7 @@ With --json it is printed and not confirmed: send a code to keyturn user totp co
 			if err := c.call(cmd.Context(), http.MethodDelete, "/users/"+url.PathEscape(args[0])+"/totp", nil, &u); err != nil {
 				return err
 			}
-			return show(cmd, u, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s logs in without a second factor\n", u.Name)
-				return err
-			})
+			return showLine(cmd, u, "%s logs in without a second factor\n", u.Name)
 		}),
 	}
 	return parent("totp", "Log in with a second factor", enable, confirm, remove)
@@ -281,10 +274,7 @@ func userRemoveCommand(env environ) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodDelete, "/users/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
 			}
-			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is removed, and all of the user's tokens are ended\n", args[0])
-				return err
-			})
+			return showLine(cmd, out, "%s is removed, and all of the user's tokens are ended\n", args[0])
 		}),
 	}
 }
@@ -302,12 +292,8 @@ func roleCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, roles, func(w io.Writer) error {
-				var rows [][]string
-				for _, r := range roles {
-					rows = append(rows, []string{r.Name, strings.Join(r.Permissions, ", "), r.Meaning})
-				}
-				return table(w, "NAME PERMISSIONS MEANING", rows)
+			return showTable(cmd, roles, "NAME PERMISSIONS MEANING", func(r roleJSON) []string {
+				return []string{r.Name, strings.Join(r.Permissions, ", "), r.Meaning}
 			})
 		}),
 	}
@@ -334,10 +320,7 @@ func roleCommand(env environ) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodDelete, "/roles/"+url.PathEscape(args[0]), nil, &out); err != nil {
 				return err
 			}
-			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "the role %s is removed\n", args[0])
-				return err
-			})
+			return showLine(cmd, out, "the role %s is removed\n", args[0])
 		}),
 	}
 	return parent("role", "Name permissions that are given together", listing, set, remove)

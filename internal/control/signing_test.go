@@ -3,19 +3,14 @@ package control
 import (
 	"bytes"
 	"crypto/sha512"
-	"io/fs"
-	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
 
-	"keyturn/internal/hostid"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
-	"keyturn/internal/job"
 	"keyturn/internal/keyring"
 	"keyturn/internal/store"
 	"keyturn/internal/store/storetest"
@@ -37,38 +32,12 @@ func loginBy(key trust.PublicKey, algorithm string) []byte {
 // A key signs for those who may use it, what logs in with that key, and for nobody and
 // nothing else; and the log tells of each signature.
 func TestSignWithKey(t *testing.T) {
-	storetest.Both(t, []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, job.Schema, hostid.Schema, Schema}, func(t *testing.T, s *store.Store) {
-		dir := t.TempDir()
-		kek, err := keyring.LoadKEK(filepath.Join(dir, "kek"), filepath.Join(dir, "data"), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ring, err := keyring.Open(t.Context(), s, kek)
-		if err != nil {
-			t.Fatal(err)
-		}
-		directory, err := identity.Open(s, ring, identity.Options{Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		beginning, err := directory.First(t.Context(), "correct horse")
-		if err != nil {
-			t.Fatal(err)
-		}
-		tenant := beginning.Tenant
-		engine, err := job.New(s, nil, job.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := New(s, directory, ring, engine)
+	storetest.Both(t, everything, func(t *testing.T, s *store.Store) {
+		p, tenant, add := newHolder(t, s)
 		admin := identity.Actor{Tenant: tenant, Kind: "user", ID: "admin", Owner: "admin", Permissions: []identity.Permission{identity.All}}
-		as := func(name string) identity.Actor {
+		as := func(name string) identity.Actor { // a token of a user's that may use keys, and no more
 			t.Helper()
-			u, err := p.AddUser(t.Context(), admin, NewUser{Name: name, Rights: identity.Rights{Permissions: []identity.Permission{identity.KeysUse}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return identity.Actor{Tenant: tenant, Kind: "token", ID: "token-of-" + name, Owner: u.ID, Permissions: u.Permissions}
+			return identity.Actor{Tenant: tenant, Kind: "token", ID: "token-of-" + name, Owner: add(name).ID, Permissions: []identity.Permission{identity.KeysUse}}
 		}
 		alice, bob := as("alice"), as("bob")
 		generate := func(spec keyring.Spec) inventory.Key {
@@ -322,7 +291,7 @@ func TestSignWithKey(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return ring.Destroy(tx, found.ID)
+			return p.keyring.Destroy(tx, found.ID)
 		})
 		refuses("not held", bob, found, trust.NotFound)
 	})
