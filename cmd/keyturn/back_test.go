@@ -244,3 +244,64 @@ func TestRetireAgain(t *testing.T) {
 		t.Errorf("rolled back, the key is %s, and web1 holds\n%s\nwant\n%s", k.State, w.read(w.authorized(0)), before[0])
 	}
 }
+
+// A place that a rotation passed over does not keep anybody from taking its way back back
+// in turn, and is passed over again; but not when the key opens it by then, or was put
+// elsewhere: nobody is told that it is gone.
+func TestRollBackPastAPlaceThatStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3)
+	first := w.keyFile(w.dir+"/first", "first")
+	for i, options := range []string{"", "no-such-option"} { // web2 ignores its line
+		if err := w.servers[i].Authorize(first, options); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.ok("key", "import", w.dir+"/first")
+	w.ok("scan", "--wait")
+	old, stays := w.key(first).UUID, w.read(w.authorized(1))
+	w.ok("rotate", old, "--soak", "0s", "--wait")
+	next := w.replacedBy(old)
+	for range 2 {
+		w.ok("rollback", old, "--wait")
+		if out := w.ok("rollback", next, "--wait"); !strings.Contains(out, "1 places stay as they were") {
+			t.Errorf("rollback of the rollback says\n%s", out)
+		}
+		if now := w.read(w.authorized(1)); now != stays {
+			t.Errorf("web2 holds\n%s\nwant\n%s", now, stays)
+		}
+		if strings.Contains(w.read(w.authorized(0)), first.String()) {
+			t.Error("web1 has the old key after the rollback of the rollback")
+		}
+	}
+
+	var back startedJSON
+	w.json(&back, "rollback", old, "--soak", "48h")
+	w.await(back.Run, soaks)
+	if out := w.ok("run", "back", back.Run, "--soak", "0s", "--wait"); !strings.Contains(out, "1 places stay as they were") {
+		t.Errorf("run back of the rollback in its soak says\n%s", out)
+	}
+
+	inUse := func(key, place string) {
+		t.Helper()
+		var r startedJSON
+		w.json(&r, "rollback", key)
+		w.held(r.Run, "Baseline", "in use in "+place)
+		w.ok("run", "back", r.Run, "--wait")
+	}
+	w.ok("rollback", old, "--wait")
+	w.write(w.authorized(1), strings.ReplaceAll(stays, "no-such-option ", ""))
+	w.ok("scan", "--wait")
+	inUse(next, "web2:")
+	w.ok("rotate", old, "--soak", "0s", "--wait")
+	if strings.Contains(w.read(w.authorized(1)), first.String()) {
+		t.Error("web2 has the old key after another rotation")
+	}
+	var newest keyJSON
+	w.json(&newest, "key", "show", w.replacedBy(old))
+	if err := w.servers[2].Authorize(w.parse(newest.PublicKey), ""); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("scan", "--wait")
+	inUse(old, "web3:")
+}

@@ -69,6 +69,9 @@ type spec struct {
 	// Snapshot names the sealed files that an earlier run found at this
 	// identity place, and this run puts back; or is empty.
 	Snapshot string `json:"snapshot,omitempty"`
+	// Elsewhere: the run that this one takes back does not have this place, where the
+	// old key lies as well. Row Baseline looks at it, and no row writes there.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 	// Taken is what a retirement took out and this run puts back, Worked how well
 	// the key opened the account before, and Opens whether it did so for Keyturn
 	// itself.

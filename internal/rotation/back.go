@@ -1,12 +1,15 @@
 package rotation
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
+	"keyturn/internal/reach"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -92,7 +95,8 @@ func BackArgs(soak *time.Duration) (json.RawMessage, error) {
 
 // reverseRotation plans the way back of a run that has begun to install: the
 // same table with old and new exchanged. It looks at the journal for what to
-// put back, and at nothing else.
+// put back, and at nothing else; where else the key lies that it withdraws, the
+// inventory says.
 func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 	var args Args
 	if err := r.Decode(&args); err != nil {
@@ -151,7 +155,80 @@ func (ro *Rotator) reverseRotation(tx *store.Tx, r job.Run) (job.Plan, error) {
 	if err := findAgain(tx, places); err != nil {
 		return job.Plan{}, err
 	}
+	places, err := withElsewhere(tx, exchanged.Pairs, places)
+	if err != nil {
+		return job.Plan{}, err
+	}
 	return planOf(RotateProcedure, 1, 0, exchanged, places)
+}
+
+// withElsewhere returns places and, to be looked at, those where the old keys of a way
+// back are known to lie besides: somebody has put one there, or the run that is taken up
+// again passed the place over. Nothing is written there: what takes an open run back has
+// its place in the line, and so locks no file that that one has not.
+func withElsewhere(tx *store.Tx, pairs []Pair, places []spec) ([]spec, error) {
+	type of struct {
+		pair  int
+		place trust.Place
+	}
+	planned := map[of]bool{}
+	for _, s := range places {
+		planned[of{s.Pair, s.place()}] = true
+	}
+	for i, p := range pairs {
+		known, err := placesOf(tx, i, p.Old)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range known {
+			if s.Elsewhere = true; !planned[of{i, s.place()}] {
+				places = append(places, s)
+			}
+		}
+	}
+	return places, nil
+}
+
+// lookElsewhere is row Baseline at a place that the run does not write to. It passes it
+// over unless the old key is in use there: then the run would end, and the key go on.
+func (ro *Rotator) lookElsewhere(ctx context.Context, c cell, h *reach.Hands) (job.Record, error) {
+	gone := found{Why: fmt.Sprintf("%s on %s does not hold the key any more", c.spec.Path, c.spec.Name)}
+	inUse := trust.Errorf(trust.Conflict, "the key that goes is in use in %s, too, and the way back does not write there", c.spec.name()).
+		WithHint("keyturn run back %s, then keyturn rotate %s, which replaces it there as well; or take it out there, then keyturn run resume %s", c.run.ID, c.pair.Old, c.run.ID)
+	if c.spec.Half == identityHalf {
+		files, err := h.IdentityFiles(ctx, c.spec.User, c.spec.Path)
+		if err != nil {
+			return nil, err
+		}
+		if key, _, err := files.Key(); err == nil && key == c.pair.OldKey {
+			return nil, inUse
+		}
+		return c.passOver(gone)
+	}
+	paths, why, err := ro.searched(ctx, c, h)
+	if err != nil {
+		return nil, err
+	}
+	if why != "" {
+		return c.passOver(found{Why: why})
+	}
+	files, err := h.Files(ctx, c.spec.User, paths)
+	if err != nil {
+		return nil, err
+	}
+	if len(textsOf(files[slices.IndexFunc(files, at(c.spec.Path))].Content, c.pair.OldKey)) == 0 {
+		return c.passOver(gone)
+	}
+	p, err := ro.proveKey(ctx, c, c.pair.Old, files, h)
+	switch {
+	case err != nil:
+		return nil, err
+	case p.Level != "":
+		return nil, inUse
+	case p.Unexplained:
+		return nil, c.refused(found{Why: p.Why, Refused: true})
+	}
+	return c.passOver(found{Why: p.Why})
 }
 
 // findAgain finds the hosts of an earlier run's places. One that was removed and taken

@@ -75,6 +75,9 @@ func (ro *Rotator) baseline(ctx context.Context, r job.Run, t job.Target) (job.R
 		return nil, err
 	}
 	defer h.Close()
+	if c.spec.Elsewhere {
+		return ro.lookElsewhere(ctx, c, h)
+	}
 	if err := enforced(h); err != nil {
 		return nil, err
 	}
@@ -162,11 +165,16 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 		return nil, err
 	}
 	if f.Refused {
-		return nil, cmp.Or[error](c.run.Save(f), trust.Errorf(trust.Conflict, "%s; whoever uses the key there would be shut out when that is mended", f.Why).
-			WithHint("find out why (sshd's log on %s; owners and modes above %s; RevokedKeys), then keyturn run resume %s; keyturn run leave %s %s goes on without that account",
-				c.spec.Name, c.spec.Path, c.run.ID, c.run.ID, c.spec.name()))
+		return nil, c.refused(f)
 	}
 	return c.passOver(f)
+}
+
+// refused holds the run at a place where the old key is refused, and nothing explains it.
+func (c cell) refused(f found) error {
+	return cmp.Or[error](c.run.Save(f), trust.Errorf(trust.Conflict, "%s; whoever uses the key there would be shut out when that is mended", f.Why).
+		WithHint("find out why (sshd's log on %s; owners and modes above %s; RevokedKeys), then keyturn run resume %s; keyturn run leave %s %s goes on without that account",
+			c.spec.Name, c.spec.Path, c.run.ID, c.run.ID, c.spec.name()))
 }
 
 // passOver saves what row Baseline found at c's place, which the run does not touch: no
