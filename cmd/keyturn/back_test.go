@@ -264,7 +264,7 @@ func TestRollBackPastAPlaceThatStays(t *testing.T) {
 	next := w.replacedBy(old)
 	for range 2 {
 		w.ok("rollback", old, "--wait")
-		if out := w.ok("rollback", next, "--wait"); !strings.Contains(out, "1 places stay as they were") {
+		if out := w.ok("rollback", next, "--wait"); !strings.Contains(out, "1 place stays as it was") {
 			t.Errorf("rollback of the rollback says\n%s", out)
 		}
 		if now := w.read(w.authorized(1)); now != stays {
@@ -278,7 +278,7 @@ func TestRollBackPastAPlaceThatStays(t *testing.T) {
 	var back startedJSON
 	w.json(&back, "rollback", old, "--soak", "48h")
 	w.await(back.Run, soaks)
-	if out := w.ok("run", "back", back.Run, "--soak", "0s", "--wait"); !strings.Contains(out, "1 places stay as they were") {
+	if out := w.ok("run", "back", back.Run, "--soak", "0s", "--wait"); !strings.Contains(out, "1 place stays as it was") {
 		t.Errorf("run back of the rollback in its soak says\n%s", out)
 	}
 

@@ -102,6 +102,9 @@ func TestErrorsInTheWordsOfTheCommandLine(t *testing.T) {
 		}
 	}
 
+	if out := w.ok("host", "confirm", "web1"); !strings.HasPrefix(out, "nothing was to be confirmed; ") {
+		t.Errorf("host confirm says\n%s", out)
+	}
 	w.ok("rotate", k.UUID, "--share", "--soak", "0s", "--wait")
 	ended := w.latest("rotate")
 	for _, c := range []struct{ line, has, hasNot string }{

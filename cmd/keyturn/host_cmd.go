@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -160,7 +161,7 @@ Keyturn change it.`,
 			}
 			if out.Host.State != "ready" {
 				return trust.Errorf(trust.Conflict, "host %q was not taken in: %s", out.Host.Name, out.Host.Reason).
-					WithHint("keyturn host remove %s, then add it again", out.Host.Name)
+					WithHint("mend that, then keyturn host remove %s, and add it again", out.Host.Name)
 			}
 			return show(cmd, out, func(w io.Writer) error {
 				if _, err := fmt.Fprintf(w, "host %s is ready: %s\n", out.Host.Name, plain(out.Host.Server)); err != nil {
@@ -301,11 +302,20 @@ func hostConfirmCommand(env environ) *cobra.Command {
 			if hostKey != "" {
 				in["host_key"] = hostKey
 			}
-			var h hostJSON
-			if err := c.call(cmd.Context(), http.MethodPost, "/hosts/"+url.PathEscape(args[0])+"/confirm", in, &h); err != nil {
+			var was, h hostJSON
+			path := "/hosts/" + url.PathEscape(args[0])
+			if err := c.call(cmd.Context(), http.MethodGet, path, nil, &was); err != nil {
+				return err
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, path+"/confirm", in, &h); err != nil {
 				return err
 			}
 			return show(cmd, h, func(w io.Writer) error {
+				if slices.Equal(was.HostKeys, h.HostKeys) {
+					if _, err := fmt.Fprintf(w, "nothing was to be confirmed; keyturn host confirm %s --host-key KEY pins another key\n", h.Name); err != nil {
+						return err
+					}
+				}
 				for _, k := range h.HostKeys {
 					if _, err := fmt.Fprintf(w, "%s is known by %s (%s)\n", h.Name, k.Fingerprint, k.Origin); err != nil {
 						return err

@@ -463,7 +463,11 @@ func printUntouched(w io.Writer, r runJSON, places []placeReportJSON) error {
 	if len(places) == 0 {
 		return nil
 	}
-	if _, err := fmt.Fprintf(w, "%d places stay as they were: keyturn run show %s\n", len(places), r.Run); err != nil {
+	stay := "1 place stays as it was"
+	if len(places) > 1 {
+		stay = fmt.Sprintf("%d places stay as they were", len(places))
+	}
+	if _, err := fmt.Fprintf(w, "%s: keyturn run show %s\n", stay, r.Run); err != nil {
 		return err
 	}
 	for _, p := range places[:min(len(places), 5)] {

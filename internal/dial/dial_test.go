@@ -32,7 +32,7 @@ func server(t *testing.T, o lab.Options) (*lab.Server, dial.Target) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	return s, dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}
+	return s, dial.Target{Name: s.Name(), Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}
 }
 
 func newKey(t *testing.T) (ssh.Signer, trust.PublicKey) {
@@ -96,6 +96,10 @@ func TestDialRefusesAnotherHostKey(t *testing.T) {
 	var changed *dial.HostKeyError
 	if trust.KindOf(err) != trust.Conflict || !errors.As(err, &changed) || changed.Got != s.HostKey() {
 		t.Fatalf("error %v, want a Conflict that carries the key presented", err)
+	}
+	var hinted *trust.Error
+	if !errors.As(err, &hinted) || !strings.Contains(hinted.Hint, "keyturn host confirm web1 --host-key \""+s.HostKey().String()) {
+		t.Errorf("the hint of %v does not pin the key that web1 presented", err)
 	}
 	for _, key := range []trust.PublicKey{s.HostKey(), other} {
 		if !strings.Contains(err.Error(), string(key.Fingerprint())) {

@@ -137,5 +137,5 @@ func pinned(t Target, key trust.PublicKey) error {
 	}
 	cause := &HostKeyError{Address: t.Address, Got: key, Want: slices.Clone(t.Pins)}
 	return (&trust.Error{Kind: trust.Conflict, Message: cause.Error(), Err: cause}).
-		WithHint("where the change is right: keyturn host confirm NAME --host-key \"%s\"", key)
+		WithHint("where the change is right: keyturn host confirm %s --host-key \"%s\"", t.Name, key)
 }

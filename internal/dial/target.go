@@ -15,6 +15,7 @@ import (
 
 // A Target is a login and how to reach it.
 type Target struct {
+	Name    string // of the host, for hints
 	Address string // "host:port"
 	User    string
 	// Pins are the host keys of which the host must prove one. There is no
@@ -36,7 +37,7 @@ func (t Target) check() error {
 	}
 	if len(t.Pins) == 0 {
 		return trust.Errorf(trust.Conflict, "no host key of %s is known", t.Address).
-			WithHint("confirm one: keyturn host confirm NAME --host-key KEY")
+			WithHint("confirm one: keyturn host confirm %s --host-key KEY", t.Name)
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func PlanScan(tx *store.Tx, ids []trust.HostID) (job.Plan, error) {
 				return job.Plan{}, trust.Errorf(trust.Conflict, "host %q is known as a target only, and not what opens it", h.Name).WithHint("keyturn host add %s --address %s ...", h.Name, h.Address)
 			}
 			if h.State == inventory.Refused {
-				return job.Plan{}, trust.Errorf(trust.Conflict, "host %q was not taken in: %s", h.Name, h.Reason).WithHint("keyturn host remove %s, then add it again", h.Name)
+				return job.Plan{}, trust.Errorf(trust.Conflict, "host %q was not taken in: %s", h.Name, h.Reason).WithHint("mend that, then keyturn host remove %s, and add it again", h.Name)
 			}
 			plan.Targets[hosts] = append(plan.Targets[hosts], job.Target{Host: h.ID, Name: h.Name})
 		}

@@ -383,7 +383,7 @@ func (r *Reach) credentials(ctx context.Context, tenant trust.TenantID, row inve
 }
 
 func target(row inventory.Host, user string) dial.Target {
-	return dial.Target{Address: row.Address, User: user, Pins: row.PinnedKeys()}
+	return dial.Target{Name: row.Name, Address: row.Address, User: user, Pins: row.PinnedKeys()}
 }
 
 // count tells Connected of a connection that was begun at a time.

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -61,6 +62,7 @@ func TestBecome(t *testing.T) {
 			"sudo as root only":    {Sudo, map[string]string{"sudoers": "nobody ALL=(root) NOPASSWD: ALL\n"}, ""},
 			"sudo with a password": {Sudo, map[string]string{"sudoers": "nobody ALL=(ALL) ALL\n"}, "password"},
 			"sudo not at all":      {Sudo, map[string]string{"sudoers": "daemon ALL=(ALL) ALL\n"}, "sudo"},
+			"sudo at a terminal":   {Sudo, map[string]string{"sudoers": "Defaults requiretty\nnobody ALL=(ALL) NOPASSWD: ALL\n"}, "wants a terminal"},
 			"doas":                 {Doas, map[string]string{"doas.conf": "permit nopass nobody\n"}, ""},
 			"doas not at all":      {Doas, map[string]string{"doas.conf": "permit nopass daemon\n"}, "doas"},
 		} {
@@ -171,6 +173,9 @@ func TestNoisyAndMissingShells(t *testing.T) {
 	}
 	_, err := open(t.Context(), "here", "svc", None, nil, nologin, nil)
 	kind(t, err, trust.Denied, `"svc"`, "not available")
+	if e := new(trust.Error); !errors.As(err, &e) || !strings.Contains(e.Hint, "ForceCommand") {
+		t.Errorf("%v has no hint at what else may run instead of commands", err)
+	}
 	cut := func(ctx context.Context, command string, stdin []byte, limit int) (dial.Result, error) {
 		r, err := run(ctx, command, stdin, limit)
 		r.Stdout = r.Stdout[:len(r.Stdout)-4]

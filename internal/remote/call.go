@@ -350,10 +350,15 @@ func (h *Host) explain(c call, ran bool, result dial.Result) error {
 	case c.as != self && h.become != None:
 		// sudo may warn of something else before it says why it refuses.
 		said = cmp.Or(lastLine(result.Stderr), said)
+		if strings.Contains(said, "tty") { // "sorry, you must have a tty to run sudo"
+			return trust.Errorf(trust.Denied, "%s: %s wants a terminal of %q, and programs have none: %s", h.name, h.become, h.login, said).
+				WithHint("in sudoers: Defaults:%s !requiretty", h.login)
+		}
 		return trust.Errorf(trust.Denied, "%s: %s does not let %q act as root without a password: %s", h.name, h.become, h.login, said).
 			WithHint("in sudoers: %s ALL=(ALL) NOPASSWD: ALL; in doas.conf: permit nopass %s", h.login, h.login)
 	}
-	return trust.Errorf(trust.Denied, "%s: %q has no shell there that runs commands (status %d): %s", h.name, h.login, result.Exit, said)
+	return trust.Errorf(trust.Denied, "%s: %q has no shell there that runs commands (status %d): %s", h.name, h.login, result.Exit, said).
+		WithHint("look for command= before its key, ForceCommand in sshd_config, and its shell in passwd")
 }
 
 // firstLine returns the first line of a program's output, in printable form.
