@@ -160,7 +160,8 @@ func TestRolesAndCredentials(t *testing.T) {
 		ask{"appviewx", "POST", "/avxapi/ssh/key/rotate?gwsource=x", `{"type":"User Keys","uuids":["` + absent + `"]}`, []string{"Keys Write", "Runs Write"}},
 		ask{"appviewx", "POST", "/avxapi/ssh/key/rollback?gwsource=x", `{"type":"User Keys","uuids":["` + absent + `"]}`, []string{"Keys Write", "Runs Write"}},
 	)
-	targets := "/client/v4/accounts/" + w.account().ID + "/infrastructure/targets"
+	account := "/client/v4/accounts/" + w.account().ID
+	targets, settings := account+"/infrastructure/targets", account+"/gateway/audit_ssh_settings"
 	asks = append(asks,
 		ask{"cloudflare", "GET", targets, "", []string{"Zero Trust Read"}},
 		ask{"cloudflare", "GET", targets + "/" + absent, "", []string{"Zero Trust Read"}},
@@ -170,6 +171,9 @@ func TestRolesAndCredentials(t *testing.T) {
 		ask{"cloudflare", "PUT", targets + "/batch", "[{}]", []string{"Zero Trust Write"}},
 		ask{"cloudflare", "DELETE", targets + "/batch", `{"target_ids":["` + absent + `"]}`, []string{"Zero Trust Write"}},
 		ask{"cloudflare", "POST", targets + "/batch_delete", `{"target_ids":["` + absent + `"]}`, []string{"Zero Trust Write"}},
+		ask{"cloudflare", "GET", settings, "", []string{"Zero Trust Read"}},
+		ask{"cloudflare", "PUT", settings, `{"public_key":""}`, []string{"Zero Trust Write"}},
+		ask{"cloudflare", "POST", settings + "/rotate_seed", "", []string{"Zero Trust Write"}},
 	)
 	w.ok("role", "set", "Scraper", "--permission", "Metrics Read")
 	for _, user := range []struct{ name, role string }{{"adam", "Administrator"}, {"olga", "Operator"}, {"aude", "Auditor"}, {"sam", "Scraper"}} {
@@ -203,7 +207,7 @@ func TestRolesAndCredentials(t *testing.T) {
 		before := w.credentials(user.name, testPassword)
 		w.ok("user", "remove", user.name)
 		for kind, c := range before {
-			for _, ask := range asks[len(asks)-15:] {
+			for _, ask := range asks[len(asks)-18:] {
 				if status, text := w.send(ask.method, ask.path, ask.body, c.header); !unknownTo(ask.door, status, text) && status != 429 {
 					t.Errorf("%s, removed, by %s at %s: %d %s", user.role, kind, ask.path, status, text)
 				}

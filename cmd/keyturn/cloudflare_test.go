@@ -82,14 +82,14 @@ func TestCloudflareCredentials(t *testing.T) {
 }
 
 // volatile is what two runs of the same exchange differ in: ids and times.
-var volatile = regexp.MustCompile(`"(id|created_at|modified_at)":"[^"]+"`)
+var volatile = regexp.MustCompile(`"(id|seed_id|created_at|modified_at|updated_at)":"[^"]+"`)
 
 // expect sends a request, and compares the answer with what is documented, but for ids
 // and times. It returns the first id in it.
 func (c flare) expect(method, path, body string, status int, want string) (id string) {
 	c.w.t.Helper()
 	got, text := c.do(method, path, body)
-	if match := regexp.MustCompile(`"id":"([^"]+)"`).FindStringSubmatch(text); match != nil {
+	if match := regexp.MustCompile(`"(?:seed_)?id":"([^"]+)"`).FindStringSubmatch(text); match != nil {
 		id = match[1]
 	}
 	if text = volatile.ReplaceAllString(text, `"$1":"*"`); got != status || text != want {
@@ -280,6 +280,56 @@ func TestBadCloudflareTargets(t *testing.T) {
 	} {
 		if status, text := c.do("GET", at+query, ""); status != 200 || strings.Count(text, `"hostname"`) != want {
 			t.Errorf("%s: %d %s", query, status, text)
+		}
+	}
+}
+
+// The documented exchanges with the settings of SSH, byte for byte.
+func TestCloudflareSSHSettings(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	c := w.cloudflare()
+	const at = "/accounts/{account}/gateway/audit_ssh_settings"
+	const sample = "1pyl6I1tL7xfJuFYVzXlUW8uXXlpxegHXBzGCBKaSFA=" // of the vendor's pages
+	settings := func(key string) string {
+		return `{"result":{"created_at":"*","public_key":"` + key + `","seed_id":"*","updated_at":"*"},"success":true,"errors":[],"messages":[]}`
+	}
+	// An account that nobody has configured has a seed, and records nothing.
+	first := c.expect("GET", at, "", 200, settings(""))
+	if seed := c.expect("PUT", at, `{"public_key":"`+sample+`"}`, 200, settings(sample)); seed != first {
+		t.Errorf("another public key makes another seed: %s, was %s", seed, first)
+	}
+	_, before := c.do("GET", at, "")
+	for body, want := range map[string]string{
+		"": "the body is empty", "{}": "public_key is missing", `{"public_key":null}`: "public_key is missing", `{"public_key":7}`: "/public_key",
+		`{"public_key":"1pyl6I1tL7xfJuFYVzXlUW8uXXlpxegHXBzGCBKaSF="}`:    "/public_key",
+		`{"public_key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`:   "/public_key", // to which nothing can be encrypted
+		`{"public_key":"` + sample + `\n"}`:                               "/public_key",
+		`{"public_key":"` + strings.TrimSuffix(sample, "=") + `","x":{}}`: "/public_key",
+	} {
+		if status, text := c.do("PUT", at, body); status != 400 || !strings.Contains(text, `{"code":12130,`) || !strings.Contains(text, want) {
+			t.Errorf("%s: %d %s, want %s", body, status, text, want)
+		}
+	}
+	if _, after := c.do("GET", at, ""); after != before {
+		t.Errorf("bad requests made %s of %s", after, before)
+	}
+	// Each client asks in its own way, and each time there is another seed, and the same key.
+	seeds := map[string]bool{first: true}
+	for _, body := range []string{"", "{}"} {
+		id := c.expect("POST", at+"/rotate_seed", body, 200, settings(sample))
+		if seeds[id] {
+			t.Errorf("rotating by %q ends with the seed %s again", body, id)
+		}
+		seeds[id] = true
+		if got := c.expect("GET", at, "", 200, settings(sample)); got != id {
+			t.Errorf("the seed is %s, and was to be %s", got, id)
+		}
+	}
+	c.expect("PUT", at, `{"public_key":""}`, 200, settings(""))
+	for method, path := range map[string]string{"DELETE": at, "POST": at, "GET": at + "/rotate_seed"} {
+		if status, text := c.do(method, path, ""); status != 405 || !strings.Contains(text, "7001") {
+			t.Errorf("%s %s: %d %s", method, path, status, text)
 		}
 	}
 }

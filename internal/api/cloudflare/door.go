@@ -74,6 +74,10 @@ var routes = []route{
 	{"PUT", "/accounts/{account}/infrastructure/targets/batch", door.authenticate, door.createTargets},
 	{"DELETE", "/accounts/{account}/infrastructure/targets/batch", door.authenticate, door.removeTargets},
 	{"POST", "/accounts/{account}/infrastructure/targets/batch_delete", door.authenticate, door.removeTargets},
+
+	{"GET", "/accounts/{account}/gateway/audit_ssh_settings", door.authenticate, door.showSSHSettings},
+	{"PUT", "/accounts/{account}/gateway/audit_ssh_settings", door.authenticate, door.updateSSHSettings},
+	{"POST", "/accounts/{account}/gateway/audit_ssh_settings/rotate_seed", door.authenticate, door.rotateSeed},
 }
 
 // New returns the handler of everything below /client/v4/. What a verb fails for
