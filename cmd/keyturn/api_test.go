@@ -61,7 +61,7 @@ func endpoints(w *world) []endpoint {
 		{"DELETE", "/applications/x/policies/" + someKey, nil, []string{"Access: Apps and Policies Write"}},
 		{"DELETE", "/policies/" + someKey, nil, []string{"Access: Apps and Policies Write"}},
 		{"POST", "/logins/allow", map[string]any{"user": "x", "host": "web9", "login": "root", "port": 22}, []string{"Access: Apps and Policies Write"}},
-		{"POST", "/logins/test", map[string]any{"user": "x", "host": "web9", "login": "root", "source": "192.0.2.1", "application": "x"}, []string{"Access: Apps and Policies Read", "Users Read", "Hosts Read"}},
+		{"POST", "/logins/test", map[string]any{"user": "x", "host": "web9", "login": "root", "port": 22, "source": "192.0.2.1", "application": "x"}, []string{"Access: Apps and Policies Read", "Users Read", "Hosts Read"}},
 		{"DELETE", "/applications/x", nil, []string{"Access: Apps and Policies Write"}},
 		{"GET", "/groups", nil, []string{"Access: Organizations, Identity Providers, and Groups Read"}},
 		{"POST", "/groups", map[string]any{"name": "x", "include": []string{"everyone"}, "require": []string{"certificate"}, "exclude": []string{"ip:192.0.2.1"}}, []string{"Access: Organizations, Identity Providers, and Groups Write"}},

@@ -219,6 +219,7 @@ func policyTestCommand(env environ) *cobra.Command {
 		User        string `json:"user,omitempty"`
 		Host        string `json:"host"`
 		Login       string `json:"login"`
+		Port        int    `json:"port,omitempty"`
 		Source      string `json:"source,omitempty"`
 		Application string `json:"application,omitempty"`
 	}
@@ -250,6 +251,7 @@ that does not help, unless --source says which it is to be.`,
 	cmd.Flags().StringVar(&in.User, "user", "", "the user (default yourself)")
 	cmd.Flags().StringVar(&in.Host, "host", "", "the host")
 	cmd.Flags().StringVar(&in.Login, "login", "", "the account on the host")
+	cmd.Flags().IntVar(&in.Port, "port", 0, "the port of the host's sshd (default that of its address, or 22)")
 	cmd.Flags().StringVar(&in.Source, "source", "", "the address that the user comes from")
 	cmd.Flags().StringVar(&in.Application, "application", "", "ask this application only, by id or name")
 	require(cmd, "host", "login")

@@ -142,3 +142,37 @@ func TestAccessRules(t *testing.T) {
 	w.api(nil, "DELETE", "/groups/"+group.ID, nil)
 	w.api(nil, "DELETE", "/ip-lists/office", nil)
 }
+
+// A host that was written as a target goes by its label and its tags, too.
+func TestPolicyOfTargets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	w.ok("user", "add", "alice", "--role", "Auditor")
+	var account struct{ ID string }
+	w.json(&account, "account", "show")
+	status, text := w.send("POST", "/client/v4/accounts/"+account.ID+"/infrastructure/targets",
+		`{"hostname":"Shop-1","ip":{"ipv4":{"ip_addr":"192.0.2.9"}},"tags":{"env":"prod"}}`, headers("Authorization", "Bearer "+w.token))
+	var made struct{ Result struct{ ID string } }
+	if err := json.Unmarshal([]byte(text), &made); status != 200 || err != nil {
+		t.Fatalf("%d %s", status, text)
+	}
+	for name, include := range map[string]any{
+		"labels": map[string]any{"hostnames": []string{"shop-?"}},
+		"tags":   map[string]any{"tags": map[string]any{"env": []string{"test", "prod"}}},
+	} {
+		w.api(nil, "POST", "/applications", map[string]any{
+			"name": name, "type": "infrastructure", "criteria": []any{map[string]any{"port": 2200, "include": include}},
+			"policies": []any{map[string]any{"name": "ops", "include": []string{"user:alice"}, "logins": []string{"root"}}},
+		})
+		var d loginDecisionJSON
+		w.json(&d, "policy", "test", "--user", "alice", "--login", "root", "--host", made.Result.ID, "--port", "2200", "--application", name)
+		if !d.Allowed {
+			t.Errorf("by %s: %+v", name, d)
+		}
+		if w.json(&d, "policy", "test", "--user", "alice", "--login", "root", "--host", made.Result.ID, "--application", name); d.Allowed {
+			t.Errorf("by %s, at another port: %+v", name, d)
+		}
+		w.ok("policy", "list")
+		w.api(nil, "DELETE", "/applications/"+name, nil)
+	}
+}

@@ -74,14 +74,23 @@ func address(source string) netip.Addr {
 	return addr
 }
 
-// hostOf returns a host as rules know it.
-func hostOf(h inventory.Host) (policy.Host, error) {
+// hostOf returns a host as rules know it: by its name, and by its label and tags where
+// it is a target.
+func hostOf(tx *store.Tx, h inventory.Host) (policy.Host, error) {
 	_, port, err := net.SplitHostPort(h.Address)
 	if err != nil {
 		return policy.Host{}, err
 	}
-	n, err := strconv.Atoi(port)
-	return policy.Host{Hostname: h.Name, Protocol: policy.ProtocolSSH, Port: n}, err
+	host := policy.Host{Hostname: h.Name, Protocol: policy.ProtocolSSH}
+	if host.Port, err = strconv.Atoi(port); err != nil {
+		return policy.Host{}, err
+	}
+	t, err := inventory.TargetByID(tx, h.ID)
+	if trust.KindOf(err) == trust.NotFound {
+		return host, nil
+	}
+	host.Label, host.Tags = t.Hostname, t.Tags
+	return host, err
 }
 
 // named returns rules in which users, groups and lists of networks that were named by

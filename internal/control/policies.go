@@ -241,7 +241,7 @@ func hostByName(tx *store.Tx, name string) (policy.Host, error) {
 	if err != nil {
 		return policy.Host{}, err
 	}
-	return hostOf(h)
+	return hostOf(tx, h)
 }
 
 // A TestLogin asks what the rules say of a login.
@@ -249,6 +249,8 @@ type TestLogin struct {
 	User  string // name or id; empty for the actor
 	Host  string // a host's name or id, or that of one that is not known
 	Login string
+	// Port is the port of the host's sshd; 0 for that of its address, or 22.
+	Port int
 	// Source is the address that a user who is named comes from, or the zero value.
 	Source netip.Addr
 	// Application is the id or name of the only application to ask, or empty.
@@ -267,6 +269,9 @@ func (p *Plane) TestLogin(ctx context.Context, actor identity.Actor, t TestLogin
 		}
 		if r.Host, err = hostByName(tx, t.Host); err != nil {
 			return err
+		}
+		if t.Port != 0 {
+			r.Host.Port = t.Port
 		}
 		if t.Application != "" {
 			a, err := access.FindApplication(tx, t.Application)

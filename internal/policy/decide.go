@@ -120,13 +120,17 @@ func (b *Rulebook) lookAtSource(who Identity, holds []truth, missing func(...Kin
 }
 
 func (b *Rulebook) lookAtHost(h Host, holds []truth) {
-	name := fold(h.Hostname)
-	if n, ok := b.hosts[name]; ok {
-		holds[n] = yes
-	}
-	for _, p := range b.patterns {
-		if trust.MatchPattern(name, p.pattern) {
-			holds[p.number] = yes
+	for _, name := range []string{fold(h.Hostname), fold(h.Label)} {
+		if name == "" {
+			continue
+		}
+		if n, ok := b.hosts[name]; ok {
+			holds[n] = yes
+		}
+		for _, p := range b.patterns {
+			if trust.MatchPattern(name, p.pattern) {
+				holds[p.number] = yes
+			}
 		}
 	}
 	for key, value := range h.Tags {

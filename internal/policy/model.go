@@ -173,6 +173,9 @@ func (i Identity) IsPerson() bool {
 // A Host is what somebody wants to log in to.
 type Host struct {
 	Hostname string
+	// Label is another name that the host goes by, or empty. What matches either
+	// matches the host.
+	Label    string
 	Tags     map[string]string
 	Protocol Protocol
 	Port     int

@@ -133,8 +133,9 @@ func (n naive) expression(e policy.Expression) answer {
 func (n naive) names(a policy.Attributes) (answers []bool) {
 	if len(a.Hostnames) > 0 {
 		answers = append(answers, slices.ContainsFunc(a.Hostnames, func(pattern string) bool {
-			match, _ := path.Match(strings.ToLower(pattern), strings.ToLower(n.request.Host.Hostname))
-			return match
+			name, _ := path.Match(strings.ToLower(pattern), strings.ToLower(n.request.Host.Hostname))
+			label, _ := path.Match(strings.ToLower(pattern), strings.ToLower(n.request.Host.Label))
+			return name || label && n.request.Host.Label != ""
 		}))
 	}
 	for key, values := range a.Tags {
@@ -348,7 +349,7 @@ func (d dice) model() (m policy.Model) {
 func (d dice) request() (r policy.Request) {
 	r.Login = of(d, logins...)
 	r.Host = policy.Host{
-		Hostname: of(d, "web1", "Web2", "db1", "mail"), Protocol: policy.ProtocolSSH, Port: of(d, 22, 22, 22, 2222),
+		Hostname: of(d, "web1", "Web2", "db1", "mail"), Label: of(d, "", "", "DB1", "web7"), Protocol: policy.ProtocolSSH, Port: of(d, 22, 22, 22, 2222),
 		Tags: of(d, nil, map[string]string{"env": "prod"}, map[string]string{"env": "prod", "zone": "test"}),
 	}
 	if d.IntN(4) == 0 {

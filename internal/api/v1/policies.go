@@ -99,6 +99,7 @@ type testLogin struct {
 		User        string `json:"user,omitempty" maxLength:"100" doc:"Name or id; who asks if absent"`
 		Host        string `json:"host" minLength:"1" maxLength:"255" doc:"A host's name"`
 		Login       string `json:"login" minLength:"1" maxLength:"256" doc:"The account on the host"`
+		Port        int    `json:"port,omitempty" minimum:"0" maximum:"65535" doc:"That of the host's address, or 22, if absent"`
 		Source      string `json:"source,omitempty" maxLength:"45" doc:"The address that the user comes from"`
 		Application string `json:"application,omitempty" maxLength:"255" doc:"Ask only this one, by id or name"`
 	}
@@ -121,7 +122,7 @@ func (d door) policyRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPost, "/logins/test", "test-login", "Say whether a user may log in to a host, and why",
 		func(ctx context.Context, who control.Actor, in *testLogin) (loginDecision, error) {
-			t := control.TestLogin{User: in.Body.User, Host: in.Body.Host, Login: in.Body.Login, Application: in.Body.Application}
+			t := control.TestLogin{User: in.Body.User, Host: in.Body.Host, Login: in.Body.Login, Port: in.Body.Port, Application: in.Body.Application}
 			if in.Body.Source != "" {
 				var err error
 				if t.Source, err = netip.ParseAddr(in.Body.Source); err != nil {
