@@ -30,6 +30,11 @@
 // [Server.Lie] makes it go on honoring the authorized keys of that moment
 // whatever is written to the files later.
 //
+// # Host keys that change
+//
+// A [Gateway] is no sshd: it presents host keys and announces others, as it is told, for
+// clients to learn.
+//
 // # What is left behind
 //
 // Servers end with their context, and on Linux also when the process that

@@ -126,7 +126,9 @@ func furnish() error {
 	}
 	return ip(
 		"link set lo up",
-		"link add br0 type bridge",
+		// An address of its own: a bridge that has none takes the lowest of its ports', so
+		// that with each host that comes or goes the others would lose it for half a minute.
+		"link add br0 address 02:00:0a:63:00:01 type bridge",
 		"addr add "+gateway+"/16 dev br0",
 		"link set br0 up",
 	)
