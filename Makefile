@@ -12,12 +12,12 @@ TAGS      ?=
 TODAY     := $(shell date -u +%F)
 
 # The stages of check, in the order in which they are cheapest to fail.
-STAGES := fmt-check vet lint arrows test race fuzz
+STAGES := fmt-check vet lint arrows test sdk race fuzz
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help deps build run test check stages race fuzz bench soak fmt fmt-check vet lint arrows generate clean
+.PHONY: help deps build run test sdk check stages race fuzz bench soak fmt fmt-check vet lint arrows generate clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,11 @@ test: deps ## the tests, with the long proofs whole; go test ./... takes a share
 	KEYTURN_FULL=1 $(GO) test -timeout 30m ./...
 	$(GO) test -tags localsecrets -run KMS ./internal/keyring
 
-check: $(STAGES) ## all that CI checks: format, vet, linters, arrows, test, race, fuzz
+# A module of its own: Cloudflare's SDKs take minutes to compile, and nothing else needs them.
+sdk: ## the program against Cloudflare's own Go SDKs (downloads them)
+	cd test/cloudflare && $(GO) vet ./... && $(GO) test -count=1 -timeout 15m ./...
+
+check: $(STAGES) ## all that CI checks: format, vet, linters, arrows, test, SDKs, race, fuzz
 
 stages: # the stages of check, for .ci/run
 	@echo $(STAGES)
