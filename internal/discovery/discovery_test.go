@@ -345,7 +345,9 @@ func TestEnrolmentIsRefused(t *testing.T) {
 func TestScan(t *testing.T) {
 	w := newWorld(t)
 	ca := filepath.Join(w.dir, "ca.pub")
-	w.keygen(strings.TrimSuffix(ca, ".pub"), "-t", "ed25519")
+	authority := w.keygen(strings.TrimSuffix(ca, ".pub"), "-t", "ed25519", "-C", "the authority")
+	other := w.keygen(filepath.Join(w.dir, "other"), "-t", "ed25519")
+	w.write(ca, []byte("# who signs\n"+authority.String()+" the authority\n\n"+other.String()+"\nno key\n"))
 	s := w.server("web1", ".ssh/authorized_keys", ".ssh/authorized_keys", ".ssh/authorized_keys2")
 	h := w.ready(s)
 	ssh := filepath.Join(s.Home(), ".ssh")
@@ -368,6 +370,18 @@ func TestScan(t *testing.T) {
 		return n.About == inventory.NoteUnseenTrust && strings.Contains(n.Text, ca)
 	}) {
 		t.Errorf("no note of the trust in %s: %+v", ca, now.Coverage.Notes)
+	}
+	var authorities []string
+	for _, n := range now.Coverage.Notes {
+		if n.Path == ca {
+			authorities = append(authorities, n.Text)
+		}
+	}
+	if want := []string{
+		"certificates of " + string(authority.Fingerprint()) + ` (ssh-ed25519 "the authority") let people in, by ` + ca,
+		"certificates of " + string(other.Fingerprint()) + ` (ssh-ed25519 "") let people in, by ` + ca,
+	}; !slices.Equal(authorities, want) {
+		t.Errorf("the authorities are %q, want %q", authorities, want)
 	}
 	if !slices.ContainsFunc(now.Coverage.Notes, func(n inventory.Note) bool {
 		return n.About == inventory.NoteUnread && strings.Contains(n.Text, "printable")

@@ -79,6 +79,9 @@ type scanner struct {
 	scan  inventory.Scan
 	bytes int                   // of content that is in scan
 	known []trust.KnownHostLine // those of scan.Known, by index
+	// authorities are the files of trusted certificate authorities that were read: most
+	// often one for all accounts.
+	authorities map[string]bool
 }
 
 // accounts returns whom to look at: everybody, where we can act as root, else
@@ -116,6 +119,9 @@ func (s *scanner) account(ctx context.Context, user string) error {
 		return s.unread(user, "", err)
 	}
 	s.unseen(user, cfg)
+	if err := s.authoritiesIn(ctx, cfg.Config.TrustedUserCAKeys); err != nil {
+		return err
+	}
 	files, known, identities, err := s.files(ctx, user, cfg.AuthorizedKeys)
 	if err != nil {
 		return s.unread(user, "", err)
@@ -240,6 +246,29 @@ func (s *scanner) unseen(user string, cfg remote.AccountConfig) {
 	if cfg.Evaluated != "" {
 		s.note(inventory.NoteConfig, user, "", "%s", cfg.Evaluated)
 	}
+}
+
+// authoritiesIn notes by whose certificates sshd lets people in: the keys of a file that
+// TrustedUserCAKeys names, one on each line and without options.
+func (s *scanner) authoritiesIn(ctx context.Context, path string) error {
+	if path == "" || s.authorities[path] {
+		return nil
+	}
+	if s.authorities == nil {
+		s.authorities = map[string]bool{}
+	}
+	s.authorities[path] = true
+	files, err := s.hands.Files(ctx, s.hands.Login(), []string{path})
+	if err != nil || files[0].Unreadable {
+		s.note(inventory.NoteUnread, "", path, "%s: whose certificates let people in cannot be read", path)
+		return s.skip(err)
+	}
+	for l := range strings.Lines(string(files[0].Content)) {
+		if key, comment, err := trust.ParsePublicKey(strings.TrimSpace(l)); err == nil {
+			s.note(inventory.NoteUnseenTrust, "", path, "certificates of %s (%s %q) let people in, by %s", key.Fingerprint(), key.Type(), comment, path)
+		}
+	}
+	return nil
 }
 
 func (s *scanner) note(about, user, path, format string, args ...any) {
