@@ -51,7 +51,7 @@ var mayImport = map[string]string{
 	"rotation":  "store audit inventory job remote dial keyring reach",
 
 	// verbs: never a host's wire, so neither dial nor remote
-	"control": "audit policy store keyring identity access inventory job discovery rotation hostid",
+	"control": "audit policy store keyring authority identity access inventory job discovery rotation hostid",
 
 	// front doors: a protocol comes in, one verb goes out; they never meet
 	"api":            "control",

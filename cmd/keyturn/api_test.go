@@ -19,6 +19,8 @@ type endpoint struct {
 	needs []string
 }
 
+const someEd25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDrHSRY6gfVVYLqjlTZaZrQ3s5Lpaj5Gn8KHEHQ8dVCt"
+
 const someKey = "1f4158e4-c12d-5097-a058-7bb2817e132b"
 
 func endpoints(w *world) []endpoint {
@@ -87,6 +89,19 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/hosts/web9/enforce", nil, []string{"Hosts Write"}},
 		{"POST", "/hosts/web9/inventory", nil, []string{"Hosts Write"}},
 		{"POST", "/hosts/web9/confirm", map[string]any{"host_key": ""}, []string{"Hosts Write"}},
+		{"POST", "/authorities", map[string]any{"name": "people", "purpose": "user", "type": "ed25519"}, []string{"Certificates Write"}},
+		{"POST", "/authorities/people/rotate", map[string]any{"type": "ed25519", "overlap": "1h"}, []string{"Certificates Write"}},
+		{"DELETE", "/authorities/nobody", nil, []string{"Certificates Write"}},
+		{"GET", "/authorities", nil, []string{"Certificates Read"}},
+		{"GET", "/authorities/people", nil, []string{"Certificates Read"}},
+		{"POST", "/certificates", map[string]any{
+			"authority": "people", "public_key": someEd25519, "principals": []string{"deploy"}, "valid": "2m", "force_command": "id", "source_addresses": []string{"192.0.2.0/24"},
+			"verify_required": false, "extensions": []string{"permit-pty"},
+		}, []string{"Certificates Issue"}},
+		{"POST", "/certificates/revoke", map[string]any{"key_id": "nobody", "reason": "lost"}, []string{"Certificates Write"}},
+		{"GET", "/certificates", nil, []string{"Certificates Read"}},
+		{"GET", "/certificates/4611686018427387981", nil, []string{"Certificates Read"}},
+		{"GET", "/krl", nil, []string{"Certificates Read"}},
 		{"POST", "/scans", map[string]any{"hosts": []string{"web9"}}, []string{"Hosts Write"}},
 		{"POST", "/discoveries", map[string]any{"name": "nightly", "hosts": []string{"web9"}, "every": "1h", "daily": ""}, []string{"Hosts Write"}},
 		{"GET", "/discoveries", nil, []string{"Hosts Read"}},
@@ -254,7 +269,7 @@ func (e endpoint) badRequests(t *testing.T, w *world) (list []badRequest) {
 
 // isVerb reports whether what stands second in the path is no name of a thing.
 func (endpoint) isVerb(part string) bool {
-	return slices.Contains([]string{"pause", "resume", "rotate", "rotate-data", "keys", "password", "providers", "oidc"}, part)
+	return slices.Contains([]string{"pause", "resume", "rotate", "rotate-data", "keys", "password", "providers", "oidc", "revoke"}, part)
 }
 
 // Every bad request gets a documented error, and starts and changes nothing.
@@ -395,6 +410,28 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/hosts/nowhere/known-hosts?limit=0", ``, "limit"},
 		{"GET", "/keys?colour=red", ``, "colour"},
 		{"GET", "/keys?after=garbage", ``, ""},
+		{"POST", "/authorities", `{"name":"a b"}`, "of an authority is not"},
+		{"POST", "/authorities", `{"name":"x","purpose":"everything"}`, "purpose"},
+		{"POST", "/authorities", `{"name":"x","type":"rsa-1024"}`, "type"},
+		{"POST", "/authorities/nobody/rotate", `{}`, "there is no authority"},
+		{"POST", "/authorities/nobody/rotate", `{"type":"ed25519","overlap":"9000h"}`, "is more than"},
+		{"POST", "/authorities/nobody/rotate", `{"overlap":"a while"}`, "is not a duration"},
+		{"GET", "/authorities/nobody", ``, "there is no authority"},
+		{"GET", "/authorities?after=garbage", ``, "is not where a page ended"},
+		{"GET", "/certificates?after=garbage", ``, "is not where a page ended"},
+		{"GET", "/certificates?user=nobody", ``, "there is no user"},
+		{"GET", "/certificates/0", ``, "serial"},
+		{"GET", "/certificates/18446744073709551615", ``, "there is no certificate"},
+		{"GET", "/certificates/99999999999999999999", ``, "there is no certificate"},
+		{"POST", "/certificates", `{"authority":"nobody","public_key":"` + someEd25519 + `","principals":["deploy"]}`, "there is no authority"},
+		{"POST", "/certificates", `{"authority":"nobody","public_key":"ssh-ed25519 AAAA","principals":["deploy"]}`, "public key"},
+		{"POST", "/certificates", `{"authority":"nobody","public_key":"` + someEd25519 + `","principals":[]}`, "principals"},
+		{"POST", "/certificates", `{"authority":"nobody","public_key":"` + someEd25519 + `","principals":["deploy"],"valid":"-1s"}`, "is not a duration"},
+		{"POST", "/certificates/revoke", `{}`, "say one of"},
+		{"POST", "/certificates/revoke", `{"serial":"5","key_id":"x"}`, "say one of"},
+		{"POST", "/certificates/revoke", `{"serial":"5"}`, "there is no certificate"},
+		{"POST", "/certificates/revoke", `{"user":"nobody"}`, "there is no user"},
+		{"POST", "/certificates/revoke", `{"public_key":"nonsense"}`, "public key"},
 		{"GET", "/no/such/thing", ``, "there is no"},
 		{"GET", "/runs/x?wait=long", ``, "is not a duration"},
 	} {
@@ -418,6 +455,7 @@ func TestPermissions(t *testing.T) {
 	all := []string{
 		"Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
 		"Keys Supply", "Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
+		"Certificates Read", "Certificates Write", "Certificates Issue",
 		"Zero Trust Read", "Zero Trust Write", "Access: Apps and Policies Read", "Access: Apps and Policies Write", "Access: SSH Auditing Read", "Access: SSH Auditing Write",
 		"Access: Organizations, Identity Providers, and Groups Read", "Access: Organizations, Identity Providers, and Groups Write",
 	}

@@ -106,8 +106,8 @@ type credential struct {
 // of every noun.
 var roleRights = map[string]string{
 	"Administrator": "All",
-	"Operator":      "Account Read; Users Read; Hosts Read; Hosts Write; Keys Read; Keys Write; Runs Read; Runs Write; Settings Read; Audit Read; Metrics Read; " + seesAccess,
-	"Auditor":       "Account Read; Users Read; Tokens Read; Hosts Read; Keys Read; Runs Read; Settings Read; Audit Read; Metrics Read; " + seesAccess,
+	"Operator":      "Account Read; Users Read; Hosts Read; Hosts Write; Keys Read; Keys Write; Runs Read; Runs Write; Settings Read; Certificates Read; Audit Read; Metrics Read; " + seesAccess,
+	"Auditor":       "Account Read; Users Read; Tokens Read; Hosts Read; Keys Read; Runs Read; Settings Read; Certificates Read; Audit Read; Metrics Read; " + seesAccess,
 	"Scraper":       "Metrics Read",
 }
 

@@ -115,24 +115,9 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 			return err
 		}
 	}
-	resp, err := c.send(ctx, method, path, body)
-	if err != nil && method == http.MethodGet && ctx.Err() == nil {
-		resp, err = c.send(ctx, method, path, body) // a connection that the server had closed
-	}
+	answer, err := c.exchange(ctx, method, path, body)
 	if err != nil {
-		return c.unreachable(ctx, err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return c.unreachable(ctx, err)
-	}
-	if resp.StatusCode >= 300 {
-		var p problem
-		if json.Unmarshal(answer, &p) != nil || p.Detail == "" {
-			return trust.Errorf(trust.Unavailable, "%s answered %s, and not as a Keyturn server does", c.server, resp.Status)
-		}
-		return &trust.Error{Kind: kindOf(p.Kind), Message: p.Detail, Hint: p.Hint, Field: p.Field}
+		return err
 	}
 	if out == nil {
 		return nil
@@ -142,6 +127,35 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 		return trust.Errorf(trust.Unavailable, "the answer of %s cannot be read: %w", c.server, err)
 	}
 	return nil
+}
+
+// fetch asks the server for a file.
+func (c *client) fetch(ctx context.Context, path string) ([]byte, error) {
+	return c.exchange(ctx, http.MethodGet, path, nil)
+}
+
+// exchange asks the server and returns the body of an answer that is no error.
+func (c *client) exchange(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil && method == http.MethodGet && ctx.Err() == nil {
+		resp, err = c.send(ctx, method, path, body) // a connection that the server had closed
+	}
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	if resp.StatusCode >= 300 {
+		var p problem
+		if json.Unmarshal(answer, &p) != nil || p.Detail == "" {
+			return nil, trust.Errorf(trust.Unavailable, "%s answered %s, and not as a Keyturn server does", c.server, resp.Status)
+		}
+		return nil, &trust.Error{Kind: kindOf(p.Kind), Message: p.Detail, Hint: p.Hint, Field: p.Field}
+	}
+	return answer, nil
 }
 
 func (c *client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {

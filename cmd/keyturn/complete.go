@@ -49,6 +49,12 @@ func completeUsers(env environ) cobra.CompletionFunc {
 	}
 }
 
+func completeAuthorities(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, paged[authorityJSON]("/authorities", "authorities", nil), func(a authorityJSON) string { return a.Name + "\t" + a.State })
+	}
+}
+
 func completeProviders(env environ) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return complete(env, cmd, unpaged[providerJSON]("/providers", "providers"), func(p providerJSON) string { return p.Name + "\t" + p.Issuer })

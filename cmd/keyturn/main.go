@@ -142,6 +142,7 @@ KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env), policyCommand(env),
 		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env), approvalCommand(env), agentCommand(env),
 		seedCommand(env), knownHostsCommand(env),
+		caCommand(env), certCommand(env), krlCommand(env),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

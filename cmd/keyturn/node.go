@@ -25,6 +25,7 @@ import (
 	"keyturn/internal/api/cloudflare"
 	"keyturn/internal/api/metrics"
 	v1 "keyturn/internal/api/v1"
+	"keyturn/internal/authority"
 	"keyturn/internal/control"
 	"keyturn/internal/discovery"
 	"keyturn/internal/hostid"
@@ -95,7 +96,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	var keys *keyring.Keyring // opened below: it lies in the store that seals by it
 	n.store, err = store.Open(ctx, store.Options{
 		URL:    databaseURL(c),
-		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, access.Schema, job.Schema, hostid.Schema, control.Schema},
+		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, access.Schema, authority.Schema, job.Schema, hostid.Schema, control.Schema},
 		Personal: func(tx *store.Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error) {
 			return keys.SealPersonal(tx, tenant, person, plain)
 		},

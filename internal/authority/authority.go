@@ -120,6 +120,17 @@ func (a Authority) Line() string {
 	return strings.TrimSpace(a.Public.String() + " " + a.Comment)
 }
 
+// KeySpec returns the kind of key that a has.
+func (a Authority) KeySpec() keyring.Spec {
+	switch a.Public.Type() {
+	case "ssh-ed25519":
+		return keyring.Spec{Type: "ed25519"}
+	case "ssh-rsa":
+		return keyring.Spec{Type: "rsa", Bits: a.Public.Bits()}
+	}
+	return keyring.Spec{Type: "ecdsa-p256"}
+}
+
 // KeySpec returns the kind of key of an authority's type, by the names that users give
 // those: ecdsa-p256, ed25519 or rsa-4096.
 func KeySpec(name string) (keyring.Spec, error) {
@@ -157,7 +168,7 @@ func (s *Authorities) Create(tx *store.Tx, n NewAuthority, key keyring.Private) 
 	}
 	for _, a := range same {
 		if a.State(tx.Now()) != Removed {
-			return Authority{}, trust.Errorf(trust.Conflict, "there is an authority %q already", n.Name)
+			return Authority{}, trust.Errorf(trust.Conflict, "there is an authority %q already", n.Name).WithHint("keyturn ca show %s", n.Name)
 		}
 	}
 	count, err := countAuthorities(tx)
@@ -223,7 +234,8 @@ func (s *Authorities) Rotate(tx *store.Tx, name string, overlap time.Duration, k
 		return Authority{}, err
 	}
 	if state := old.State(tx.Now()); state != Signing || !old.SignsUntil.IsZero() {
-		return Authority{}, trust.Errorf(trust.Conflict, "authority %q is being exchanged already, until %s UTC", old.Name, old.SignsUntil.Format(time.DateTime))
+		return Authority{}, trust.Errorf(trust.Conflict, "authority %q is being exchanged already, until %s UTC", old.Name, old.SignsUntil.Format(time.DateTime)).
+			WithHint("keyturn ca show %s", old.Name)
 	}
 	old.SignsUntil = tx.Now().Add(overlap)
 	old.TrustedUntil = old.SignsUntil.Add(max(overlap, old.Profile.MaxValid))
@@ -285,7 +297,7 @@ func (s *Authorities) Find(tx *store.Tx, name string) (Authority, error) {
 }
 
 func notFound(name string) error {
-	return trust.Errorf(trust.NotFound, "there is no authority %.80q", name)
+	return trust.Errorf(trust.NotFound, "there is no authority %.80q", name).WithHint("keyturn ca list")
 }
 
 // Named returns all authorities of a name that are not removed, oldest first.

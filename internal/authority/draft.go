@@ -59,7 +59,7 @@ type Draft struct {
 // refuses what the profile does not allow, and what is revoked from the beginning.
 func (s *Authorities) Draft(tx *store.Tx, a Authority, r Request) (*Draft, error) {
 	if state := a.State(tx.Now()); state != Signing {
-		return nil, trust.Errorf(trust.Conflict, "authority %q does not sign: it is %s", a.Name, state)
+		return nil, trust.Errorf(trust.Conflict, "authority %q does not sign: it is %s", a.Name, state).WithHint("keyturn ca show %s", a.Name)
 	}
 	if r.Why == "" {
 		return nil, trust.Errorf(trust.Denied, "nobody decided that %q may have this certificate", r.KeyID)
@@ -97,7 +97,7 @@ func (s *Authorities) Draft(tx *store.Tx, a Authority, r Request) (*Draft, error
 		return nil, err
 	}
 	if why != "" {
-		return nil, trust.Errorf(trust.Denied, "%s, and so would be every certificate of it", why)
+		return nil, trust.Errorf(trust.Denied, "%s, and so would be every certificate of it", why).WithHint("keyturn krl --json")
 	}
 	if d.unsigned, err = d.Unsigned(); err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ func (s *Authorities) RevokeKeyID(tx *store.Tx, id, reason string) (int, error) 
 		return 0, err
 	}
 	if len(ends) == 0 {
-		return 0, trust.Errorf(trust.NotFound, "there is no certificate of key id %.80q that has not ended", id)
+		return 0, trust.Errorf(trust.NotFound, "there is no certificate of key id %.80q that has not ended", id).WithHint("keyturn cert list")
 	}
 	count := 0
 	for _, e := range ends {

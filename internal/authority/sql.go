@@ -107,7 +107,7 @@ func insertCertificate(tx *store.Tx, i Issued) error {
 }
 
 func selectCertificate(tx *store.Tx, serial uint64) (Issued, error) {
-	missing := trust.Errorf(trust.NotFound, "there is no certificate of serial number %d", serial)
+	missing := trust.Errorf(trust.NotFound, "there is no certificate of serial number %d", serial).WithHint("keyturn cert list")
 	if serial > math.MaxInt64 {
 		return Issued{}, missing
 	}

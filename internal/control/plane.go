@@ -19,6 +19,7 @@ import (
 
 	"keyturn/internal/access"
 	"keyturn/internal/audit"
+	"keyturn/internal/authority"
 	"keyturn/internal/identity"
 	"keyturn/internal/job"
 	"keyturn/internal/keyring"
@@ -35,16 +36,17 @@ var Schema embed.FS
 // are held only as long as each transaction finds that the rows are those still, and
 // may be used from any goroutine.
 type Plane struct {
-	store     *store.Store
-	directory *identity.Directory
-	keyring   *keyring.Keyring
-	engine    *job.Engine
-	books     *access.Books
+	store       *store.Store
+	directory   *identity.Directory
+	keyring     *keyring.Keyring
+	engine      *job.Engine
+	books       *access.Books
+	authorities *authority.Authorities
 }
 
 // New returns a Plane.
 func New(s *store.Store, d *identity.Directory, k *keyring.Keyring, e *job.Engine) *Plane {
-	return &Plane{store: s, directory: d, keyring: k, engine: e, books: access.NewBooks()}
+	return &Plane{store: s, directory: d, keyring: k, engine: e, books: access.NewBooks(), authorities: authority.New(k)}
 }
 
 // view reads on behalf of an actor who must have a permission.

@@ -143,6 +143,16 @@ var verbs = map[string][]identity.Permission{
 	"ListHostIdentities": {identity.ZeroTrustRead},
 	"ShowSSHSettings":    {identity.ZeroTrustRead},
 	"SetAuditKey":        {identity.ZeroTrustWrite},
+	"ListAuthorities":    {identity.CertificatesRead},
+	"ShowAuthority":      {identity.CertificatesRead},
+	"CreateAuthority":    {identity.CertificatesWrite},
+	"RotateAuthority":    {identity.CertificatesWrite},
+	"RemoveAuthority":    {identity.CertificatesWrite},
+	"ListCertificates":   {identity.CertificatesRead},
+	"ShowCertificate":    {identity.CertificatesRead},
+	"Issue":              {identity.CertificatesIssue},
+	"RevokeCertificates": {identity.CertificatesWrite},
+	"KRL":                {identity.CertificatesRead},
 
 	"Count": {identity.MetricsRead},
 

@@ -41,6 +41,7 @@ const (
 	seedOverlap      = "seed.overlap"
 	gatewayLease     = "gateway.lease"
 	auditKey         = "session.audit-key"
+	caOverlap        = "ca.overlap"
 )
 
 // The values of settings that are either.
@@ -98,6 +99,10 @@ var settings = []Setting{
 	{
 		Name: auditKey, Default: "", check: checkAuditKey,
 		Meaning: "the X25519 public key, in base64, that what is typed in sessions is encrypted to, so that only its holder can read it; nothing for not recording that",
+	},
+	{
+		Name: caOverlap, Default: "24h", check: durationBetween(0, maxOverlap),
+		Meaning: "how long hosts have to trust the next key of a certificate authority before it signs, and at least the one before after that; 0s for at once",
 	},
 }
 

@@ -51,6 +51,7 @@ func TestBadSettings(t *testing.T) {
 		seedOverlap:      {"", "0s", "999ms", "8785h", "60s"}, // the last is not longer than gateway.lease
 		gatewayLease:     {"", "-1s", "25h", "168h", "24h1s"},
 		auditKey:         {"x", "1pyl6I1tL7xfJuFYVzXlUW8uXXlpxegHXBzGCBKaSFA", strings.Repeat("A", 44)},
+		caOverlap:        {"", "-1s", "8785h", "a day"},
 	}
 	for _, s := range before {
 		if len(bad[s.Name]) == 0 {
@@ -94,6 +95,7 @@ func TestGoodSettings(t *testing.T) {
 		seedOverlap:      {"91s", "8784h", "2h"},
 		gatewayLease:     {"0s", "1h59m59s", "90s"},
 		auditKey:         {"1pyl6I1tL7xfJuFYVzXlUW8uXXlpxegHXBzGCBKaSFA=", ""},
+		caOverlap:        {"0s", "8784h", "36h"},
 	} {
 		for _, value := range values {
 			got, err := p.SetSetting(t.Context(), actor, name, value)

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"keyturn/internal/access"
+	"keyturn/internal/authority"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
@@ -47,6 +48,11 @@ type (
 
 	KeySpec   = keyring.Spec
 	KEKStatus = keyring.KEKStatus
+
+	AuthorityFilter    = authority.Filter
+	AuthorityPurpose   = authority.Purpose
+	Certificate        = authority.Issued
+	CertificateOptions = authority.Options
 
 	Provider          = identity.Provider
 	NewProvider       = identity.NewProvider

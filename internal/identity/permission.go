@@ -33,7 +33,12 @@ const (
 	SettingsRead  Permission = "Settings Read"
 	SettingsWrite Permission = "Settings Write"
 	AuditRead     Permission = "Audit Read"
-	MetricsRead   Permission = "Metrics Read"
+
+	CertificatesRead  Permission = "Certificates Read"
+	CertificatesWrite Permission = "Certificates Write"
+	CertificatesIssue Permission = "Certificates Issue"
+
+	MetricsRead Permission = "Metrics Read"
 )
 
 // Permissions of Cloudflare, by the names of its permission groups: what its API
@@ -75,6 +80,9 @@ var Permissions = []Grant{
 	{RunsWrite, "pause, resume, approve, take back and leave places of runs"},
 	{SettingsRead, "see settings"},
 	{SettingsWrite, "change settings"},
+	{CertificatesRead, "see certificate authorities, certificates, and what is revoked"},
+	{CertificatesWrite, "make, exchange and remove certificate authorities, and revoke certificates"},
+	{CertificatesIssue, "have certificates signed for oneself, for what policies let one in as"},
 	{AuditRead, "read, export and verify the audit log"},
 	{MetricsRead, "read /metrics: how many hosts and runs there are, and how the server does"},
 	{ZeroTrustRead, "see targets, and the settings of SSH"},

@@ -104,6 +104,8 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	d.signingRoutes(a)
 	d.runRoutes(a)
 	d.approvalRoutes(a)
+	d.authorityRoutes(a)
+	d.certificateRoutes(a)
 	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
 		api.WriteJSON(w, http.StatusNotFound, problem(trust.Errorf(trust.NotFound, "there is no %s %s", r.Method, r.URL.Path).WithHint("see /api/v1/openapi.json")))

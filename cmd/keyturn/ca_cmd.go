@@ -1,0 +1,173 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+type authorityJSON struct {
+	ID           string         `json:"id"`
+	Name         string         `json:"name"`
+	Purpose      string         `json:"purpose"`
+	Application  string         `json:"application,omitempty"`
+	State        string         `json:"state"`
+	Type         string         `json:"type"`
+	Fingerprint  string         `json:"fingerprint"`
+	PublicKey    string         `json:"public_key"`
+	Profile      map[string]any `json:"profile"`
+	CreatedAt    *time.Time     `json:"created_at"`
+	SignsFrom    *time.Time     `json:"signs_from"`
+	SignsUntil   *time.Time     `json:"signs_until,omitempty"`
+	TrustedUntil *time.Time     `json:"trusted_until,omitempty"`
+}
+
+func caCommand(env environ) *cobra.Command {
+	return parent("ca", "Sign certificates: authorities that hosts trust", caCreateCommand(env), caListCommand(env), caShowCommand(env), caRotateCommand(env), caRemoveCommand(env))
+}
+
+var authorityTypes = []string{"ecdsa-p256", "ed25519", "rsa-4096"}
+
+func caCreateCommand(env environ) *cobra.Command {
+	var kind, purpose string
+	cmd := &cobra.Command{
+		Use: "create NAME [--type ecdsa-p256|ed25519|rsa-4096]", Short: "Make a certificate authority",
+		Long: `Make a certificate authority. Its private key is made here, sealed, and never leaves.
+
+What is printed is a line for the file that TrustedUserCAKeys names on each host that
+should let its certificates in. A host looks at the principals of a certificate, and
+not at who decided on them: let a host trust it together with RevokedKeys, the file
+that "keyturn krl" makes.`,
+		Example: `  keyturn ca create people
+  keyturn ca create hosts --purpose host --type ed25519`,
+		Args: exactly(1),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			var a authorityJSON
+			if err := c.call(cmd.Context(), http.MethodPost, "/authorities", map[string]any{"name": args[0], "type": kind, "purpose": purpose}, &a); err != nil {
+				return err
+			}
+			return show(cmd, a, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, plain(a.PublicKey))
+				return err
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&kind, "type", "ecdsa-p256", "of its key: "+strings.Join(authorityTypes, ", "))
+	cmd.Flags().StringVar(&purpose, "purpose", "user", `what its certificates are for: "user", "host" or "gateway"`)
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(authorityTypes, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("purpose", cobra.FixedCompletions([]string{"user", "host", "gateway"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func caListCommand(env environ) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List certificate authorities", Args: noArgs,
+		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
+			all, err := list[authorityJSON](cmd.Context(), c, "/authorities", "authorities", nil)
+			if err != nil {
+				return err
+			}
+			return show(cmd, all, func(w io.Writer) error {
+				rows := make([][]string, len(all))
+				for i, a := range all {
+					rows[i] = []string{a.Name, a.Purpose, a.State, a.Type, a.Fingerprint, when(a.SignsFrom), when(a.TrustedUntil)}
+				}
+				return table(w, "NAME PURPOSE STATE TYPE FINGERPRINT SIGNS-FROM TRUSTED-UNTIL", rows)
+			})
+		}),
+	}
+}
+
+func caShowCommand(env environ) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Print what hosts should trust: the file that TrustedUserCAKeys names",
+		Long: `Print the public keys of a certificate authority that hosts should trust at this
+time, one a line, each after a comment on what it does: around a rotation there are two.
+The output as it is can be the file that TrustedUserCAKeys names.`,
+		Args: exactly(1), ValidArgsFunction: completeAuthorities(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			all, err := whole[authorityJSON](cmd.Context(), c, "/authorities/"+url.PathEscape(args[0]), "authorities")
+			if err != nil {
+				return err
+			}
+			return show(cmd, all, func(w io.Writer) error { return printTrusted(w, all) })
+		}),
+	}
+}
+
+// printTrusted prints what hosts should trust, as a file that sshd reads.
+func printTrusted(w io.Writer, all []authorityJSON) error {
+	for _, a := range all {
+		says := map[string]string{"next": "signs from " + when(a.SignsFrom), "signing": "signs", "outgoing": "signs no more; to be trusted until " + when(a.TrustedUntil)}[a.State]
+		if says == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "# %s: %s\n%s\n", plain(a.Name), says, plain(a.PublicKey)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func caRotateCommand(env environ) *cobra.Command {
+	var kind, overlap string
+	cmd := &cobra.Command{
+		Use: "rotate NAME [--overlap 24h]", Short: "Have another key take the place of the one that signs",
+		Long: `Have another key take the place of the one that signs, after an overlap (the setting
+ca.overlap) in which hosts learn to trust it: until then the present key signs. It is
+to be trusted afterwards for as long as what it signed may be valid. What is printed is
+what hosts should trust from now on, as "keyturn ca show" prints it at any time.`,
+		Args: exactly(1), ValidArgsFunction: completeAuthorities(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			in := map[string]any{}
+			for name, value := range map[string]string{"type": kind, "overlap": overlap} {
+				if value != "" {
+					in[name] = value
+				}
+			}
+			var out struct {
+				Authorities []authorityJSON `json:"authorities"`
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, "/authorities/"+url.PathEscape(args[0])+"/rotate", in, &out); err != nil {
+				return err
+			}
+			return show(cmd, out.Authorities, func(w io.Writer) error { return printTrusted(w, out.Authorities) })
+		}),
+	}
+	cmd.Flags().StringVar(&kind, "type", "", "of the new key: "+strings.Join(authorityTypes, ", ")+" (default: that of the present one)")
+	cmd.Flags().StringVar(&overlap, "overlap", "", "how long hosts have to trust the new key before it signs (default: the setting ca.overlap)")
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(authorityTypes, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func caRemoveCommand(env environ) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use: "remove NAME", Short: "Revoke a certificate authority with all that it signed, and destroy its private key",
+		Long: `Revoke a certificate authority, the one that signs under a name or that of an id, with
+all that it signed, and destroy its private key. Where hosts have the next key
+revocation list, nothing that it signed opens any more. There is no way back.`,
+		Args: exactly(1), ValidArgsFunction: completeAuthorities(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			path := "/authorities/" + url.PathEscape(args[0])
+			if reason != "" {
+				path += "?" + url.Values{"reason": {reason}}.Encode()
+			}
+			var out map[string]any
+			if err := c.call(cmd.Context(), http.MethodDelete, path, nil, &out); err != nil {
+				return err
+			}
+			return show(cmd, out, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s is revoked; hosts learn of it by the next list: keyturn krl\n", plain(args[0]))
+				return err
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who look later")
+	return cmd
+}

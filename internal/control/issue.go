@@ -1,0 +1,132 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"keyturn/internal/access"
+	"keyturn/internal/authority"
+	"keyturn/internal/identity"
+	"keyturn/internal/policy"
+	"keyturn/internal/store"
+	"keyturn/internal/trust"
+)
+
+// An IssueCertificate asks for a certificate for oneself.
+type IssueCertificate struct {
+	Authority  string // name or id
+	PublicKey  trust.PublicKey
+	Principals []string
+	Valid      time.Duration // 0 for what the authority's profile says
+	Options    CertificateOptions
+}
+
+// Issue signs a certificate that lets the actor in as principals, each of which a policy
+// has to allow; or, for a host, one by which it is known, which needs the permission to
+// change hosts. The certificate is on record before it is signed.
+//
+// Hosts look at a principal, and not at who decided on it: a certificate of an authority
+// of the whole account lets in at every host that trusts that. So it is decided as for a
+// host of which nothing is known, and only an application that stands for every host
+// lets in. One of an application's own authority is decided by that application.
+func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertificate) (c Certificate, signed trust.PublicKey, err error) {
+	if err := require(actor, identity.CertificatesIssue); err != nil {
+		return c, signed, err
+	}
+	var draft *authority.Draft
+	err = p.update(ctx, actor, needs(identity.CertificatesIssue), "certificate.issue", "ca:"+subject(r.Authority), func(tx *store.Tx) error {
+		a, err := p.authorities.Find(tx, r.Authority)
+		if err != nil {
+			return err
+		}
+		request := authority.Request{
+			Key: r.PublicKey, Principals: r.Principals, Valid: r.Valid, Until: actor.Until, Options: r.Options, KeyID: actor.Name, Person: actor.Owner,
+		}
+		switch a.Purpose {
+		case authority.Host:
+			request.KeyID, request.Why, err = "host "+first(r.Principals), "who may change hosts asked for it", actor.Require(identity.HostsWrite)
+		case authority.User:
+			if request.KeyID, err = p.calledOnHosts(tx, actor); err == nil {
+				request.Why, err = p.allow(tx, actor, a.Application, r.Principals)
+			}
+		default:
+			err = trust.Errorf(trust.Denied, "authority %q signs for the gateway, and for nobody else", a.Name)
+		}
+		if err != nil {
+			return err
+		}
+		draft, err = p.authorities.Draft(tx, a, request)
+		return err
+	})
+	if err != nil {
+		return c, signed, err
+	}
+	signed, err = draft.Sign()
+	return draft.Issued, signed, err
+}
+
+// first returns the first of names, as far as there is one.
+func first(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return clip(names[0])
+}
+
+// calledOnHosts returns by what name the log of a host knows an actor: that of the user
+// who asks, by a token or not.
+func (p *Plane) calledOnHosts(tx *store.Tx, actor identity.Actor) (string, error) {
+	if actor.Owner == "" || actor.Kind == "user" {
+		return actor.Name, nil
+	}
+	user, err := p.directory.User(tx, actor.Owner)
+	return user.Name, err
+}
+
+// anyHost is a host of which only the port is known. Its name is longer than that of any
+// host, so that no pattern for some of those fits it.
+var anyHost = policy.Host{Hostname: strings.Repeat("*", 254), Protocol: policy.ProtocolSSH, Port: 22}
+
+// standsForEveryHost refuses an application from which some host is excepted: who is let
+// in at anyHost by it might get in there.
+func standsForEveryHost(tx *store.Tx, id string) error {
+	a, err := access.ApplicationByID(tx, id)
+	if err != nil {
+		return err
+	}
+	for _, c := range a.Criteria {
+		if c.Protocol == anyHost.Protocol && c.Port == anyHost.Port && slices.Contains(c.Include.Hostnames, "*") && c.Require.IsZero() && c.Exclude.IsZero() {
+			return nil
+		}
+	}
+	return trust.Errorf(trust.Denied, "application %q does not stand for every host, as a certificate of this authority does", a.Name)
+}
+
+// allow says by which policy an actor gets in as each of principals, or refuses by the
+// first that none lets in as.
+func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, principals []string) (why string, err error) {
+	rules, err := p.books.Of(tx)
+	if err != nil {
+		return "", err
+	}
+	who, err := p.identityOf(tx, actor)
+	if err != nil {
+		return "", err
+	}
+	for _, login := range principals {
+		d := rules.Decide(policy.Request{Who: who, Host: anyHost, Login: login, Application: application})
+		if !d.Allowed {
+			return "", trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), d.Why)
+		}
+		if application == "" {
+			if err := standsForEveryHost(tx, d.Application); err != nil {
+				return "", err
+			}
+		}
+		why = d.Why
+		tx.Note("policy", d.Policy)
+	}
+	return why, nil
+}
