@@ -176,11 +176,10 @@ func withElsewhere(tx *store.Tx, pairs []Pair, places []spec) ([]spec, error) {
 		planned[of{s.Pair, s.place()}] = true
 	}
 	for i, p := range pairs {
-		known, err := placesOf(tx, i, p.Old)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range known {
+		for s, err := range placesOf(tx, i, p.Old) {
+			if err != nil {
+				return nil, err
+			}
 			if s.Elsewhere = true; !planned[of{i, s.place()}] {
 				places = append(places, s)
 			}

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -13,33 +14,49 @@ import (
 // This file holds where a key lies, as far as is known, and what speaks against changing
 // it there.
 
-// placesOf returns every place where, as far as is known, a key lies: one for
+// placesOf goes through every place where, as far as is known, a key lies: one for
 // each file, however many lines of it hold the key, and however many links lead to it.
-func placesOf(tx *store.Tx, pair int, key trust.KeyID) ([]spec, error) {
-	var places []spec
+func placesOf(tx *store.Tx, pair int, key trust.KeyID) iter.Seq2[spec, error] {
+	return func(yield func(spec, error) bool) {
+		if authorizedPlaces(tx, pair, key, yield) {
+			identityPlaces(tx, pair, key, yield)
+		}
+	}
+}
+
+// authorizedPlaces reports whether more is wanted.
+func authorizedPlaces(tx *store.Tx, pair int, key trust.KeyID, yield func(spec, error) bool) bool {
+	var last trust.Place
 	var after *inventory.AuthorizedPlace
 	for {
 		page, err := inventory.Authorized(tx, inventory.PlaceFilter{Key: key}, after, inventory.MaxPage)
 		if err != nil {
-			return nil, err
+			return yield(spec{}, err)
 		}
 		for _, p := range page {
 			if p.Authority {
-				return nil, trust.Errorf(trust.Conflict, "key %s is a certificate authority in %s of %s on %s, and not only a key that logs in", key, p.Path, p.User, p.HostName)
+				return yield(spec{}, trust.Errorf(trust.Conflict, "key %s is a certificate authority in %s of %s on %s, and not only a key that logs in", key, p.Path, p.User, p.HostName))
 			}
 			s := spec{Pair: pair, Half: authorizedHalf, Host: p.Host, Name: p.HostName, User: p.User, Path: p.Path}
-			if n := len(places); n == 0 || places[n-1].place() != s.place() { // lines of a file come one after the other
-				places = append(places, s)
+			if s.place() == last {
+				continue // lines of a file come one after the other
+			}
+			if last = s.place(); !yield(s, nil) {
+				return false
 			}
 		}
 		if len(page) < inventory.MaxPage {
-			break
+			return true
 		}
 		after = &page[len(page)-1]
 	}
+}
+
+func identityPlaces(tx *store.Tx, pair int, key trust.KeyID, yield func(spec, error) bool) {
 	identities, err := identitiesOf(tx, key)
 	if err != nil {
-		return nil, err
+		yield(spec{}, err)
+		return
 	}
 	known := placesAmong(identities)
 	links := map[trust.Place][]string{}
@@ -52,11 +69,11 @@ func placesOf(tx *store.Tx, pair int, key trust.KeyID) ([]spec, error) {
 		if known[linkTarget(p)] {
 			continue
 		}
-		places = append(places, spec{
-			Pair: pair, Half: identityHalf, Host: p.Host, Name: p.HostName, User: p.User, Path: p.Path, Links: links[p.Place],
-		})
+		s := spec{Pair: pair, Half: identityHalf, Host: p.Host, Name: p.HostName, User: p.User, Path: p.Path, Links: links[p.Place]}
+		if !yield(s, nil) {
+			return
+		}
 	}
-	return places, nil
 }
 
 // placesAmong returns where identities lie.

@@ -176,30 +176,35 @@ func argsOf(q Request) Args {
 func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool) (job.Plan, error) {
 	var places []spec
 	for i, p := range args.Pairs {
-		of, err := placesOf(tx, i, p.Old)
-		if err != nil {
-			return job.Plan{}, err
+		before, opens := len(places), false
+		for s, err := range placesOf(tx, i, p.Old) {
+			if err != nil {
+				return job.Plan{}, err
+			}
+			if s.Half == identityHalf && procedure == RetireProcedure {
+				continue
+			}
+			opens = opens || s.Half == authorizedHalf
+			places = append(places, s)
 		}
-		if procedure == RetireProcedure {
-			of = slices.DeleteFunc(of, func(s spec) bool { return s.Half == identityHalf })
-		} else if !p.Supplied {
+		if procedure != RetireProcedure && !p.Supplied {
 			if err := refuseLinks(tx, p.Old); err != nil {
 				return job.Plan{}, err
 			}
 		}
-		if len(of) == 0 && procedure == RetireProcedure {
+		found := len(places) - before
+		if found == 0 && procedure == RetireProcedure {
 			return job.Plan{}, trust.Errorf(trust.Conflict, "no account is known that accepts key %s", p.Old).
 				WithHint("keyturn scan --wait, then try again; keyturn key delete %s, if nobody needs it", p.Old)
 		}
-		if len(of) == 0 {
+		if found == 0 {
 			return job.Plan{}, trust.Errorf(trust.Conflict, "no place is known where key %s lies", p.Old).
 				WithHint("keyturn scan --wait, then try again")
 		}
-		if !slices.ContainsFunc(of, func(s spec) bool { return s.Half == authorizedHalf }) {
+		if !opens {
 			return job.Plan{}, trust.Errorf(trust.Conflict, "no account is known that accepts key %s: who has it would be left with a new one that opens nothing", p.Old).
 				WithHint("add the hosts that accept it (keyturn host add), keyturn scan --wait, then try again")
 		}
-		places = append(places, of...)
 	}
 	if err := refusePlaces(tx, places, args.Pairs, changes); err != nil {
 		return job.Plan{}, err

@@ -1,6 +1,9 @@
 package rotation
 
 import (
+	"crypto/sha256"
+	"strings"
+
 	"keyturn/internal/job"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -13,7 +16,13 @@ func CheckPlan(tx *store.Tx, r job.Run) error {
 	if err := r.Decode(&args); err != nil {
 		return err
 	}
-	planned := map[trust.Place]bool{}
+	type digest [16]byte // of a place: there may be 100,000, whose names take ten times the room
+	digestOf := func(p trust.Place) (d digest) {
+		sum := sha256.Sum256([]byte(strings.Join([]string{string(p.Host), p.User, p.Path}, "\x00")))
+		copy(d[:], sum[:])
+		return d
+	}
+	planned := map[digest]bool{}
 	for t, err := range r.In(tx).Targets(Places) {
 		if err != nil {
 			return err
@@ -22,15 +31,14 @@ func CheckPlan(tx *store.Tx, r job.Run) error {
 		if err != nil {
 			return err
 		}
-		planned[c.spec.place()] = true
+		planned[digestOf(c.spec.place())] = true
 	}
 	for i, p := range args.Pairs {
-		places, err := placesOf(tx, i, p.Old)
-		if err != nil {
-			return err
-		}
-		for _, s := range places {
-			if planned[s.place()] || s.Half == identityHalf && r.Procedure == RetireProcedure {
+		for s, err := range placesOf(tx, i, p.Old) {
+			if err != nil {
+				return err
+			}
+			if planned[digestOf(s.place())] || s.Half == identityHalf && r.Procedure == RetireProcedure {
 				continue
 			}
 			what := "also accepts this key"
