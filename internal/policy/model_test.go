@@ -68,7 +68,7 @@ func (n naive) rule(r policy.Rule) answer {
 	case policy.Everyone:
 		return "yes"
 	case policy.Email:
-		return of(who.Email != "", strings.ToLower(who.Email) == strings.ToLower(r.Value))
+		return of(who.Email != "", strings.EqualFold(who.Email, r.Value))
 	case policy.EmailDomain:
 		return of(who.Email != "", strings.HasSuffix(strings.ToLower(who.Email), "@"+strings.ToLower(strings.TrimPrefix(r.Value, "@"))))
 	case policy.User:
