@@ -291,3 +291,16 @@ func TestHeldWhereTheOldKeyIsRefused(t *testing.T) {
 		t.Error("web1 has the old key, although the run went on without web2")
 	}
 }
+
+// What sshd does for connections from elsewhere is not seen from here, and said.
+func TestKeysByOrigin(t *testing.T) {
+	t.Parallel()
+	w := newWorldOf(t, lab.Options{Config: []string{"Match Address 192.0.2.0/24", "AuthorizedKeysFile /elsewhere/%u"}}, lab.Options{})
+	const says = "AuthorizedKeysFile /elsewhere/%u (Match Address 192.0.2.0/24)"
+	if out := w.ok("host", "show", "web1"); !strings.Contains(out, "for other addresses than Keyturn's sshd may take other keys: "+says) {
+		t.Errorf("host show web1 does not say %q:\n%s", says, out)
+	}
+	if out := w.ok("host", "show", "web2"); strings.Contains(out, "other addresses") {
+		t.Errorf("host show web2 says\n%s", out)
+	}
+}

@@ -67,6 +67,9 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 	if err := s.hostKeys(ctx); err != nil {
 		return inventory.Scan{}, err
 	}
+	if err := s.byOrigin(ctx); err != nil {
+		return inventory.Scan{}, err
+	}
 	if len(s.scan.Unread) > 0 {
 		s.scan.Outcome, s.scan.Why = inventory.Partial, fmt.Sprintf("%d files or accounts cannot be read", len(s.scan.Unread))
 	}
@@ -246,6 +249,20 @@ func (s *scanner) unseen(user string, cfg remote.AccountConfig) {
 	if cfg.Evaluated != "" {
 		s.note(inventory.NoteConfig, user, "", "%s", cfg.Evaluated)
 	}
+}
+
+// byOrigin notes what sshd does otherwise for connections from elsewhere: the accounts are
+// looked at as it serves ours.
+func (s *scanner) byOrigin(ctx context.Context) error {
+	list, err := s.hands.ByOrigin(ctx)
+	if err != nil {
+		s.note(inventory.NoteConfig, "", "", "whether sshd takes other keys for some addresses is not known: %s", sentence(err))
+		return s.skip(err)
+	}
+	for _, directive := range list {
+		s.note(inventory.NoteUnseenTrust, "", "", "for other addresses than Keyturn's sshd may take other keys: %s", directive)
+	}
+	return nil
 }
 
 // authoritiesIn notes by whose certificates sshd lets people in: the keys of a file that

@@ -229,13 +229,32 @@ func (h *Host) evaluate(ctx context.Context, s Sshd, conn trust.SSHDConnection, 
 		return trust.SSHDConfig{}, trust.Errorf(trust.Denied, "%s: sshd does not tell its configuration (%s), and it cannot be read either: %w", h.name, said.Error(), err).
 			WithHint("set become for that host to sudo or doas")
 	}
+	source, groups, err := h.source(ctx, s, conn.User, version, lines)
+	if err != nil {
+		return give(err)
+	}
+	conn.Groups = groups
+	_, err = h.account(ctx, conn.User)
+	if conn.InvalidUser = trust.KindOf(err) == trust.NotFound; err != nil && !conn.InvalidUser {
+		return give(err)
+	}
+	config, err := source.Evaluate(version, conn)
+	if err != nil {
+		return give(err)
+	}
+	return config, nil
+}
+
+// source reads the files of a server's configuration, and with that the groups of user.
+// lines are of an answer that may say which is the first.
+func (h *Host) source(ctx context.Context, s Sshd, user string, version trust.ServerVersion, lines []line) (source trust.SSHDSource, groups []string, err error) {
 	var main string
 	for _, l := range lines {
 		if l.word == "file" {
 			main = l.rest
 		}
 	}
-	source := trust.SSHDSource{Includes: map[string][]trust.ConfigFile{}}
+	source.Includes = map[string][]trust.ConfigFile{}
 	for i := 0; i+1 < len(s.Options); i++ {
 		switch s.Options[i] {
 		case "-f":
@@ -245,48 +264,61 @@ func (h *Host) evaluate(ctx context.Context, s Sshd, conn trust.SSHDConnection, 
 		}
 	}
 	if main == "" {
-		return give(trust.Errorf(trust.NotFound, "it does not say which file it reads"))
+		return source, nil, trust.Errorf(trust.NotFound, "it does not say which file it reads")
 	}
-	var err error
 	if source.Main, err = h.configFile(ctx, main); err != nil {
-		return give(err)
+		return source, nil, err
 	}
-	if conn.Groups, _, err = h.lookup(ctx, conn.User, nil); err != nil {
-		return give(err)
-	}
-	_, err = h.account(ctx, conn.User)
-	if conn.InvalidUser = trust.KindOf(err) == trust.NotFound; err != nil && !conn.InvalidUser {
-		return give(err)
+	if groups, _, err = h.lookup(ctx, user, nil); err != nil {
+		return source, nil, err
 	}
 	const deeper = 20 // than sshd includes
 	for range deeper {
 		missing, err := source.Missing(version)
-		if err != nil {
-			return give(err)
+		if err != nil || len(missing) == 0 {
+			return source, groups, err
 		}
-		if len(missing) == 0 {
-			break
-		}
-		_, found, err := h.lookup(ctx, conn.User, missing)
+		_, found, err := h.lookup(ctx, user, missing)
 		if err != nil {
-			return give(err)
+			return source, nil, err
 		}
 		for i, pattern := range missing {
 			source.Includes[pattern] = []trust.ConfigFile{}
 			for _, p := range found[i] {
 				f, err := h.configFile(ctx, p)
 				if err != nil {
-					return give(err)
+					return source, nil, err
 				}
 				source.Includes[pattern] = append(source.Includes[pattern], f)
 			}
 		}
 	}
-	config, err := source.Evaluate(version, conn)
-	if err != nil {
-		return give(err)
+	return source, groups, nil
+}
+
+// ByOrigin returns what says whose keys let people in, and says so only for some
+// addresses, names or ports that a connection comes from or arrives at: AccountConfig is
+// of our own. It reads the files of the configuration; what keeps it from that is an
+// error, Unavailable where it is not known and Denied or NotFound where they cannot be read.
+func (h *Host) ByOrigin(ctx context.Context) ([]string, error) {
+	s, err := h.Sshd(ctx)
+	if err != nil || s.Family != trust.OpenSSH {
+		return nil, err
 	}
-	return config, nil
+	c := h.configuring(s, h.connectionOf(h.login, netip.Addr{}))
+	lines, err := h.run(ctx, call{op: opMain, as: c.as, args: slices.Delete(c.args, 1, 2)})
+	if err != nil {
+		return nil, h.fail(err, "")
+	}
+	var version trust.ServerVersion
+	if h.banner != "" {
+		version, _ = trust.ParseServerVersion(h.banner)
+	}
+	source, _, err := h.source(ctx, s, h.login, version, lines)
+	if err != nil {
+		return nil, err
+	}
+	return source.ByOrigin(version)
 }
 
 // configFile reads one file of a server's configuration. What cannot be read may

@@ -240,12 +240,13 @@ var (
 	opLookup     = op{"lookup", false, usual, "common lookup"}
 	opUses       = op{"uses", false, long, "common uses"}
 	opSshd       = op{"sshd", false, usual, "common sshd"}
-	opConfig     = op{"config", false, long, "common who scratch config"}
+	opConfig     = op{"config", false, long, "common who scratch files config"}
+	opMain       = op{"main", false, usual, "common files main"}
 )
 
 // ops returns all of them.
 func ops() []op {
-	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opLookup, opUses, opSshd, opConfig}
+	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opLookup, opUses, opSshd, opConfig, opMain}
 }
 
 // script returns the text of the op as it goes over the wire.

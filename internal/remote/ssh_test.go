@@ -75,6 +75,9 @@ func TestSshdAndItsConfig(t *testing.T) {
 	if s.User() == "root" && (len(elsewhere.AuthorizedKeysFile) != 1 || elsewhere.AuthorizedKeysFile[0] != "/elsewhere/%u") {
 		t.Errorf("for another source: keys in %q", elsewhere.AuthorizedKeysFile)
 	}
+	if list, err := h.ByOrigin(t.Context()); err != nil || len(list) != 1 || list[0] != "AuthorizedKeysFile /elsewhere/%u (Match User root,alice Address 192.0.2.0/24)" {
+		t.Errorf("by where a connection comes from: %q, %v", list, err)
+	}
 	// What we make of its files ourselves is the same.
 	own, err := h.evaluate(t.Context(), sshd, h.connectionOf("root", netip.MustParseAddr("192.0.2.9")), trust.OpenSSHVersion(9, 2), nil, &refusal{"failed", "test"})
 	if err != nil || strings.Join(own.AuthorizedKeysFile, " ") != strings.Join(elsewhere.AuthorizedKeysFile, " ") || own.MaxAuthTries != 5 {
@@ -87,6 +90,17 @@ func TestSshdAndItsConfig(t *testing.T) {
 	sshd.Options = nil
 	_, err = h.Config(t.Context(), sshd, "root", netip.Addr{})
 	kind(t, err, trust.Denied, "does not tell its configuration")
+	for _, options := range [][]string{{"-f", filepath.Join(t.TempDir(), "none")}, {"-f", "/dev/null"}} {
+		h.sshd.Options = options
+		if list, err := h.ByOrigin(t.Context()); len(list) != 0 || err == nil {
+			t.Errorf("of %q: %q, %v", options, list, err)
+		}
+	}
+	h.sshd.Options = nil // then it tells which file it reads
+	answer, err := h.run(t.Context(), call{op: opMain, args: []string{h.sshd.Binary}})
+	if err != nil || len(answer) != 1 || answer[0].word != "file" || !strings.HasPrefix(answer[0].rest, "/") {
+		t.Errorf("it says that it reads %q, %v", answer, err)
+	}
 }
 
 // Match Host is about the name that sshd finds for an address, where it looks

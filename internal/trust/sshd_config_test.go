@@ -317,6 +317,50 @@ func TestAcceptsKey(t *testing.T) {
 	}
 }
 
+// What depends on where a connection comes from is named with its Match, through
+// Include, and nothing else is.
+func TestByOrigin(t *testing.T) {
+	main := `AuthorizedKeysFile .ssh/authorized_keys
+Match User bob Group staff
+AuthorizedKeysFile /bob
+Match Address 10.0.0.0/8 User alice # the office
+PasswordAuthentication no
+AuthorizedKeysFile "/etc/ssh/my keys/%u"
+Include more
+Match all
+TrustedUserCAKeys /ca
+Match LocalPort 2222
+TrustedUserCAKeys /ca-2222
+Match User carol
+Include more
+`
+	more := `AuthorizedKeysCommand /who
+Match User dave
+AuthorizedKeysFile /dave
+Match Host *.example.org
+AuthorizedKeysCommand /by-name
+`
+	want := []string{
+		`AuthorizedKeysFile "/etc/ssh/my keys/%u" (Match Address 10.0.0.0/8 User alice # the office)`,
+		`AuthorizedKeysCommand /who (Match Address 10.0.0.0/8 User alice # the office)`,
+		`AuthorizedKeysFile /dave (Match Address 10.0.0.0/8 User alice # the office)`,
+		`AuthorizedKeysCommand /by-name (Match Host *.example.org)`,
+		`TrustedUserCAKeys /ca-2222 (Match LocalPort 2222)`,
+		`AuthorizedKeysCommand /by-name (Match Host *.example.org)`,
+	}
+	s := SSHDSource{Main: ConfigFile{"main", []byte(main)}, Includes: map[string][]ConfigFile{"/etc/ssh/more": {{"more", []byte(more)}}}}
+	for _, v := range []ServerVersion{OpenSSHVersion(9, 2), OpenSSHVersion(10, 4)} {
+		got, err := s.ByOrigin(v)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%v: %q, %v\nwant %q", v, got, err, want)
+		}
+	}
+	s.Main.Content = []byte("Match Address\n")
+	if _, err := s.ByOrigin(OpenSSHVersion(9, 2)); KindOf(err) != Invalid {
+		t.Errorf("of a broken file: %v", err)
+	}
+}
+
 // Evaluating never panics, depends on nothing but its arguments, and a Match
 // block for someone else changes nothing.
 func FuzzSSHDConfig(f *testing.F) {

@@ -66,6 +66,15 @@ func (s SSHDSource) Missing(v ServerVersion) ([]string, error) {
 	return e.missing, err
 }
 
+// ByOrigin returns what says whose keys let people in, and says so for some addresses,
+// names or ports only that a connection comes from or arrives at: each directive, with its
+// Match. What sshd tells of one connection may not be so for another.
+func (s SSHDSource) ByOrigin(v ServerVersion) ([]string, error) {
+	e := evaluator{source: s, version: v, survey: true}
+	err := e.file(s.Main, 0)
+	return e.byOrigin, err
+}
+
 // Evaluate returns the configuration of one connection on a server of version
 // v. It fails, with Invalid, where sshd would refuse the text as far as it can
 // be judged: unknown keywords are kept and taken for a distribution's own.
@@ -108,6 +117,13 @@ type evaluator struct {
 	collect               bool
 	missing               []string
 	directives            int
+
+	// survey: the reading of ByOrigin. origin says that the Match that was read last asks
+	// where a connection comes from or arrives at; block and around are such a Match, above
+	// what is read and around an Include, or "".
+	survey, origin bool
+	block, around  string
+	byOrigin       []string
 }
 
 // file reads the lines of f.
@@ -163,12 +179,19 @@ func (e *evaluator) directive(line string, depth int) error {
 		if e.collect {
 			return nil
 		}
+		e.origin = false
 		matches, err := e.match(d.rest, args)
+		if e.block = e.around; e.origin {
+			e.block = d.rest
+		}
 		e.active = matches && !e.neverMatch
 		e.matchOnly = false
 		return err
 	}
-	if e.collect {
+	if e.survey && e.block != "" && slices.Contains([]string{"authorizedkeysfile", "authorizedkeyscommand", "trustedusercakeys"}, keyword) {
+		e.byOrigin = append(e.byOrigin, line+" (Match "+e.block+")")
+	}
+	if e.collect || e.survey {
 		return nil
 	}
 	rule, known := sshdKeywords[keyword]
@@ -292,10 +315,10 @@ func (e *evaluator) include(args []string, depth int) error {
 // included reads one included file. Its Match blocks do not change the state of
 // the file that includes it.
 func (e *evaluator) included(f ConfigFile, depth int) error {
-	active, matchOnly, neverMatch := e.active, e.matchOnly, e.neverMatch
-	e.neverMatch = !matchOnly && !active
+	active, matchOnly, neverMatch, block, around := e.active, e.matchOnly, e.neverMatch, e.block, e.around
+	e.neverMatch, e.around = !matchOnly && !active, block
 	err := e.file(f, depth+1)
-	e.active, e.matchOnly, e.neverMatch = active, matchOnly, neverMatch
+	e.active, e.matchOnly, e.neverMatch, e.block, e.around = active, matchOnly, neverMatch, block, around
 	return err
 }
 

@@ -156,6 +156,7 @@ func (e *evaluator) criterion(name, argument string, conn *SSHDConnection) (bool
 	if name == "version" {
 		return matchPatternList(e.version.Software, argument, false) == matchYes, nil
 	}
+	e.origin = e.origin || slices.Contains([]string{"host", "address", "localaddress", "localport", "rdomain"}, name)
 	if conn == nil {
 		if !slices.Contains([]string{"user", "group", "host", "address", "localaddress", "localport", "rdomain"}, name) {
 			return false, unknownCriterion(name)

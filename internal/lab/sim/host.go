@@ -118,8 +118,14 @@ func newHost(f *Fleet, at netip.AddrPort, o Options) (*Host, error) {
 			return nil, err
 		}
 	}
+	if err := h.Write("root", configFile, []byte(h.configText), 0o644); err != nil {
+		return nil, err
+	}
 	return h, h.Write("root", "/etc/ssh/ssh_host_ed25519_key.pub", []byte(h.key.String()+" "+h.name+"\n"), 0o644)
 }
+
+// configFile is what sshd reads.
+const configFile = "/etc/ssh/sshd_config"
 
 // configFormat is what "sshd -T" says, as far as it matters to somebody.
 const configFormat = `port %d

@@ -38,6 +38,7 @@ func (p *process) ops() map[string]op {
 		"uses":       {args: 2, do: p.uses},
 		"sshd":       {args: 0, do: p.sshd},
 		"config":     {args: 2, do: p.config},
+		"main":       {args: 1, do: p.main},
 	}
 }
 
@@ -266,6 +267,15 @@ func (p *process) config(arg []string) *refusal {
 	for line := range strings.Lines(p.host.configText) {
 		p.say("set %s", strings.TrimSuffix(line, "\n"))
 	}
+	return nil
+}
+
+// main BINARY
+func (p *process) main(arg []string) *refusal {
+	if arg[0] != "/usr/sbin/sshd" {
+		return no("absent", "%s", arg[0])
+	}
+	p.say("file %s", configFile)
 	return nil
 }
 

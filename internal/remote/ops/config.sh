@@ -9,20 +9,13 @@ b=$1; spec=$2; shift 2;
 v=$("$b" -V 2>&1 </dev/null);
 case $v in *OpenSSH_*) v=${v#*OpenSSH_}; v=OpenSSH_${v%%"$nl"*};; *) v=;; esac;
 printf "version %s\n" "$v";
-wait=; command -v timeout >/dev/null && wait="timeout 30";
 try() { o=$($wait "$b" "$@" 2>/dev/null </dev/null); };
-files() {
-  e=$($wait "$b" -T -ddd -C "$spec" "$@" 2>&1 >/dev/null </dev/null | tr -d "\r");
-  printf "%s\n" "$e" | while read -r x y z f; do
-    case "$x $y $z" in "debug2: load_server_config: filename") printf "file %s\n" "$f"; break;; esac;
-  done;
-};
 d=;
 case $v in OpenSSH_[1-8].*|OpenSSH_9.[0-2][p,]*) old=yes;; *) old=;; esac;
 if [ -z "$old" ] && try -G -C "$spec" "$@"; then how=-G;
 elif try -T -C "$spec" "$@"; then how=-T;
 else
-  files "$@";
+  files -C "$spec" "$@";
   scratch; ssh-keygen -q -t ed25519 -N "" -f "$d/key" </dev/null >/dev/null 2>&1;
   if try -T -h "$d/key" -C "$spec" "$@"; then how=-h;
   else
@@ -38,7 +31,7 @@ case $nl$o$nl in *"${nl}usedns yes$nl"*)
   esac;;
 esac;
 k=${o#*uthorized[kK]eys[fF]ile }; k=${k%%"$nl"*};
-case " $k" in *" "[!/.%]*|*" %"[!h]*) files "$@";; esac;
+case " $k" in *" "[!/.%]*|*" %"[!h]*) files -C "$spec" "$@";; esac;
 echo "how $how";
 set -f; IFS=$nl;
 for l in $o; do [ "$l" = "hostkey $d/key" ] || printf "set %s\n" "$l"; done;

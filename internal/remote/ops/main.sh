@@ -1,0 +1,5 @@
+# main BINARY OPTION...: which file this sshd reads its configuration from.
+b=$1; shift;
+[ -x "$b" ] || no absent "$b";
+files "$@";
+echo ok;
