@@ -31,7 +31,8 @@ case $nl$o$nl in *"${nl}usedns yes$nl"*)
   esac;;
 esac;
 k=${o#*uthorized[kK]eys[fF]ile }; k=${k%%"$nl"*};
-case " $k" in *" "[!/.%]*|*" %"[!h]*) files -C "$spec" "$@";; esac;
+set -f; part=; for x in $k; do case $x in /*|.*|%h*) ;; *) part=yes;; esac; done; set +f;
+[ -z "$part" ] || files -C "$spec" "$@";
 echo "how $how";
 set -f; IFS=$nl;
 for l in $o; do [ "$l" = "hostkey $d/key" ] || printf "set %s\n" "$l"; done;
