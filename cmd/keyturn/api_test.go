@@ -224,7 +224,7 @@ func (e endpoint) badRequests(t *testing.T, w *world) (list []badRequest) {
 		good = string(data)
 	}
 	if !strings.HasPrefix(e.path, "/login/") {
-		for _, token := range []string{"", "x", "kt_", "kt_" + strings.Repeat("0", 49), w.token[:51] + "x", w.token + "x", "ktl_" + strings.Repeat("0", 49)} {
+		for _, token := range []string{"", "x", "kt_", "kt_" + strings.Repeat("0", 49), w.token[:51] + "!", w.token + "x", "ktl_" + strings.Repeat("0", 49)} {
 			list = append(list, badRequest{token, e.method, e.path, good})
 		}
 	}

@@ -288,7 +288,7 @@ func TestAppViewXBadRequests(t *testing.T) {
 			add(endpoint, own, method, path+"?gwsource=x", good)
 		}
 		for _, as := range []avx{
-			anyone, anyone.with("token", "x"), anyone.with("token", token.Token[:51]+"x"), anyone.with("token", "a.b.c"), anyone.with("sessionId", "x"), anyone.with("sessionId", uuid),
+			anyone, anyone.with("token", "x"), anyone.with("token", token.Token[:51]+"!"), anyone.with("token", "a.b.c"), anyone.with("sessionId", "x"), anyone.with("sessionId", uuid),
 			anyone.with("username", "admin"), anyone.with("password", testPassword), anyone.with("username", "nobody").with("password", "x"), anyone.with("username", long).with("password", long),
 			anyone.with("Authorization", "Bearer "+token.Token), anyone.with("client_id", token.ID).with("client_secret", "x"), anyone.with("client_id", "x").with("client_secret", token.Token),
 		} {

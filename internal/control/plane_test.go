@@ -167,7 +167,7 @@ var verbs = map[string][]identity.Permission{
 // unasked is what anybody may call: what says who somebody is, and what the
 // program itself calls.
 var unasked = []string{
-	"AccessToken", "Bearer", "BeginLogin", "FinishLogin", "IssueServiceToken", "Login", "LoginProviders", "Password",
+	"AccessToken", "Bearer", "BeginLogin", "FinishLogin", "FollowOwners", "IssueServiceToken", "Login", "LoginProviders", "Password",
 	"PasswordGrant", "PasswordLogin", "PollDeviceLogin", "Ready", "RefreshGrant", "Schedule", "ServiceToken", "StartDeviceLogin",
 	"Stock", "Token", "TokenLogin", "UserToken", "WebLogin",
 }

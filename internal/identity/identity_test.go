@@ -377,6 +377,7 @@ func TestPermissions(t *testing.T) {
 	names := []string{
 		"All", "Account Read", "Users Read", "Users Write", "Tokens Read", "Tokens Write", "Hosts Read", "Hosts Write", "Keys Read", "Keys Write",
 		"Keys Supply", "Keys Use", "Keys Reveal", "Runs Read", "Runs Write", "Settings Read", "Settings Write", "Audit Read", "Metrics Read",
+		"Certificates Read", "Certificates Write", "Certificates Issue",
 		"Zero Trust Read", "Zero Trust Write", "Access: Apps and Policies Read", "Access: Apps and Policies Write", "Access: SSH Auditing Read", "Access: SSH Auditing Write",
 		"Access: Organizations, Identity Providers, and Groups Read", "Access: Organizations, Identity Providers, and Groups Write",
 	}
