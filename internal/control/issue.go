@@ -118,7 +118,8 @@ func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, pr
 	for _, login := range principals {
 		d := rules.Decide(policy.Request{Who: who, Host: anyHost, Login: login, Application: application})
 		if !d.Allowed {
-			return "", trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), d.Why)
+			return "", trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), strings.ReplaceAll(d.Why, anyHost.Hostname, "*")).
+				WithHint("it would open every host, so that a policy has to let in to all of them: keyturn policy allow --user NAME --host '*' --login LOGIN")
 		}
 		if application == "" {
 			if err := standsForEveryHost(tx, d.Application); err != nil {
