@@ -75,7 +75,7 @@ func (a *atTerminal) types(before, typed string) {
 // is in the background there says no, and does not stop.
 func TestAgentConfirmsAtTerminal(t *testing.T) {
 	t.Parallel()
-	need.Within(t, 2*time.Minute)
+	need.Within(t, 5*time.Minute) // with what is built for it
 	w := newWorld(t, 0)
 	k := w.generated()
 	public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.PublicKey))
@@ -141,7 +141,7 @@ func TestAgentConfirmsAtTerminal(t *testing.T) {
 // An interrupt at the terminal is for the command, which may live on.
 func TestAgentInterrupted(t *testing.T) {
 	t.Parallel()
-	need.Within(t, 2*time.Minute)
+	need.Within(t, 5*time.Minute) // with what is built for it
 	w := newWorld(t, 0)
 	w.generated()
 	at := w.atTerminal(w.user("alice", "Keys Use"), `"$@"; echo "exit code $?"`, "agent", "--", "sh", "-c",

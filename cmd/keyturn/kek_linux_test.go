@@ -19,11 +19,11 @@ import (
 func TestPassphraseIsTyped(t *testing.T) {
 	need.Long(t)
 	t.Parallel()
-	need.Within(t, 2*time.Minute)
-	binary, err := program()
+	binary, err := program() // which may have to be built
 	if err != nil {
 		t.Fatal(err)
 	}
+	need.Within(t, 2*time.Minute)
 	dir := t.TempDir()
 	const right = "correct horse battery"
 	for _, test := range []struct {
@@ -66,11 +66,11 @@ func TestPassphraseIsTyped(t *testing.T) {
 // Ctrl-C ends a command that waits for what is typed, and leaves a terminal that echoes.
 func TestInterruptAtAPrompt(t *testing.T) {
 	t.Parallel()
-	need.Within(t, 2*time.Minute)
-	binary, err := program()
+	binary, err := program() // which may have to be built
 	if err != nil {
 		t.Fatal(err)
 	}
+	need.Within(t, 2*time.Minute)
 	server := "KEYTURN_SERVER=http://127.0.0.1:1" // nobody is asked before the prompt
 	for _, args := range [][]string{
 		{"login", "--user", "admin"},
@@ -79,13 +79,14 @@ func TestInterruptAtAPrompt(t *testing.T) {
 		cmd := exec.Command(binary, args...)
 		cmd.Env = append(os.Environ(), server)
 		terminal := startAtTerminal(t, cmd)
-		said := ""
+		said, pressed := "", false
 		for buffer := make([]byte, 4096); ; {
 			n, err := terminal.Read(buffer)
 			if err != nil {
 				break // the program has ended, and with it the terminal
 			}
-			if said += string(buffer[:n]); strings.HasSuffix(said, ": ") {
+			if said += string(buffer[:n]); strings.HasSuffix(said, ": ") && !pressed {
+				pressed = true
 				for echoes(t, terminal) { // until the program reads
 					time.Sleep(time.Millisecond)
 				}
