@@ -72,8 +72,9 @@ func TestOneShellStays(t *testing.T) {
 			t.Errorf("%d commands and %d shells, want one shell", *commands, *shells)
 		}
 		state := `pwd; umask; trap; set | grep -c "^own="; case $- in *[fC]*) echo "$-";; esac; set -- *; [ $# -gt 1 ] && echo "$IFS"`
-		if got := said(t, h, state, "absent"); string(got.Stdout) != "/\n0077\n0\n \t\n\n" {
-			t.Errorf("an op left behind: %q", got.Stdout)
+		got := strings.Replace(string(said(t, h, state, "absent").Stdout), "trap -- '' HUP\n", "", 1) // of nohup(1) around the tests
+		if got != "/\n0077\n0\n \t\n\n" {
+			t.Errorf("an op left behind: %q", got)
 		}
 
 		// Another account has one from the second time on that it is asked for in a row,
