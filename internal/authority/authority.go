@@ -215,7 +215,11 @@ func isName(s string) bool {
 
 // add writes a down with its private key.
 func (s *Authorities) add(tx *store.Tx, a Authority, key keyring.Private) (Authority, error) {
-	a.ID, a.Public, a.Created = uuid.NewString(), key.Public(), tx.Now()
+	id, err := uuid.NewV7() // by which they are listed, oldest first
+	if err != nil {
+		return Authority{}, err
+	}
+	a.ID, a.Public, a.Created = id.String(), key.Public(), tx.Now()
 	if err := s.keyring.Put(tx, trust.KeyID(a.ID), key); err != nil {
 		return Authority{}, err
 	}
@@ -325,7 +329,7 @@ type Filter struct {
 	Limit       int
 }
 
-// List returns authorities that are not removed, by id.
+// List returns authorities that are not removed, oldest first.
 func (s *Authorities) List(tx *store.Tx, f Filter) ([]Authority, error) {
 	return selectAuthorities(tx, f)
 }
