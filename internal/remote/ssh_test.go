@@ -78,6 +78,17 @@ func TestSshdAndItsConfig(t *testing.T) {
 	if list, err := h.ByOrigin(t.Context()); err != nil || len(list) != 1 || list[0] != "AuthorizedKeysFile /elsewhere/%u (Match User root,alice Address 192.0.2.0/24)" {
 		t.Errorf("by where a connection comes from: %q, %v", list, err)
 	}
+	// Which file it reads is said where names of files are in doubt, and not because it
+	// had to be lent a host key.
+	c := h.configuring(sshd, h.connectionOf("root", netip.Addr{}))
+	lent := filepath.Join(t.TempDir(), "sshd_config")
+	for keys, want := range map[string]bool{"/a/%u /b": false, `"/etc/my keys/%u"`: true} {
+		must(t, os.WriteFile(lent, []byte("HostKey /nonexistent\nAuthorizedKeysFile "+keys+"\n"), 0o600))
+		lines, err := h.run(t.Context(), call{op: opConfig, as: c.as, args: []string{c.args[0], c.args[1], "-f", lent}})
+		if has := slices.ContainsFunc(lines, func(l line) bool { return l.word == "file" }); err != nil || has != want {
+			t.Errorf("with the keys in %s it says which file it reads: %t, want %t, %v", keys, has, want, err)
+		}
+	}
 	// What we make of its files ourselves is the same.
 	own, err := h.evaluate(t.Context(), sshd, h.connectionOf("root", netip.MustParseAddr("192.0.2.9")), trust.OpenSSHVersion(9, 2), nil, &refusal{"failed", "test"})
 	if err != nil || strings.Join(own.AuthorizedKeysFile, " ") != strings.Join(elsewhere.AuthorizedKeysFile, " ") || own.MaxAuthTries != 5 {

@@ -19,6 +19,7 @@ else
   scratch; ssh-keygen -q -t ed25519 -N "" -f "$d/key" </dev/null >/dev/null 2>&1;
   if try -T -h "$d/key" -C "$spec" "$@"; then how=-h;
   else
+    [ -z "$main" ] || printf "%s\n" "$main";
     no failed "$(printf "%s\n" "$e" | grep -v "^debug" | tail -n 1)";
   fi;
 fi;
@@ -32,7 +33,7 @@ case $nl$o$nl in *"${nl}usedns yes$nl"*)
 esac;
 k=${o#*uthorized[kK]eys[fF]ile }; k=${k%%"$nl"*};
 set -f; part=; for x in $k; do case $x in /*|.*|%h*) ;; *) part=yes;; esac; done; set +f;
-[ -z "$part" ] || files -C "$spec" "$@";
+[ -z "$part" ] || { files -C "$spec" "$@"; [ -z "$main" ] || printf "%s\n" "$main"; };
 echo "how $how";
 set -f; IFS=$nl;
 for l in $o; do [ "$l" = "hostkey $d/key" ] || printf "set %s\n" "$l"; done;

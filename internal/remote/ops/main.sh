@@ -2,4 +2,5 @@
 b=$1; shift;
 [ -x "$b" ] || no absent "$b";
 files "$@";
+[ -z "$main" ] || printf "%s\n" "$main";
 echo ok;
