@@ -116,6 +116,7 @@ func (h *Host) hello(ctx context.Context, as actor) error {
 	if err != nil {
 		return h.fail(err, "")
 	}
+	after := time.Now()
 	for _, l := range lines {
 		switch l.word {
 		case "uid":
@@ -134,7 +135,7 @@ func (h *Host) hello(ctx context.Context, as actor) error {
 			h.hostname = l.rest
 		case "time":
 			if seconds, err := strconv.ParseInt(l.rest, 10, 64); err == nil {
-				h.skew = time.Unix(seconds, 0).Sub(before).Truncate(time.Second)
+				h.skew = skew(time.Unix(seconds, 0), before, after)
 			}
 		case "connection":
 			if f := strings.Fields(l.rest); len(f) == 4 {
@@ -147,6 +148,19 @@ func (h *Host) hello(ctx context.Context, as actor) error {
 		}
 	}
 	return nil
+}
+
+// skew returns how far a clock is ahead of ours, at least, that showed a second at some
+// time between before and after: nothing, where it may have gone with ours. How long the
+// host took to answer is no part of it.
+func skew(shown, before, after time.Time) time.Duration {
+	switch {
+	case shown.After(after):
+		return shown.Sub(after).Truncate(time.Second)
+	case !shown.Add(time.Second).After(before):
+		return shown.Add(time.Second).Sub(before).Truncate(time.Second)
+	}
+	return 0
 }
 
 // Name returns what messages call the host.

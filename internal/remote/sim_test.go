@@ -667,6 +667,29 @@ func TestUsesWhereTheClockIsOff(t *testing.T) {
 	}
 }
 
+// A host that is slow to answer is not taken for one whose clock is off.
+func TestSkew(t *testing.T) {
+	at := func(seconds float64) time.Time { return time.Unix(1_700_000_000, int64(seconds*1e9)) }
+	for _, c := range []struct {
+		shown, before, after float64
+		want                 time.Duration
+	}{
+		{10, 10.5, 10.6, 0},
+		{11, 10.9, 11.1, 0},
+		{14, 10.5, 15, 0}, // asked at 10.5, shown at 14 and something, told at 15
+		{10, 10.99, 15, 0},
+		{3610, 10.5, 10.9, time.Hour - time.Second},
+		{3611, 10.5, 10.9, time.Hour},
+		{9, 10.5, 15, 0},
+		{8, 10.5, 15, -time.Second},
+		{10 - 3600, 10.5, 10.9, -time.Hour + time.Second},
+	} {
+		if got := skew(at(c.shown), at(c.before), at(c.after)); got != c.want {
+			t.Errorf("%v shown between %v and %v: off by %s, want %s", c.shown, c.before, c.after, got, c.want)
+		}
+	}
+}
+
 func openSim(t *testing.T, host *sim.Host, id IdentityFiles) *Host {
 	t.Helper()
 	return openSimAs(t, host, id, "deploy")

@@ -363,10 +363,15 @@ func (ro *Rotator) sightingAt(ctx context.Context, c cell, t job.Target, args Ar
 	if !args.Since.IsZero() {
 		since = args.Since
 	}
+	// A log may say no more of a login than its second. One in the second in which since
+	// lies is taken for one after it with the old key, and for one before it with the new.
 	last := func(key trust.PublicKey, since time.Time) (text string, at time.Time, err error) {
 		uses, logged, err := h.Uses(ctx, c.spec.User, key.Fingerprint(), since)
 		here.logged, here.blind = logged, !logged
 		for _, u := range uses {
+			if key == c.pair.NewKey && u.At.Before(since) {
+				continue
+			}
 			if u.At.After(at) {
 				at = u.At
 				text = fmt.Sprintf("from %s to log in to %s at %s", u.Source, c.spec.name(), at.UTC().Format(time.RFC3339))
