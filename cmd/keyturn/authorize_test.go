@@ -160,7 +160,19 @@ func TestRolesAndCredentials(t *testing.T) {
 		ask{"appviewx", "POST", "/avxapi/ssh/key/rotate?gwsource=x", `{"type":"User Keys","uuids":["` + absent + `"]}`, []string{"Keys Write", "Runs Write"}},
 		ask{"appviewx", "POST", "/avxapi/ssh/key/rollback?gwsource=x", `{"type":"User Keys","uuids":["` + absent + `"]}`, []string{"Keys Write", "Runs Write"}},
 	)
-	account := "/client/v4/accounts/" + w.account().ID
+	id := w.account().ID
+	account, zone := "/client/v4/accounts/"+id, "/client/v4/zones/"+id[16:]+id[:16]
+	for _, of := range []string{account, zone} {
+		group := `{"name":"x","include":[{"everyone":{}}]}`
+		seesGroups, writesGroups := []string{"Access: Organizations, Identity Providers, and Groups Read"}, []string{"Access: Organizations, Identity Providers, and Groups Write"}
+		asks = append(asks,
+			ask{"cloudflare", "GET", of + "/access/groups", "", seesGroups},
+			ask{"cloudflare", "GET", of + "/access/groups/" + absent, "", seesGroups},
+			ask{"cloudflare", "POST", of + "/access/groups", group, writesGroups},
+			ask{"cloudflare", "PUT", of + "/access/groups/" + absent, group, writesGroups},
+			ask{"cloudflare", "DELETE", of + "/access/groups/" + absent, "", writesGroups},
+		)
+	}
 	targets, settings := account+"/infrastructure/targets", account+"/gateway/audit_ssh_settings"
 	asks = append(asks,
 		ask{"cloudflare", "GET", targets, "", []string{"Zero Trust Read"}},
@@ -262,6 +274,7 @@ func TestAccountsAreApart(t *testing.T) {
 	if status, text := w.send("POST", "/api/ssh-key", "", headers("Authorization", basic("admin", testPassword))); status != 200 {
 		t.Fatalf("a numbered key: %d %s", status, text)
 	}
+	group := w.find(`"id":"([^"]+)"`, "POST", "/client/v4/accounts/"+w.account().ID+"/access/groups", `{"name":"g","include":[{"everyone":{}}]}`, headers("Authorization", "Bearer "+w.token))
 	key := w.key(deploy).UUID
 	var runs []runJSON
 	w.json(&runs, "run", "list")
@@ -271,9 +284,9 @@ func TestAccountsAreApart(t *testing.T) {
 
 	// Two others ask for all of it: one by the ids and names of the first account, one by
 	// those that nobody has.
-	owned := strings.NewReplacer("/keys/"+someKey, "/keys/"+key, "/runs/"+someKey, "/runs/"+runs[0].Run, `"`+someKey+`"`, `"`+key+`"`,
+	owned := strings.NewReplacer("/keys/"+someKey, "/keys/"+key, "/runs/"+someKey, "/runs/"+runs[0].Run, "/groups/"+someKey, "/groups/"+group, `{"id":"`+someKey, `{"id":"`+group, "/OTHER", "/"+w.account().ID, `"`+someKey+`"`, `"`+key+`"`,
 		"0123456789abcdef0123456789abcdef", tokens[0].ID, "web9", "web1")
-	none := strings.NewReplacer("0123456789abcdef0123456789abcdef", strings.Repeat("9", 32))
+	none := strings.NewReplacer("0123456789abcdef0123456789abcdef", strings.Repeat("9", 32), "/OTHER", "/"+strings.Repeat("9", 32))
 	volatile := []*regexp.Regexp{
 		regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), regexp.MustCompile(`kt_[0-9A-Za-z]{49}`), regexp.MustCompile(`[0-9a-f]{32}`),
 		regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`), regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`), regexp.MustCompile(`AAAA[A-Za-z0-9+/=]+`), regexp.MustCompile(`web[19]`),
@@ -317,6 +330,8 @@ func TestAccountsAreApart(t *testing.T) {
 			t.Errorf("/metrics of account %s: %d %.200s", account, status, text)
 		}
 		// The other doors.
+		all := headers("Authorization", "Bearer "+w.find(`"token":"(kt_[^"]+)"`, "POST", "/api/v1/tokens", `{"name":"all","permissions":["All"]}`, admin))
+		own := w.find(`"id":"([0-9a-f]{32})"`, "GET", "/api/v1/account", "", admin)
 		for _, ask := range []struct{ method, path, body string }{
 			{"GET", "/api/ssh-key/" + number, ""},
 			{"DELETE", "/api/ssh-key/" + number, ""},
@@ -325,14 +340,24 @@ func TestAccountsAreApart(t *testing.T) {
 			{"POST", "/avxapi/ssh/key/rotate?gwsource=x&discoveryName=nightly", `{"type":"User Keys","uuids":["` + someKey + `"]}`},
 			{"POST", "/avxapi/ssh/search/userKeys?gwsource=x", `{"input":{"freeSearch":"deploy"},"filter":{"start":"0","max":"10"}}`},
 			{"GET", "/avxapi/visualworkflow-request-logs?gwsource=x&ids=/runs/" + someKey, ""},
+			{"GET", "/client/v4/accounts/OTHER/access/groups", ""},
+			{"GET", "/client/v4/zones/OTHER/access/groups", ""},
+			{"GET", "/client/v4/accounts/OWN/access/groups", ""},
+			{"GET", "/client/v4/accounts/OWN/access/groups/" + someKey, ""},
+			{"PUT", "/client/v4/accounts/OWN/access/groups/" + someKey, `{"name":"theirs","include":[{"everyone":{}}]}`},
+			{"DELETE", "/client/v4/accounts/OWN/access/groups/" + someKey, ""},
+			{"POST", "/client/v4/accounts/OWN/access/groups", `{"name":"h","include":[{"group":{"id":"` + someKey + `"}}]}`},
 		} {
 			header := admin
-			if strings.HasPrefix(ask.path, "/avxapi") {
+			switch {
+			case strings.HasPrefix(ask.path, "/avxapi"):
 				header = headers("username", added.Admin, "password", added.Password)
+			case strings.HasPrefix(ask.path, "/client"):
+				header, ask.path = all, strings.Replace(ask.path, "/OWN", "/"+own, 1)
 			}
 			path := strings.Replace(name.Replace(ask.path), "ids=/runs/", "ids=", 1)
 			status, text := w.send(ask.method, path, name.Replace(ask.body), header)
-			add(ask.method+" "+ask.path, status, text)
+			add(ask.method+" "+strings.ReplaceAll(ask.path, own, "OWN"), status, text)
 		}
 		return list
 	}
@@ -367,7 +392,7 @@ func (w *world) idle(header http.Header) {
 // inventoryOf returns what an account has, as one text.
 func (w *world) inventoryOf(token string) string {
 	var all strings.Builder
-	for _, path := range []string{"/account", "/keys", "/hosts", "/findings", "/discoveries", "/runs", "/tokens", "/users", "/roles", "/settings"} {
+	for _, path := range []string{"/account", "/keys", "/hosts", "/findings", "/discoveries", "/runs", "/tokens", "/users", "/roles", "/settings", "/applications", "/policies", "/groups"} {
 		_, _, raw := w.ask(token, "GET", path, "")
 		all.WriteString(raw)
 	}

@@ -179,12 +179,7 @@ func ReadJSON(r *http.Request, v any, strict bool) error {
 	case errors.As(err, &tooLarge):
 		return trust.Errorf(trust.Exhausted, "the body is longer than %d bytes", MaxBody)
 	case errors.As(err, &wrongType):
-		what := "the body"
-		if wrongType.Field != "" {
-			what = strconv.Quote(wrongType.Field)
-		}
-		found, _, _ := strings.Cut(wrongType.Value, " ") // "number 1.5"
-		return trust.Errorf(trust.Invalid, "%s is %s where %s is meant", what, withArticle(found), jsonNoun(wrongType.Type)).WithField(wrongType.Field)
+		return unlike(wrongType, "")
 	case errors.Is(err, io.EOF):
 		return trust.Errorf(trust.Invalid, "the body is empty, where JSON is meant")
 	}
@@ -192,6 +187,32 @@ func ReadJSON(r *http.Request, v any, strict bool) error {
 		return trust.Errorf(trust.Invalid, "there is no field %s", name).WithField(strings.Trim(name, `"`))
 	}
 	return trust.Errorf(trust.Invalid, "the body is not JSON: %w", err)
+}
+
+// ReadField reads the JSON of one field of a body into v. An error names the field.
+func ReadField(name string, data []byte, v any) error {
+	err := json.Unmarshal(data, v)
+	var wrongType *json.UnmarshalTypeError
+	var own *trust.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &own): // of what a type says of its JSON
+		return own.WithField(name)
+	case errors.As(err, &wrongType):
+		return unlike(wrongType, name)
+	}
+	return trust.Errorf(trust.Invalid, "%q: %w", name, err).WithField(name)
+}
+
+// unlike says what JSON is where another type is meant, at the top or within a field.
+func unlike(err *json.UnmarshalTypeError, within string) error {
+	what, field := "the body", strings.Trim(within+"."+err.Field, ".")
+	if field != "" {
+		what = strconv.Quote(field)
+	}
+	found, _, _ := strings.Cut(err.Value, " ") // "number 1.5"
+	return trust.Errorf(trust.Invalid, "%s is %s where %s is meant", what, withArticle(found), jsonNoun(err.Type)).WithField(field)
 }
 
 // jsonNoun says what the JSON of a Go type is.

@@ -61,6 +61,9 @@ type route struct {
 	do  func(d door, r *http.Request, a control.Actor) (answer, error)
 }
 
+// scope begins the path of a route that there is below accounts and below zones.
+const scope = "/{S}"
+
 // routes is every call that there is.
 var routes = []route{
 	{"GET", "/user/tokens/verify", door.bearer, door.verifyToken},
@@ -78,6 +81,12 @@ var routes = []route{
 	{"GET", "/accounts/{account}/gateway/audit_ssh_settings", door.authenticate, door.showSSHSettings},
 	{"PUT", "/accounts/{account}/gateway/audit_ssh_settings", door.authenticate, door.updateSSHSettings},
 	{"POST", "/accounts/{account}/gateway/audit_ssh_settings/rotate_seed", door.authenticate, door.rotateSeed},
+
+	{"GET", scope + "/access/groups", door.authenticate, door.listGroups},
+	{"POST", scope + "/access/groups", door.authenticate, door.createGroup},
+	{"GET", scope + "/access/groups/{group}", door.authenticate, door.showGroup},
+	{"PUT", scope + "/access/groups/{group}", door.authenticate, door.updateGroup},
+	{"DELETE", scope + "/access/groups/{group}", door.authenticate, door.removeGroup},
 }
 
 // New returns the handler of everything below /client/v4/. What a verb fails for
@@ -87,10 +96,12 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	mux := http.NewServeMux()
 	calls := map[string]map[string]http.HandlerFunc{} // by path and method
 	for _, rt := range routes {
-		if calls[rt.path] == nil {
-			calls[rt.path] = map[string]http.HandlerFunc{}
+		for _, path := range rt.paths() {
+			if calls[path] == nil {
+				calls[path] = map[string]http.HandlerFunc{}
+			}
+			calls[path][rt.method] = d.serve(rt)
 		}
-		calls[rt.path][rt.method] = d.serve(rt)
 	}
 	for path, methods := range calls {
 		mux.HandleFunc(prefix+path, func(w http.ResponseWriter, r *http.Request) {
@@ -106,11 +117,20 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	return mux
 }
 
+// paths returns the patterns of the paths of a route.
+func (rt route) paths() []string {
+	rest, both := strings.CutPrefix(rt.path, scope)
+	if !both {
+		return []string{rt.path}
+	}
+	return []string{"/accounts/{account}" + rest, "/zones/{zone}" + rest}
+}
+
 // serve answers with what a route does for whoever asks, in the account that the
 // path names.
 func (d door) serve(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if a := r.PathValue("account"); a != "" && !isAccount(a) {
+		if id := r.PathValue("account") + r.PathValue("zone"); id != "" && !isIdentifier(id) {
 			d.fail(w, r, noRoute(r))
 			return
 		}
@@ -136,15 +156,25 @@ func (d door) serve(rt route) http.HandlerFunc {
 	}
 }
 
-// isAccount reports whether text can be the id of an account: 32 hex digits.
-func isAccount(text string) bool {
+// isIdentifier reports whether text can be the id of an account or a zone: 32 hex
+// digits.
+func isIdentifier(text string) bool {
 	return len(text) == 32 && strings.Trim(text, "0123456789abcdef") == ""
 }
 
-// within refuses who asks for another account than the credential's own, be there
-// one or not.
+// swapHalves returns the id of the one zone of an account, which there is for clients
+// that only know calls below zones, and the id of the account of a zone: the halves of
+// the one stand in the other the other way round.
+func swapHalves(id string) string { return id[16:] + id[:16] }
+
+// within refuses who asks for another account, or a zone of another account, than the
+// credential's own, be there one or not.
 func within(r *http.Request, a control.Actor) error {
-	if account := r.PathValue("account"); account != "" && account != string(a.Tenant) {
+	account := r.PathValue("account")
+	if zone := r.PathValue("zone"); zone != "" {
+		account = swapHalves(zone)
+	}
+	if account != "" && account != string(a.Tenant) {
 		return &authentication
 	}
 	return nil

@@ -89,7 +89,8 @@ func refusalOf(err error) *refusal {
 	switch {
 	case errors.As(err, &wait):
 		return one(http.StatusTooManyRequests, fault{Code: 971, Message: "Please wait and consider throttling your request speed", Chain: []fault{{Code: 971, Message: text}}})
-	case e.Kind == trust.Invalid, e.Kind == trust.Conflict, e.Kind == trust.Exhausted:
+	case e.Kind == trust.Invalid, e.Kind == trust.Conflict, e.Kind == trust.Exhausted,
+		e.Kind == trust.NotFound && e.Field != "": // what the body names; what the path names is not blamed on a field
 		f := fault{Code: 12130, Message: invalidRequest + text}
 		if e.Field != "" {
 			f.Source = &source{"/" + strings.ReplaceAll(e.Field, ".", "/")}

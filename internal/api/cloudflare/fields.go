@@ -1,0 +1,114 @@
+package cloudflare
+
+import (
+	"encoding/json"
+	"net/http"
+	"regexp"
+
+	"keyturn/internal/api"
+	"keyturn/internal/control"
+	"keyturn/internal/trust"
+)
+
+// Clients say more of an application, a policy or a group than anything is decided by,
+// and expect all of it back. So a body is read field by field: what is known is taken
+// out, and whatever is left over is kept, as the Extra of the thing.
+
+// fields are what is left of a body.
+type fields map[string]json.RawMessage
+
+// readFields reads a body without the fields that only answers have.
+func readFields(r *http.Request) (fields, error) {
+	f := fields{}
+	if err := api.ReadJSON(r, &f, false); err != nil {
+		return nil, err
+	}
+	f.drop("id", "uid", "created_at", "updated_at")
+	return f, nil
+}
+
+// drop passes over fields.
+func (f fields) drop(names ...string) {
+	for _, name := range names {
+		delete(f, name)
+	}
+}
+
+// take moves a field into v, which stays as it is where there is none, or null.
+func (f fields) take(name string, v any) error {
+	data, there := f[name]
+	delete(f, name)
+	if !there || string(data) == "null" {
+		return nil
+	}
+	return api.ReadField(name, data, v)
+}
+
+// extra returns what is left over, never nil.
+func (f fields) extra() (json.RawMessage, error) {
+	if f == nil {
+		f = fields{}
+	}
+	return json.Marshal(f)
+}
+
+// expression takes the rules of a policy or a group.
+func (f fields) expression() (e control.Expression, err error) {
+	for _, section := range []struct {
+		name  string
+		rules *[]control.Rule
+	}{{"include", &e.Include}, {"require", &e.Require}, {"exclude", &e.Exclude}} {
+		if err := f.take(section.name, section.rules); err != nil {
+			return e, err
+		}
+	}
+	return e, nil
+}
+
+// shown returns an answer: what is known of a thing, and what else was said of it.
+func shown(known map[string]any, extra json.RawMessage) (map[string]any, error) {
+	if len(extra) == 0 {
+		return known, nil
+	}
+	var more map[string]json.RawMessage
+	if err := json.Unmarshal(extra, &more); err != nil {
+		return nil, err
+	}
+	for name, value := range more {
+		if _, is := known[name]; !is {
+			known[name] = value
+		}
+	}
+	return known, nil
+}
+
+// showRules returns rules as answers have them: never null.
+func showRules(list []control.Rule) []control.Rule {
+	if list == nil {
+		return []control.Rule{}
+	}
+	return list
+}
+
+// uuidForm is the form of the ids of applications, policies and groups.
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// idOf returns the id that a path has, or that there is no such thing: verbs would take
+// names, too.
+func idOf(r *http.Request, noun string) (string, error) {
+	id := r.PathValue(noun)
+	if !uuidForm.MatchString(id) {
+		return "", trust.Errorf(trust.NotFound, "there is no %s %.80q", noun, id)
+	}
+	return id, nil
+}
+
+// A removed is what was deleted.
+type removed struct {
+	ID string `json:"id"`
+}
+
+// accessPage is a page for listings that count entries from the first.
+func accessPage(p control.CountedPage) control.AccessPage {
+	return control.AccessPage{Limit: p.Size, Offset: (p.Number - 1) * p.Size}
+}
