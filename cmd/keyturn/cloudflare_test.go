@@ -237,6 +237,9 @@ func TestBadCloudflareTargets(t *testing.T) {
 		{"POST", at, `{"hostname":"web","ip":{"ipv4":{"ip_addr":"10.0.0.6"}},"tags":{"a":7}}`, 400, `"source":{"pointer":"/tags"}`},
 		{"POST", at, `{"hostname":"` + strings.Repeat("a", 1<<20) + `"}`, 400, "longer than"},
 		{"PUT", at + "/batch", `{}`, 400, "where an array is meant"},
+		{"PUT", at + "/batch", strings.Repeat(" ", 1<<20) + `[]`, 400, `{"code":12130,`},
+		{"GET", "/" + at, "", 404, "7003"},
+		{"GET", at + "//" + id, "", 404, "7003"},
 		{"PUT", at + "/batch", "[" + strings.Repeat(good+",", 1000) + good + "]", 400, "1001 targets are more than 1000"},
 		{"PUT", at + "/" + id, `{"hostname":"web"}`, 400, `"source":{"pointer":"/ip"}`},
 		{"PUT", at + "/1f4158e4-c12d-5097-a058-7bb2817e132b", good, 404, "12135"},
@@ -273,6 +276,15 @@ func TestBadCloudflareTargets(t *testing.T) {
 	}
 	if _, after := c.do("GET", at, ""); after != before {
 		t.Errorf("bad requests made\n%s\nof\n%s", after, before)
+	}
+	form := c
+	form.header = c.header.Clone()
+	form.header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if status, text := form.do("POST", at, strings.Replace(good, "5", "6", 1)); status != 400 || !strings.Contains(text, `{"code":12130,`) || !strings.Contains(text, "x-www-form-urlencoded") {
+		t.Errorf("a form: %d %s", status, text)
+	}
+	if status, text := c.do("HEAD", at+"/"+id, ""); status != 200 || text != "" {
+		t.Errorf("HEAD: %d %s", status, text)
 	}
 	for query, want := range map[string]int{
 		"?page=1000000": 0, "?hostname=WEB&ips=10.0.0.5&ips=10.0.0.6": 1, "?target_ids=" + id + "&ipv4_start=10.0.0.1&ipv4_end=10.0.0.9": 1,
@@ -325,6 +337,24 @@ func TestCloudflareSSHSettings(t *testing.T) {
 		if got := c.expect("GET", at, "", 200, settings(sample)); got != id {
 			t.Errorf("the seed is %s, and was to be %s", got, id)
 		}
+	}
+	// Asked for again by the same client, because the answer was lost, it is the rotation
+	// that was asked for; asked for by another it is one more.
+	var other tokenJSON
+	w.json(&other, "token", "create", "other", "--permission", "Zero Trust Write", "--expires", "24h")
+	newest := c.expect("GET", at, "", 200, settings(sample))
+	retried := c.with("Authorization", "Bearer "+w.token, "X-Stainless-Retry-Count", "1")
+	for range 2 {
+		if id := retried.expect("POST", at+"/rotate_seed", "", 200, settings(sample)); id != newest {
+			t.Errorf("asked for again the seed is %s, was %s", id, newest)
+		}
+	}
+	others := c.with("Authorization", "Bearer "+other.Token, "X-Stainless-Retry-Count", "2").expect("POST", at+"/rotate_seed", "", 200, settings(sample))
+	if others == newest {
+		t.Error("another client that asks gets a rotation that it did not ask for")
+	}
+	if id := retried.expect("POST", at+"/rotate_seed", "", 200, settings(sample)); id == newest || id == others {
+		t.Errorf("after another client's, the seed is %s", id)
 	}
 	c.expect("PUT", at, `{"public_key":""}`, 200, settings(""))
 	for method, path := range map[string]string{"DELETE": at, "POST": at, "GET": at + "/rotate_seed"} {

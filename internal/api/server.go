@@ -34,7 +34,8 @@ const (
 	maxHeader     = 64 << 10
 )
 
-// A Door serves every path that begins with Prefix.
+// A Door serves the path that Prefix is, or, where that ends with a slash, every path
+// below it.
 type Door struct {
 	Prefix  string
 	Handler http.Handler
@@ -45,9 +46,6 @@ type Door struct {
 // paths answer 404 in JSON. To the doors a request comes from where proxies say.
 func NewServer(log *slog.Logger, proxies Proxies, ready func(context.Context) error, doors ...Door) *http.Server {
 	mux := http.NewServeMux()
-	for _, d := range doors {
-		mux.Handle(d.Prefix, d.Handler)
-	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		WriteJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
@@ -63,10 +61,26 @@ func NewServer(log *slog.Logger, proxies Proxies, ready func(context.Context) er
 		WriteJSON(w, http.StatusNotFound, map[string]string{"error": "there is nothing at " + r.URL.Path})
 	})
 	return &http.Server{
-		Handler: guard(log, proxies, mux), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Handler: guard(log, proxies, throughDoors(doors, mux)), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, ReadHeaderTimeout: headerTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 	}
+}
+
+// throughDoors hands a request to the first door that serves its path as it was sent, or
+// to next. A ServeMux would redirect what has "//" in it before any door was asked, in HTML,
+// which not every dialect may answer with.
+func throughDoors(doors []Door, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, d := range doors {
+			below := strings.HasSuffix(d.Prefix, "/") && (strings.HasPrefix(r.URL.Path, d.Prefix) || r.URL.Path+"/" == d.Prefix)
+			if below || r.URL.Path == d.Prefix {
+				d.Handler.ServeHTTP(w, r)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // guard bounds a request, gives it an id, finds out where it came from, logs it, and turns a

@@ -1,7 +1,10 @@
 package control
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -72,19 +75,36 @@ func seedTerms(tx *store.Tx) (t hostid.Terms, err error) {
 	return t, err
 }
 
+// A SeedRotation asks for another seed.
+type SeedRotation struct {
+	// Compromised seeds are replaced at once, and revoked.
+	Compromised bool
+	// Again says that who asks has asked before, and lost the answer: if there was one in
+	// the last minutes, it is the answer.
+	Again bool
+}
+
+// askedAgainWithin is for how long after a rotation was asked for a client may still be
+// trying. Cloudflare's own do for three and a half minutes.
+const askedAgainWithin = 5 * time.Minute
+
 // RotateSeed makes a new seed and starts its rotation, or has the one that is under way
 // end with it: run is the one that does so. Where the seeds are compromised there is no
 // rotation and no run: the new seed is presented at once, and all others are revoked.
-func (p *Plane) RotateSeed(ctx context.Context, actor identity.Actor, compromised bool) (id trust.SeedID, run trust.RunID, err error) {
+func (p *Plane) RotateSeed(ctx context.Context, actor identity.Actor, r SeedRotation) (id trust.SeedID, run trust.RunID, err error) {
 	if err := require(actor, identity.ZeroTrustWrite); err != nil {
 		return "", "", err
 	}
 	id = trust.SeedID(uuid.NewString())
 	action := "seed.rotate"
-	if compromised {
+	if r.Compromised {
 		action = "seed.replace"
 	}
 	err = p.update(ctx, actor, needs(identity.ZeroTrustWrite), action, "seed:"+string(id), func(tx *store.Tx) error {
+		if last, ok, err := lastAsked(tx, actor); err != nil || ok && r.Again {
+			id, run = last.ID, last.Run
+			return cmp.Or(err, errAsked)
+		}
 		if _, err := p.firstSeed(tx, trust.SeedID(uuid.NewString())); err != nil {
 			return err
 		}
@@ -92,7 +112,8 @@ func (p *Plane) RotateSeed(ctx context.Context, actor identity.Actor, compromise
 		if err != nil {
 			return err
 		}
-		if compromised {
+		terms.By = actor.ID
+		if r.Compromised {
 			return p.replaceSeed(tx, actor, id, terms)
 		}
 		if run, err = hostid.Ask(tx, p.keyring, id, terms); err != nil || run != "" {
@@ -105,7 +126,24 @@ func (p *Plane) RotateSeed(ctx context.Context, actor identity.Actor, compromise
 		run, err = p.engine.Create(tx, actor.Audit(), plan)
 		return err
 	})
+	if errors.Is(err, errAsked) {
+		return id, run, nil
+	}
 	return id, run, p.wake(err)
+}
+
+// errAsked ends a transaction in which there is nothing to do.
+var errAsked = errors.New("the answer is that of before")
+
+// lastAsked returns the newest seed and its run, if it is the actor who asked for it and
+// not long ago.
+func lastAsked(tx *store.Tx, actor identity.Actor) (hostid.Seed, bool, error) {
+	seeds, err := hostid.Load(tx)
+	if err != nil {
+		return hostid.Seed{}, false, err
+	}
+	last, ok := seeds.Asked(actor.ID, tx.Now().Add(-askedAgainWithin))
+	return last, ok, nil
 }
 
 // replaceSeed revokes every seed but a new one, and has the runs that rotated them end.

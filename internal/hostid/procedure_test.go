@@ -68,7 +68,7 @@ func (p *plant) update(fn func(*store.Tx) error) {
 func (p *plant) ask(overlap time.Duration) (id trust.SeedID, run trust.RunID) {
 	p.Helper()
 	id, first := trust.SeedID(uuid.NewString()), trust.SeedID(uuid.NewString())
-	terms := Terms{overlap, time.Hour}
+	terms := Terms{Overlap: overlap, Retention: time.Hour}
 	p.update(func(tx *store.Tx) error {
 		if _, err := Ensure(tx, p.keyring, first, terms); err != nil {
 			return err

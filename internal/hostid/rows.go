@@ -9,9 +9,16 @@ import (
 	"keyturn/internal/trust"
 )
 
-// Terms are what a rotation goes by: how long each phase lasts, and how long the old seed
-// is kept afterwards.
-type Terms struct{ Overlap, Retention time.Duration }
+// Terms are what a rotation goes by: how long each phase lasts, how long the old seed is
+// kept afterwards, and the id of who asks for it.
+type Terms struct {
+	Overlap, Retention time.Duration
+	By                 string
+}
+
+func (t Terms) seed(id trust.SeedID) Seed {
+	return Seed{ID: id, Overlap: t.Overlap, Retention: t.Retention, By: t.By}
+}
 
 // Ensure gives the tenant of tx its first seed, of that id, unless it has one. Where it
 // has none, it changes nothing but that.
@@ -20,7 +27,7 @@ func Ensure(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (Seeds, 
 	if err != nil || seeds.in(Current) >= 0 {
 		return seeds, err
 	}
-	first, _ := seeds.Replace(Seed{ID: id, Overlap: t.Overlap, Retention: t.Retention}, tx.Now())
+	first, _ := seeds.Replace(t.seed(id), tx.Now())
 	return first, save(tx, k, seeds, first)
 }
 
@@ -31,7 +38,7 @@ func Ask(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (run trust.
 	if err != nil {
 		return "", err
 	}
-	asked, run := seeds.Ask(Seed{ID: id, Overlap: t.Overlap, Retention: t.Retention}, tx.Now())
+	asked, run := seeds.Ask(t.seed(id), tx.Now())
 	return run, save(tx, k, seeds, asked)
 }
 
@@ -42,7 +49,7 @@ func Replace(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (ended 
 	if err != nil {
 		return nil, err
 	}
-	replaced, ended := seeds.Replace(Seed{ID: id, Overlap: t.Overlap, Retention: t.Retention}, tx.Now())
+	replaced, ended := seeds.Replace(t.seed(id), tx.Now())
 	return ended, save(tx, k, seeds, replaced)
 }
 

@@ -40,6 +40,7 @@ type Seed struct {
 	Overlap, Retention time.Duration
 	Keep               time.Time // of a retired one: until when it is kept
 	Created            time.Time
+	By                 string // the id of who asked for it, or ""
 }
 
 // Seeds are all seeds of a tenant, oldest first. The methods that change them return
@@ -160,6 +161,19 @@ func (s Seeds) Ask(fresh Seed, now time.Time) (out Seeds, run trust.RunID) {
 		break
 	}
 	return append(out, fresh), fresh.Run
+}
+
+// Asked returns the seed that a rotation was asked for to last, where that one asked since
+// a time, and it was neither taken back nor revoked. The first seed was made at the same
+// time as another, maybe, and for no rotation.
+func (s Seeds) Asked(by string, since time.Time) (Seed, bool) {
+	for _, x := range slices.Backward(s) {
+		if x.Run != "" {
+			inPlay := x.State == Queued || x.State == Next || x.State == Current
+			return x, x.By == by && !x.Created.Before(since) && inPlay
+		}
+	}
+	return Seed{}, false
 }
 
 // Begin announces the seed of that id beside the current one, unless that has been done,

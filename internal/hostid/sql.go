@@ -15,10 +15,10 @@ var Schema embed.FS
 
 // The queries on the table of seeds.
 const (
-	sqlSeeds = `SELECT id, state, since, announced, left_at, before, run_id, overlap, retention, keep, created
+	sqlSeeds = `SELECT id, state, since, announced, left_at, before, run_id, overlap, retention, keep, created, asked_by
 		FROM seeds WHERE tenant = $1 ORDER BY created, id`
-	sqlAddSeed = `INSERT INTO seeds (tenant, id, state, since, announced, left_at, before, run_id, overlap, retention, keep, created)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`
+	sqlAddSeed = `INSERT INTO seeds (tenant, id, state, since, announced, left_at, before, run_id, overlap, retention, keep, created, asked_by)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 	sqlSetSeed = `UPDATE seeds SET state = $3, since = $4, announced = $5, left_at = $6, before = $7, run_id = $8, overlap = $9, retention = $10, keep = $11
 		WHERE tenant = $1 AND id = $2`
 	sqlDropSeed = `DELETE FROM seeds WHERE tenant = $1 AND id = $2`
@@ -35,7 +35,7 @@ func Load(tx *store.Tx) (Seeds, error) {
 	for rows.Next() {
 		var x Seed
 		var since, announced, left, overlap, retention, keep, created int64
-		if err := rows.Scan(&x.ID, &x.State, &since, &announced, &left, &x.Before, &x.Run, &overlap, &retention, &keep, &created); err != nil {
+		if err := rows.Scan(&x.ID, &x.State, &since, &announced, &left, &x.Before, &x.Run, &overlap, &retention, &keep, &created, &x.By); err != nil {
 			return nil, err
 		}
 		x.Since, x.Announced, x.Left = store.Time(since), store.Time(announced), store.Time(left)
@@ -48,7 +48,7 @@ func Load(tx *store.Tx) (Seeds, error) {
 
 func addSeed(tx *store.Tx, x Seed) error {
 	_, err := tx.Exec(sqlAddSeed, tx.Tenant(), x.ID, x.State, store.Micros(x.Since), store.Micros(x.Announced), store.Micros(x.Left), x.Before, x.Run,
-		x.Overlap.Microseconds(), x.Retention.Microseconds(), store.Micros(x.Keep), store.Micros(x.Created))
+		x.Overlap.Microseconds(), x.Retention.Microseconds(), store.Micros(x.Keep), store.Micros(x.Created), x.By)
 	return err
 }
 

@@ -104,17 +104,10 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 		}
 	}
 	for path, methods := range calls {
-		mux.HandleFunc(prefix+path, func(w http.ResponseWriter, r *http.Request) {
-			call, there := methods[r.Method]
-			if !there {
-				d.fail(w, r, noMethod(r))
-				return
-			}
-			call(w, r)
-		})
+		mux.HandleFunc(prefix+path, d.methods(methods))
 	}
-	mux.HandleFunc(prefix+"/", func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, noRoute(r)) })
-	return mux
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, noRoute(r)) })
+	return d.unbroken(d.paths(mux))
 }
 
 // paths returns the patterns of the paths of a route.
@@ -138,6 +131,9 @@ func (d door) serve(rt route) http.HandlerFunc {
 		if err == nil {
 			err = within(r, actor)
 		}
+		if err == nil {
+			err = isJSON(r)
+		}
 		var a answer
 		if err == nil {
 			a, err = rt.do(d, r, actor)
@@ -149,11 +145,16 @@ func (d door) serve(rt route) http.HandlerFunc {
 		if a.status == 0 {
 			a.status = http.StatusOK
 		}
-		if a.messages == nil {
-			a.messages = []message{}
-		}
-		api.WriteJSON(w, a.status, envelope{Result: a.result, Success: true, Errors: []fault{}, Messages: a.messages, Info: a.info})
+		api.WriteJSON(w, a.status, succeeded(a))
 	}
+}
+
+// succeeded returns the envelope of an answer.
+func succeeded(a answer) envelope {
+	if a.messages == nil {
+		a.messages = []message{}
+	}
+	return envelope{Result: a.result, Success: true, Errors: []fault{}, Messages: a.messages, Info: a.info}
 }
 
 // isIdentifier reports whether text can be the id of an account or a zone: 32 hex

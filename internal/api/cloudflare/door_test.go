@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"keyturn/internal/api"
 	"keyturn/internal/control"
 	"keyturn/internal/trust"
 )
@@ -70,6 +72,14 @@ func TestRefusedAtTheDoor(t *testing.T) {
 		{"GET", "/zones/0123456789abcdef0123456789abcdef/gateway/audit_ssh_settings", "Bearer kt_x", "", "", 404, `{"code":7003,`},
 		{"GET", "/zones/0123456789abcdef0123456789abcdef/access/groups", "", "", "", 400, `{"code":9106,`},
 		{"GET", "/" + strings.Repeat("x", 5000), "", "", "", 404, `xxx, perhaps`},
+		{"GET", "//user/tokens/verify", "", "", "", 404, `{"code":7003,"message":"Could not route to //user/tokens/verify, perhaps`},
+		{"POST", "/user//tokens/verify", "", "", "", 404, `{"code":7003,`},
+		{"GET", "/user/../user/tokens/verify", "", "", "", 404, `{"code":7003,`},
+		{"GET", "//", "", "", "", 404, `{"code":7003,`},
+		{"GET", "", "", "", "", 404, `{"code":7003,`},
+		{"OPTIONS", "/nothing", "", "", "", 404, `{"code":7003,`},
+		{"HEAD", "/user/tokens/verify", "", "", "", 400, `{"code":9106,`},
+		{"HEAD", "/accounts/0123456789abcdef0123456789abcdef/gateway/audit_ssh_settings/rotate_seed", "Bearer kt_x", "", "", 405, `{"code":7001,"message":"Method HEAD not available for that URI."}`},
 		{"DELETE", "/user/tokens/verify", "", "", "", 405, `{"code":7001,"message":"Method DELETE not available for that URI."}`},
 		{"GET", "/user/tokens/verify", "", "", "", 400, `{"code":9106,"message":"Missing X-Auth-Key, X-Auth-Email or Authorization headers"}`},
 		{"GET", account, "", "", "", 400, `{"code":9106,`},
@@ -89,16 +99,66 @@ func TestRefusedAtTheDoor(t *testing.T) {
 			}
 		}
 		w := httptest.NewRecorder()
-		New(nil, nil).ServeHTTP(w, r)
+		asServed(nil).ServeHTTP(w, r)
 		if w.Code != test.status || !strings.Contains(w.Body.String(), test.want) || !strings.HasPrefix(w.Body.String(), `{"result":null,"success":false,"errors":[`) ||
 			w.Header().Get("Content-Type") != "application/json" || w.Body.Len() > 1000 {
 			t.Errorf("%s %.80s: got %d %.300s, want %d %s", test.method, test.path, w.Code, w.Body, test.status, test.want)
 		}
+	}
+	w := httptest.NewRecorder()
+	asServed(nil).ServeHTTP(w, httptest.NewRequest(http.MethodPatch, prefix+"/accounts/0123456789abcdef0123456789abcdef/infrastructure/targets", nil))
+	if got := w.Header().Get("Allow"); w.Code != 405 || got != "GET, HEAD, POST, OPTIONS" {
+		t.Errorf("a method that there is not: %d, there are %q", w.Code, got)
+	}
+	w = httptest.NewRecorder()
+	asServed(nil).ServeHTTP(w, httptest.NewRequest(http.MethodOptions, prefix+"/user/tokens/verify", nil))
+	if got := w.Header().Get("Allow"); w.Code != 200 || got != "GET, HEAD, OPTIONS" || strings.TrimSpace(w.Body.String()) != `{"result":null,"success":true,"errors":[],"messages":[]}` {
+		t.Errorf("OPTIONS: %d, there are %q, %s", w.Code, got, w.Body)
 	}
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("X-Auth-Email", "alice")
 	r.Header.Set("X-Auth-Key", "not a key")
 	if _, err := (door{}).authenticate(r); err != error(&badKey) {
 		t.Errorf("a key of two words: %v", err)
+	}
+}
+
+// asServed returns the door behind the server's own bounds.
+func asServed(log func(context.Context, error)) http.Handler {
+	return api.NewServer(slog.New(slog.DiscardHandler), api.Proxies{}, nil, api.Door{Prefix: prefix + "/", Handler: New(nil, log)}).Handler
+}
+
+// A panic is answered in the envelope too, and logged with where it was.
+func TestPanic(t *testing.T) {
+	var logged error
+	r := httptest.NewRequest(http.MethodGet, prefix+"/user/tokens/verify", nil)
+	r.Header.Set("Authorization", "Bearer kt_x") // which is asked of a plane that is not there
+	w := httptest.NewRecorder()
+	asServed(func(_ context.Context, err error) { logged = err }).ServeHTTP(w, r)
+	want := `{"result":null,"success":false,"errors":[{"code":10500,"message":"Internal server error"}],"messages":[]}`
+	if got := strings.TrimSpace(w.Body.String()); w.Code != 500 || got != want || w.Header().Get("X-Should-Retry") != "false" || w.Header().Get("Content-Type") != "application/json" {
+		t.Errorf("got %d %s %v, want 500 %s", w.Code, got, w.Header(), want)
+	}
+	if logged == nil || !strings.Contains(logged.Error(), "nil pointer") || !strings.Contains(logged.Error(), "credential.go") {
+		t.Errorf("logged as %v", logged)
+	}
+}
+
+// A body that says that it is no JSON is refused, wherever its call reads one.
+func TestContentTypes(t *testing.T) {
+	for kind, fine := range map[string]bool{
+		"": true, "application/json": true, "application/json; charset=utf-8": true, "Application/JSON": true, "application/merge-patch+json": true,
+		"application/x-www-form-urlencoded": false, "text/plain": false, "multipart/form-data; boundary=x": false, "nonsense/": false, "json": false,
+	} {
+		for body, length := range map[string]int64{"{}": 2, "{} in chunks": -1, "": 0} {
+			r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+			r.ContentLength = length
+			if kind != "" {
+				r.Header.Set("Content-Type", kind)
+			}
+			if err := isJSON(r); (err == nil) != (fine || body == "") {
+				t.Errorf("%q of type %q: %v", body, kind, err)
+			}
+		}
 	}
 }

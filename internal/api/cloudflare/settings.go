@@ -45,7 +45,7 @@ func (d door) updateSSHSettings(r *http.Request, a control.Actor) (answer, error
 
 // rotateSeed passes over the body: some clients send {}, others nothing.
 func (d door) rotateSeed(r *http.Request, a control.Actor) (answer, error) {
-	if _, _, err := d.plane.RotateSeed(r.Context(), a, false); err != nil {
+	if _, _, err := d.plane.RotateSeed(r.Context(), a, control.SeedRotation{Again: again(r)}); err != nil {
 		return answer{}, err
 	}
 	return showSSHSettings(d.plane.ShowSSHSettings(r.Context(), a))

@@ -87,7 +87,7 @@ func (d door) seedRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPost, "/seed/rotate", "rotate-seed", "Start to rotate the seed",
 		func(ctx context.Context, who control.Actor, in *rotateSeed) (seedRotation, error) {
-			id, run, err := d.plane.RotateSeed(ctx, who, in.Body.Compromised)
+			id, run, err := d.plane.RotateSeed(ctx, who, control.SeedRotation{Compromised: in.Body.Compromised})
 			return seedRotation{string(id), string(run)}, err
 		})
 	operation(d, a, http.MethodGet, "/seed/keys", "list-host-identities", "List the host keys by which hosts are known at the gateway",
