@@ -182,6 +182,7 @@ func (k *Keyring) Rewrap(tx *store.Tx, kek KEK) error {
 
 // Settle ends the change to a KEK, after the Update of Rewrap has returned.
 func (k *Keyring) Settle(kek KEK) error {
+	k.close(func(binding, *opened) bool { return true })
 	_, err := k.source.settle(kek.name)
 	return err
 }

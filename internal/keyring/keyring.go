@@ -60,6 +60,7 @@ type Keyring struct {
 	cache map[trust.TenantID]*cached // guarded by mu
 	lent  map[loan]lent              // guarded by mu; see Lend
 	asked map[trust.TenantID]bool    // guarded by mu: those who may lack ready keys
+	kept  map[binding]*opened        // guarded by mu: private halves that are open, see openFor
 	// claimed are the ready keys that Make has handed out and that are not put yet.
 	claimed map[string]bool // guarded by mu
 	wake    chan struct{}   // of Stock
@@ -108,7 +109,7 @@ func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, left: kek.left, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, asked: map[trust.TenantID]bool{}, claimed: map[string]bool{}, wake: make(chan struct{}, 1), working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
+	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, left: kek.left, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, asked: map[trust.TenantID]bool{}, kept: map[binding]*opened{}, claimed: map[string]bool{}, wake: make(chan struct{}, 1), working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
 }
 
 // To open a private key file may take ten seconds of a CPU and 256 MiB, as its writer

@@ -110,18 +110,18 @@ func (s Sealed) Sign(data []byte, algorithm string) (*ssh.Signature, error) {
 
 // SignAgain signs as Sign does with the best algorithm of the key, and makes the same
 // signature of the same data each time: Ed25519 and RSA (PKCS #1 v1.5) do by themselves,
-// and ECDSA by RFC 6979, without a random number.
+// and ECDSA by RFC 6979, without a random number. It is for keys that sign often: the
+// private half stays open for a while, see openFor.
 func (s Sealed) SignAgain(data []byte) (*ssh.Signature, error) {
-	p, err := s.open()
-	if err != nil {
-		return nil, err
+	for {
+		o, err := s.keyring.opened(s)
+		if err != nil {
+			return nil, err
+		}
+		if signature, ok, err := o.sign(data); ok {
+			return signature, err
+		}
 	}
-	defer p.Wipe()
-	signer, err := newSigner(p.half())
-	if err != nil {
-		return nil, err
-	}
-	return signer.Sign(nil, data)
 }
 
 // open refuses a private half that does not belong to the public half beside it.
@@ -188,6 +188,8 @@ func (k *Keyring) Reveal(tx *store.Tx, id trust.KeyID, format Format) (Secret, e
 // Destroy forgets the private half of key id for good. It may run twice. What a
 // backup holds of it stays sealed under the tenant's keyset.
 func (k *Keyring) Destroy(tx *store.Tx, id trust.KeyID) error {
+	gone := binding{tx.Tenant(), kindPrivate, string(id)}
+	k.close(func(b binding, _ *opened) bool { return b == gone })
 	return deletePrivate(tx, id)
 }
 
