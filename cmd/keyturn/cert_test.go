@@ -115,6 +115,12 @@ func TestCertificateOpensHost(t *testing.T) {
 	if code, _, errs := w.try("cert", "sign", "--ca", "people", "--public-key", key+".pub", "--principal", "carol"); code == 0 || !strings.Contains(errs, "does not stand for every host") {
 		t.Errorf("by a policy from which hosts are excepted: exit %d, %s", code, errs)
 	}
+	// Where one application lets in at some hosts, and another at all, the one that does
+	// is in force, whichever was there first; and each principal has its own.
+	w.lets("admin", "*", nil, "carol", "dave")
+	if c := sign("--principal", "carol", "--principal", login); strings.Count(c.Why, "; ") != 1 || !strings.Contains(c.Why, "in as carol") || !strings.Contains(c.Why, "in as "+login) {
+		t.Errorf("signed %+v", c)
+	}
 	admin := w.env
 	w.env = w.user("otto", "Certificates Issue")
 	if code, _, errs := w.try("cert", "sign", "--ca", "people", "--public-key", key+".pub", "--principal", login); code == 0 || !strings.Contains(errs, "no certificate as") || strings.Contains(errs, "**") || !strings.Contains(errs, "keyturn policy allow") {
@@ -198,7 +204,7 @@ func TestCertificateOpensHost(t *testing.T) {
 	}
 	var all []certificateJSON
 	w.json(&all, "cert", "list")
-	if len(all) != 5 || all[0].Serial != after.Serial {
+	if len(all) != 6 || all[0].Serial != after.Serial {
 		t.Errorf("listed: %+v", all)
 	}
 }

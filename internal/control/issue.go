@@ -2,11 +2,9 @@ package control
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"time"
 
-	"keyturn/internal/access"
 	"keyturn/internal/authority"
 	"keyturn/internal/identity"
 	"keyturn/internal/policy"
@@ -89,23 +87,9 @@ func (p *Plane) calledOnHosts(tx *store.Tx, actor identity.Actor) (string, error
 // host, so that no pattern for some of those fits it.
 var anyHost = policy.Host{Hostname: strings.Repeat("*", 254), Protocol: policy.ProtocolSSH, Port: 22}
 
-// standsForEveryHost refuses an application from which some host is excepted: who is let
-// in at anyHost by it might get in there.
-func standsForEveryHost(tx *store.Tx, id string) error {
-	a, err := access.ApplicationByID(tx, id)
-	if err != nil {
-		return err
-	}
-	for _, c := range a.Criteria {
-		if c.Protocol == anyHost.Protocol && c.Port == anyHost.Port && slices.Contains(c.Include.Hostnames, "*") && c.Require.IsZero() && c.Exclude.IsZero() {
-			return nil
-		}
-	}
-	return trust.Errorf(trust.Denied, "application %q does not stand for every host, as a certificate of this authority does", a.Name)
-}
-
-// allow says by which policy an actor gets in as each of principals, or refuses by the
-// first that none lets in as.
+// allow says by which policies an actor gets in as each of principals, or refuses by the
+// first that none lets in as. Where no application is given it has to be everywhere; of
+// several applications that let in there, the first decides, by their ids.
 func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, principals []string) (why string, err error) {
 	rules, err := p.books.Of(tx)
 	if err != nil {
@@ -115,19 +99,27 @@ func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, pr
 	if err != nil {
 		return "", err
 	}
+	var reasons []string
 	for _, login := range principals {
-		d := rules.Decide(policy.Request{Who: who, Host: anyHost, Login: login, Application: application})
+		r := policy.Request{Who: who, Host: anyHost, Login: login, Application: application, Everywhere: application == ""}
+		d := rules.Decide(r)
 		if !d.Allowed {
-			return "", trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), strings.ReplaceAll(d.Why, anyHost.Hostname, "*")).
-				WithHint("it would open every host, so that a policy has to let in to all of them: keyturn policy allow --user NAME --host '*' --login LOGIN")
+			return "", refusal(rules, r)
 		}
-		if application == "" {
-			if err := standsForEveryHost(tx, d.Application); err != nil {
-				return "", err
-			}
-		}
-		why = d.Why
+		reasons = append(reasons, d.Why)
 		tx.Note("policy", d.Policy)
 	}
-	return why, nil
+	return strings.Join(reasons, "; "), nil
+}
+
+// refusal says why a request is refused, and what came nearest to letting it in.
+func refusal(rules *policy.Rulebook, r policy.Request) error {
+	r.Everywhere = false
+	d := rules.Decide(r)
+	why := strings.ReplaceAll(d.Why, anyHost.Hostname, "*")
+	if d.Allowed {
+		why += ", but does not stand for every host, as a certificate of this authority does"
+	}
+	return trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(r.Login), why).
+		WithHint("it would open every host, so that a policy has to let in to all of them: keyturn policy allow --user NAME --host '*' --login LOGIN")
 }

@@ -88,8 +88,9 @@ type application struct {
 
 type criterion struct {
 	expression
-	port     int32
-	protocol Protocol
+	port       int32
+	everywhere bool
+	protocol   Protocol
 }
 
 type policy struct {
@@ -353,7 +354,7 @@ func (c *compiler) criterion(in Criterion) {
 		require = append(require, c.alternatives(one, ""))
 	}
 	include, exclude := slices.Concat(c.attributes(in.Include)...), slices.Concat(c.attributes(in.Exclude)...)
-	c.book.criteria = append(c.book.criteria, criterion{c.expression(include, require, exclude), int32(in.Port), in.Protocol})
+	c.book.criteria = append(c.book.criteria, criterion{c.expression(include, require, exclude), int32(in.Port), in.everywhere(), in.Protocol})
 }
 
 // attributes returns the conditions of each attribute: alternatives.

@@ -171,7 +171,10 @@ func (b *Rulebook) stands(a *application, criteria []criterion, r Request, holds
 	}
 	for i := range criteria {
 		c := &criteria[i]
-		if int(c.port) == r.Host.Port && c.protocol == r.Host.Protocol && b.holds(&c.expression, holds) == yes {
+		if int(c.port) != r.Host.Port || c.protocol != r.Host.Protocol {
+			continue
+		}
+		if r.Everywhere && c.everywhere || !r.Everywhere && b.holds(&c.expression, holds) == yes {
 			return true
 		}
 	}

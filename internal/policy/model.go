@@ -1,6 +1,9 @@
 package policy
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // A Model is all rules of a tenant.
 type Model struct {
@@ -49,6 +52,11 @@ type Criterion struct {
 	Include  Attributes `json:"include,omitzero"`
 	Require  Attributes `json:"require,omitzero"`
 	Exclude  Attributes `json:"exclude,omitzero"`
+}
+
+// everywhere reports whether c matches every host at its port.
+func (c Criterion) everywhere() bool {
+	return slices.Contains(c.Include.Hostnames, "*") && c.Require.IsZero() && c.Exclude.IsZero()
 }
 
 // A Protocol is what is spoken at a port.
@@ -191,6 +199,9 @@ type Request struct {
 	// all that stand for the host. An application that is not of type
 	// Infrastructure is asked only by its id, and then whatever the host.
 	Application string
+	// Everywhere asks about every host there may be at Host.Port: only applications
+	// from which none is excepted are asked.
+	Everywhere bool
 }
 
 // A Decision is the answer to a Request.

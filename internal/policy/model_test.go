@@ -153,6 +153,10 @@ func (n naive) stands(a policy.Application) bool {
 		return n.request.Application != "" && (a.Type == policy.SSH || a.Type == policy.SelfHosted)
 	}
 	return slices.ContainsFunc(a.Criteria, func(c policy.Criterion) bool {
+		if n.request.Everywhere {
+			all := slices.Contains(c.Include.Hostnames, "*") && len(c.Require.Hostnames)+len(c.Require.Tags)+len(c.Exclude.Hostnames)+len(c.Exclude.Tags) == 0
+			return all && c.Port == n.request.Host.Port && c.Protocol == n.request.Host.Protocol
+		}
 		return c.Port == n.request.Host.Port && c.Protocol == n.request.Host.Protocol &&
 			slices.Contains(n.names(c.Include), true) && !slices.Contains(n.names(c.Require), false) && !slices.Contains(n.names(c.Exclude), true)
 	})
@@ -354,6 +358,9 @@ func (d dice) request() (r policy.Request) {
 	}
 	if d.IntN(4) == 0 {
 		r.Application = of(d, "0", "1", "2")
+	}
+	if r.Everywhere = d.IntN(6) == 0; r.Everywhere {
+		r.Host = policy.Host{Protocol: policy.ProtocolSSH, Port: r.Host.Port}
 	}
 	who := &r.Who
 	switch d.IntN(12) {

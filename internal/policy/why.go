@@ -42,6 +42,9 @@ func (b *Rulebook) decision(r Request, holds []truth, o outcome) Decision {
 
 func uncoveredText(r Request) string {
 	host := fmt.Sprintf("host %q at port %d", r.Host.Hostname, r.Host.Port)
+	if r.Everywhere {
+		host = fmt.Sprintf("every host at port %d", r.Host.Port)
+	}
 	if r.Application != "" {
 		return fmt.Sprintf("application %q is not there, or does not stand for %s", r.Application, host)
 	}
