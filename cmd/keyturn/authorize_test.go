@@ -171,9 +171,14 @@ func TestRolesAndCredentials(t *testing.T) {
 			ask{"cloudflare", "POST", of + "/access/groups", group, writesGroups},
 			ask{"cloudflare", "PUT", of + "/access/groups/" + absent, group, writesGroups},
 			ask{"cloudflare", "DELETE", of + "/access/groups/" + absent, "", writesGroups},
+			ask{"cloudflare", "GET", of + "/access/apps/ca", "", []string{"Access: Apps and Policies Read"}},
+			ask{"cloudflare", "GET", of + "/access/apps/" + absent + "/ca", "", []string{"Access: Apps and Policies Read"}},
+			ask{"cloudflare", "POST", of + "/access/apps/" + absent + "/ca", "", []string{"Access: Apps and Policies Write"}},
+			ask{"cloudflare", "DELETE", of + "/access/apps/" + absent + "/ca", "", []string{"Access: Apps and Policies Write"}},
 		)
 	}
 	targets, settings := account+"/infrastructure/targets", account+"/gateway/audit_ssh_settings"
+	gateway := account + "/access/gateway_ca"
 	asks = append(asks,
 		ask{"cloudflare", "GET", targets, "", []string{"Zero Trust Read"}},
 		ask{"cloudflare", "GET", targets + "/" + absent, "", []string{"Zero Trust Read"}},
@@ -186,6 +191,9 @@ func TestRolesAndCredentials(t *testing.T) {
 		ask{"cloudflare", "GET", settings, "", []string{"Zero Trust Read"}},
 		ask{"cloudflare", "PUT", settings, `{"public_key":""}`, []string{"Zero Trust Write"}},
 		ask{"cloudflare", "POST", settings + "/rotate_seed", "", []string{"Zero Trust Write"}},
+		ask{"cloudflare", "GET", gateway, "", []string{"Access: SSH Auditing Read"}},
+		ask{"cloudflare", "POST", gateway, "", []string{"Access: SSH Auditing Write"}},
+		ask{"cloudflare", "DELETE", gateway + "/" + absent, "", []string{"Access: SSH Auditing Write"}},
 	)
 	w.ok("role", "set", "Scraper", "--permission", "Metrics Read")
 	for _, user := range []struct{ name, role string }{{"adam", "Administrator"}, {"olga", "Operator"}, {"aude", "Auditor"}, {"sam", "Scraper"}} {
@@ -346,6 +354,11 @@ func TestAccountsAreApart(t *testing.T) {
 			{"GET", "/client/v4/accounts/OWN/access/groups/" + someKey, ""},
 			{"PUT", "/client/v4/accounts/OWN/access/groups/" + someKey, `{"name":"theirs","include":[{"everyone":{}}]}`},
 			{"DELETE", "/client/v4/accounts/OWN/access/groups/" + someKey, ""},
+			{"GET", "/client/v4/accounts/OTHER/access/apps/ca", ""},
+			{"GET", "/client/v4/zones/OTHER/access/apps/ca", ""},
+			{"GET", "/client/v4/accounts/OWN/access/apps/ca", ""},
+			{"POST", "/client/v4/accounts/OTHER/access/gateway_ca", ""},
+			{"GET", "/client/v4/accounts/OWN/access/gateway_ca", ""},
 			{"POST", "/client/v4/accounts/OWN/access/groups", `{"name":"h","include":[{"group":{"id":"` + someKey + `"}}]}`},
 		} {
 			header := admin

@@ -34,7 +34,7 @@ func caCommand(env environ) *cobra.Command {
 var authorityTypes = []string{"ecdsa-p256", "ed25519", "rsa-4096"}
 
 func caCreateCommand(env environ) *cobra.Command {
-	var kind, purpose string
+	var kind, purpose, application string
 	cmd := &cobra.Command{
 		Use: "create NAME [--type ecdsa-p256|ed25519|rsa-4096]", Short: "Make a certificate authority",
 		Long: `Make a certificate authority. Its private key is made here, sealed, and never leaves.
@@ -42,13 +42,21 @@ func caCreateCommand(env environ) *cobra.Command {
 What is printed is a line for the file that TrustedUserCAKeys names on each host that
 should let its certificates in. A host looks at the principals of a certificate, and
 not at who decided on them: let a host trust it together with RevokedKeys, the file
-that "keyturn krl" makes.`,
+that "keyturn krl" makes.
+
+That of an application signs for those whom the policies of the application let in, and
+only hosts of the application should trust it. An application has one, which goes with it.`,
 		Example: `  keyturn ca create people
+  keyturn ca create web --application "web servers"
   keyturn ca create hosts --purpose host --type ed25519`,
 		Args: exactly(1),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var a authorityJSON
-			if err := c.call(cmd.Context(), http.MethodPost, "/authorities", map[string]any{"name": args[0], "type": kind, "purpose": purpose}, &a); err != nil {
+			in := map[string]any{"name": args[0], "type": kind, "purpose": purpose}
+			if application != "" {
+				in["application"] = application
+			}
+			if err := c.call(cmd.Context(), http.MethodPost, "/authorities", in, &a); err != nil {
 				return err
 			}
 			return show(cmd, a, func(w io.Writer) error {
@@ -59,6 +67,7 @@ that "keyturn krl" makes.`,
 	}
 	cmd.Flags().StringVar(&kind, "type", "ecdsa-p256", "of its key: "+strings.Join(authorityTypes, ", "))
 	cmd.Flags().StringVar(&purpose, "purpose", "user", `what its certificates are for: "user", "host" or "gateway"`)
+	cmd.Flags().StringVar(&application, "application", "", "name or id of the application that it is for (default: the whole account)")
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(authorityTypes, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("purpose", cobra.FixedCompletions([]string{"user", "host", "gateway"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -75,9 +84,9 @@ func caListCommand(env environ) *cobra.Command {
 			return show(cmd, all, func(w io.Writer) error {
 				rows := make([][]string, len(all))
 				for i, a := range all {
-					rows[i] = []string{a.Name, a.Purpose, a.State, a.Type, a.Fingerprint, when(a.SignsFrom), when(a.TrustedUntil)}
+					rows[i] = []string{a.Name, a.Purpose, a.Application, a.State, a.Type, a.Fingerprint, when(a.SignsFrom), when(a.TrustedUntil)}
 				}
-				return table(w, "NAME PURPOSE STATE TYPE FINGERPRINT SIGNS-FROM TRUSTED-UNTIL", rows)
+				return table(w, "NAME PURPOSE APPLICATION STATE TYPE FINGERPRINT SIGNS-FROM TRUSTED-UNTIL", rows)
 			})
 		}),
 	}

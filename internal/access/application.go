@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -133,6 +134,22 @@ func ApplicationByID(tx *store.Tx, id string) (Application, error) {
 func ApplicationByAud(tx *store.Tx, aud string) (Application, error) {
 	list, err := applications(tx, sqlApplications+` AND aud = $2`, tx.Tenant(), aud)
 	return only(list, err, "application", aud)
+}
+
+// Audiences returns Aud of up to 1,000 applications, by their ids.
+func Audiences(tx *store.Tx, applications []string) (map[string]string, error) {
+	of := make(map[string]string, len(applications))
+	if len(applications) == 0 {
+		return of, nil
+	}
+	wanted, args := placeholders(tx, applications)
+	err := rows(tx, func(row *sql.Rows) error {
+		var id, aud string
+		err := row.Scan(&id, &aud)
+		of[id] = aud
+		return err
+	}, fmt.Sprintf(sqlAudiences, wanted), args...)
+	return of, err
 }
 
 // FindApplication returns the application of an id or a name. Errors: NotFound;

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"keyturn/internal/policy"
@@ -261,18 +260,13 @@ func PoliciesOf(tx *store.Tx, applications []string) (map[string][]Policy, error
 	if len(applications) == 0 {
 		return all, nil
 	}
-	args := []any{tx.Tenant()}
-	var wanted strings.Builder
-	for i, id := range applications {
-		fmt.Fprintf(&wanted, ", $%d", i+2)
-		args = append(args, id)
-	}
+	wanted, args := placeholders(tx, applications)
 	err := rows(tx, func(row *sql.Rows) error {
 		application := ""
 		p, err := scanPolicy(row, &application)
 		all[application] = append(all[application], p)
 		return err
-	}, fmt.Sprintf(sqlPoliciesOf, wanted.String()[2:]), args...)
+	}, fmt.Sprintf(sqlPoliciesOf, wanted), args...)
 	return all, err
 }
 

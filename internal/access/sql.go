@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
+	"strconv"
 	"strings"
 
 	"keyturn/internal/store"
@@ -25,6 +26,7 @@ const (
 	sqlListApplications       = sqlApplicationColumns + sqlFilter + ` AND id > $7 ORDER BY id LIMIT $8 OFFSET $9`
 	sqlApplicationsWithPolicy = sqlApplications + ` AND id IN (SELECT u.application_id FROM access_application_policies u
 		WHERE u.tenant = $1 AND u.policy_id = $2)`
+	sqlAudiences      = `SELECT id, aud FROM access_applications WHERE tenant = $1 AND id IN (%s)`
 	sqlAddApplication = `INSERT INTO access_applications (tenant, id, aud, name, type, domain, document, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)`
 	sqlSetApplication = `UPDATE access_applications SET name = $3, type = $4, domain = $5, document = $6, updated_at = $7
@@ -98,6 +100,17 @@ func rows(tx *store.Tx, scan func(*sql.Rows) error, query string, args ...any) e
 		}
 	}
 	return found.Err()
+}
+
+// placeholders returns those of ids behind the tenant's, with the arguments for all.
+func placeholders(tx *store.Tx, ids []string) (text string, args []any) {
+	args = append(args, tx.Tenant())
+	list := make([]string, len(ids))
+	for i, id := range ids {
+		list[i] = "$" + strconv.Itoa(i+2)
+		args = append(args, id)
+	}
+	return strings.Join(list, ", "), args
 }
 
 func isNoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }

@@ -31,6 +31,7 @@ package authority
 
 import (
 	"embed"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,19 +158,13 @@ type NewAuthority struct {
 const maxAuthorities = 10_000
 
 // Create makes an authority of a key that was generated for it. A name that is taken is
-// a Conflict.
+// a Conflict, and so is an application that has one.
 func (s *Authorities) Create(tx *store.Tx, n NewAuthority, key keyring.Private) (Authority, error) {
 	if err := n.check(); err != nil {
 		return Authority{}, err
 	}
-	same, err := selectNamed(tx, n.Name)
-	if err != nil {
+	if err := checkFree(tx, n); err != nil {
 		return Authority{}, err
-	}
-	for _, a := range same {
-		if a.State(tx.Now()) != Removed {
-			return Authority{}, trust.Errorf(trust.Conflict, "there is an authority %q already", n.Name).WithHint("keyturn ca show %s", n.Name)
-		}
 	}
 	count, err := countAuthorities(tx)
 	if err != nil {
@@ -196,8 +191,32 @@ func (n NewAuthority) check() error {
 	if !isName(n.Name) {
 		return trust.Errorf(trust.Invalid, "name %.80q of an authority is not 1 to 64 of letters, digits and \"._@+-\", a letter or digit first", n.Name).WithField("name")
 	}
+	if n.Application != "" && n.Purpose != User {
+		return trust.Errorf(trust.Invalid, "the authority of an application is for users' certificates, not for those of purpose %q", n.Purpose).WithField("purpose")
+	}
 	if n.Profile != nil {
 		return n.Profile.check()
+	}
+	return nil
+}
+
+// checkFree refuses a name that is taken, and a second authority of an application.
+func checkFree(tx *store.Tx, n NewAuthority) error {
+	same, err := selectNamed(tx, n.Name)
+	if err != nil {
+		return err
+	}
+	if n.Application != "" {
+		of, err := selectOfApplication(tx, n.Application)
+		if err != nil {
+			return err
+		}
+		if len(of) > 0 {
+			return trust.Errorf(trust.Conflict, "the application has an authority already, %q", of[0].Name).WithHint("keyturn ca show %s", of[0].Name)
+		}
+	}
+	if slices.ContainsFunc(same, func(a Authority) bool { return a.Removed.IsZero() }) {
+		return trust.Errorf(trust.Conflict, "there is an authority %q already", n.Name).WithHint("keyturn ca show %s", n.Name)
 	}
 	return nil
 }
@@ -285,19 +304,25 @@ func (s *Authorities) Find(tx *store.Tx, name string) (Authority, error) {
 	if err != nil {
 		return Authority{}, err
 	}
-	var found *Authority
-	for i, a := range all {
-		switch state := a.State(tx.Now()); {
-		case state == Signing:
-			return a, nil
-		case state != Removed && (found == nil || state != Next):
-			found = &all[i]
-		}
-	}
-	if found == nil {
+	a, there := current(all, tx.Now())
+	if !there {
 		return Authority{}, notFound(name)
 	}
-	return *found, nil
+	return a, nil
+}
+
+// current returns the one of some of the same name, oldest first, that signs, that did
+// last, or else that will first.
+func current(all []Authority, at time.Time) (found Authority, there bool) {
+	for _, a := range all {
+		switch state := a.State(at); {
+		case state == Signing:
+			return a, true
+		case state != Removed && (!there || state != Next):
+			found, there = a, true
+		}
+	}
+	return found, there
 }
 
 func notFound(name string) error {

@@ -70,6 +70,27 @@ func selectAuthorities(tx *store.Tx, f Filter) ([]Authority, error) {
 		ORDER BY id LIMIT $5`, tx.Tenant(), f.After, string(f.Purpose), f.Application, f.Limit)
 }
 
+// selectOfApplication returns all of an application that are not removed, oldest first.
+func selectOfApplication(tx *store.Tx, application string) ([]Authority, error) {
+	return each(tx, scanAuthority, `SELECT `+authorityColumns+` FROM authorities WHERE tenant = $1 AND application = $2 AND application <> '' AND removed = 0 ORDER BY id`,
+		tx.Tenant(), application)
+}
+
+// selectOfApplications returns of each application what current does: no other of it
+// began to sign later, or is to begin sooner where none has begun.
+func selectOfApplications(tx *store.Tx, offset, limit int) ([]Authority, error) {
+	return each(tx, scanAuthority, `SELECT `+authorityColumns+` FROM authorities a
+		WHERE tenant = $1 AND removed = 0 AND application <> '' AND NOT EXISTS (SELECT 1 FROM authorities b
+			WHERE b.tenant = a.tenant AND b.application = a.application AND b.removed = 0 AND
+			(b.signs_from <= $2 AND (a.signs_from > $2 OR b.id > a.id) OR b.signs_from > $2 AND a.signs_from > $2 AND b.id < a.id))
+		ORDER BY id LIMIT $3 OFFSET $4`, tx.Tenant(), store.Micros(tx.Now()), limit, offset)
+}
+
+func countOfApplications(tx *store.Tx) (n int, err error) {
+	err = tx.QueryRow(`SELECT count(DISTINCT application) FROM authorities WHERE tenant = $1 AND removed = 0 AND application <> ''`, tx.Tenant()).Scan(&n)
+	return n, err
+}
+
 // each returns what scan makes of each row.
 func each[T any](tx *store.Tx, scan func(interface{ Scan(...any) error }) (T, error), query string, args ...any) (list []T, err error) {
 	rows, err := tx.Query(query, args...)

@@ -163,7 +163,8 @@ func (p *Plane) setPolicies(tx *store.Tx, application string, list []access.Poli
 	return access.SetPolicies(tx, application, list)
 }
 
-// RemoveApplication removes an application with the policies that are its own.
+// RemoveApplication removes an application with the policies that are its own, and with
+// its authority, which is revoked.
 func (p *Plane) RemoveApplication(ctx context.Context, actor identity.Actor, idOrName string) error {
 	return p.update(ctx, actor, needs(identity.AppsWrite), "application.remove", "application:"+subject(idOrName), func(tx *store.Tx) error {
 		a, err := access.FindApplication(tx, idOrName)
@@ -171,6 +172,9 @@ func (p *Plane) RemoveApplication(ctx context.Context, actor identity.Actor, idO
 			return err
 		}
 		tx.Note("id", a.ID)
+		if _, err := p.authorities.RemoveOfApplication(tx, a.ID, "its application was removed"); err != nil {
+			return err
+		}
 		return access.RemoveApplication(tx, a.ID)
 	})
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"keyturn/internal/access"
 	"keyturn/internal/authority"
 	"keyturn/internal/identity"
 	"keyturn/internal/keyring"
@@ -63,12 +64,19 @@ type NewAuthority struct {
 	Name    string
 	Purpose authority.Purpose
 	Type    string // as authority.KeySpec reads it
+	// Application is the id or the name of the one whose hosts are to trust it, or "".
+	Application string
 }
 
 // CreateAuthority makes a certificate authority, with a key of its own.
 func (p *Plane) CreateAuthority(ctx context.Context, actor identity.Actor, n NewAuthority) (made Authority, err error) {
 	if err := require(actor, identity.CertificatesWrite); err != nil {
 		return made, err
+	}
+	if n.Application != "" {
+		if err := require(actor, identity.AppsRead); err != nil {
+			return made, err
+		}
 	}
 	spec, err := authority.KeySpec(n.Type)
 	if err != nil {
@@ -80,7 +88,15 @@ func (p *Plane) CreateAuthority(ctx context.Context, actor identity.Actor, n New
 	}
 	defer key.Wipe()
 	err = p.update(ctx, actor, needs(identity.CertificatesWrite), "ca.create", "ca:"+subject(n.Name), func(tx *store.Tx) error {
-		a, err := p.authorities.Create(tx, authority.NewAuthority{Name: n.Name, Purpose: n.Purpose}, key)
+		wanted := authority.NewAuthority{Name: n.Name, Purpose: n.Purpose}
+		if n.Application != "" {
+			application, err := access.FindApplication(tx, n.Application)
+			if err != nil {
+				return err
+			}
+			wanted.Application = application.ID
+		}
+		a, err := p.authorities.Create(tx, wanted, key)
 		made = Authority{a, a.State(tx.Now())}
 		return err
 	})

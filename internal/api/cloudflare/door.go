@@ -87,6 +87,14 @@ var routes = []route{
 	{"GET", scope + "/access/groups/{group}", door.authenticate, door.showGroup},
 	{"PUT", scope + "/access/groups/{group}", door.authenticate, door.updateGroup},
 	{"DELETE", scope + "/access/groups/{group}", door.authenticate, door.removeGroup},
+
+	{"GET", scope + "/access/apps/ca", door.authenticate, door.listApplicationCAs},
+	{"GET", scope + "/access/apps/{application}/ca", door.authenticate, door.showApplicationCA},
+	{"POST", scope + "/access/apps/{application}/ca", door.authenticate, door.createApplicationCA},
+	{"DELETE", scope + "/access/apps/{application}/ca", door.authenticate, door.removeApplicationCA},
+	{"GET", "/accounts/{account}/access/gateway_ca", door.authenticate, door.listGatewayCAs},
+	{"POST", "/accounts/{account}/access/gateway_ca", door.authenticate, door.createGatewayCA},
+	{"DELETE", "/accounts/{account}/access/gateway_ca/{ca}", door.authenticate, door.removeGatewayCA},
 }
 
 // New returns the handler of everything below /client/v4/. What a verb fails for

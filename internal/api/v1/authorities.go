@@ -48,9 +48,10 @@ type listAuthorities struct {
 
 type newAuthority struct {
 	Body struct {
-		Name    string `json:"name" minLength:"1" maxLength:"64"`
-		Purpose string `json:"purpose,omitempty" enum:"user,host,gateway" default:"user" doc:"What its certificates are for"`
-		Type    string `json:"type,omitempty" enum:"ecdsa-p256,ed25519,rsa-4096" default:"ecdsa-p256" doc:"Of its key"`
+		Name        string `json:"name" minLength:"1" maxLength:"64"`
+		Purpose     string `json:"purpose,omitempty" enum:"user,host,gateway" default:"user" doc:"What its certificates are for"`
+		Type        string `json:"type,omitempty" enum:"ecdsa-p256,ed25519,rsa-4096" default:"ecdsa-p256" doc:"Of its key"`
+		Application string `json:"application,omitempty" maxLength:"255" doc:"Name or id of the one whose hosts are to trust it; absent for one of the whole account"`
 	}
 }
 
@@ -79,7 +80,9 @@ func (d door) authorityRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPost, "/authorities", "create-authority", "Make a certificate authority",
 		func(ctx context.Context, who control.Actor, in *newAuthority) (certificateAuthority, error) {
-			made, err := d.plane.CreateAuthority(ctx, who, control.NewAuthority{Name: in.Body.Name, Purpose: control.AuthorityPurpose(in.Body.Purpose), Type: in.Body.Type})
+			made, err := d.plane.CreateAuthority(ctx, who, control.NewAuthority{
+				Name: in.Body.Name, Purpose: control.AuthorityPurpose(in.Body.Purpose), Type: in.Body.Type, Application: in.Body.Application,
+			})
 			return showAuthority(made), err
 		})
 	operation(d, a, http.MethodGet, "/authorities/{authority}", "show-authority", "Show the certificate authorities of a name, oldest first",

@@ -1,0 +1,2 @@
+-- Applications have an authority each, and are asked for it by their ids.
+CREATE INDEX authorities_by_application ON authorities (tenant, application, id);
