@@ -27,6 +27,7 @@ type tokenJSON struct {
 	Name        string     `json:"name"`
 	Owner       string     `json:"owner"`
 	Permissions []string   `json:"permissions"`
+	Personal    bool       `json:"personal"`
 	CreatedAt   *time.Time `json:"created_at"`
 	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
 	LastUsedAt  *time.Time `json:"last_used_at,omitempty"`
@@ -116,11 +117,16 @@ The password of that user is read with --password-stdin, or made and printed onc
 func tokenCommand(env environ) *cobra.Command {
 	var permissions []string
 	var expires string
+	var personal bool
 	create := &cobra.Command{
 		Use: "create NAME --permission P ...", Short: "Make an API token, and print it: the only time that it is to be had",
 		Long: `Make an API token that may do no more than you may. It is printed once and is
 stored by its hash only. A permission that the server does not know is refused
-with a list of those that there are; "All" is everything that you may do.`,
+with a list of those that there are; "All" is everything that you may do.
+
+Where policies decide who logs in to a host, a token asks in its own name, as a
+machine. With --personal it asks as you, so that what lets you in lets in whoever
+has the token.`,
 		Example: `  keyturn token create ci --permission "Keys Read" --permission "Runs Read" --expires 24h`,
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -132,7 +138,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 				return err
 			}
 			var t tokenJSON
-			in := map[string]any{"name": args[0], "permissions": permissions}
+			in := map[string]any{"name": args[0], "permissions": permissions, "personal": personal}
 			if expires != "" {
 				in["expires"] = expires
 			}
@@ -147,6 +153,7 @@ with a list of those that there are; "All" is everything that you may do.`,
 	}
 	create.Flags().StringArrayVar(&permissions, "permission", nil, "what it may do, by name; may be repeated")
 	_ = create.RegisterFlagCompletionFunc("permission", completePermissions(env))
+	create.Flags().BoolVar(&personal, "personal", false, "ask for certificates as you, and not as a machine")
 	create.Flags().StringVar(&expires, "expires", "", "how long it lives, such as 24h (default for ever)")
 	listing := &cobra.Command{
 		Use: "list", Short: "List API tokens, without their texts", Args: noArgs,
@@ -157,8 +164,8 @@ with a list of those that there are; "All" is everything that you may do.`,
 			if err := c.call(cmd.Context(), http.MethodGet, "/tokens", nil, &out); err != nil {
 				return err
 			}
-			return showTable(cmd, out.Tokens, "ID NAME OWNER PERMISSIONS EXPIRES LAST-USED", func(t tokenJSON) []string {
-				return []string{t.ID, t.Name, t.Owner, strings.Join(t.Permissions, ", "), when(t.ExpiresAt), when(t.LastUsedAt)}
+			return showTable(cmd, out.Tokens, "ID NAME OWNER PERSONAL PERMISSIONS EXPIRES LAST-USED", func(t tokenJSON) []string {
+				return []string{t.ID, t.Name, t.Owner, yes(t.Personal), strings.Join(t.Permissions, ", "), when(t.ExpiresAt), when(t.LastUsedAt)}
 			})
 		}),
 	}

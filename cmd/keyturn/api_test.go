@@ -31,6 +31,7 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/tokens/0123456789abcdef0123456789abcdef/rotate", map[string]any{"overlap": "1h"}, []string{"Tokens Write"}},
 		{"POST", "/users", map[string]any{"name": "x", "password": "a long password", "roles": []string{"Auditor"}, "permissions": []string{"Keys Read"}}, []string{"Users Write"}},
 		{"PUT", "/users/x/rights", map[string]any{"roles": []string{"Auditor"}, "permissions": []string{"Keys Read"}}, []string{"Users Write"}},
+		{"PUT", "/users/x/email", map[string]any{"email": "x@example.com"}, []string{"Users Write", "Access: Apps and Policies Write"}},
 		{"PUT", "/users/x/password", map[string]any{"password": "a long password"}, []string{"Users Write"}},
 		{"DELETE", "/users/x", nil, []string{"Users Write"}},
 		{"DELETE", "/users/x/totp", nil, []string{"Users Write"}},

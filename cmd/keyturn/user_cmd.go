@@ -15,6 +15,7 @@ import (
 type userJSON struct {
 	ID          string     `json:"id"`
 	Name        string     `json:"name"`
+	Email       string     `json:"email,omitempty"`
 	Roles       []string   `json:"roles"`
 	Granted     []string   `json:"granted"`
 	Permissions []string   `json:"permissions"`
@@ -39,7 +40,7 @@ type permissionJSON struct {
 
 func userCommand(env environ) *cobra.Command {
 	return parent("user", "Add and remove users, and say what they may do",
-		userAddCommand(env), userListCommand(env), userShowCommand(env), userSetCommand(env), userPasswordCommand(env), userTOTPCommand(env), userRemoveCommand(env))
+		userAddCommand(env), userListCommand(env), userShowCommand(env), userSetCommand(env), userEmailCommand(env), userPasswordCommand(env), userTOTPCommand(env), userRemoveCommand(env))
 }
 
 // rightsFlags are the flags that say what a user may do.
@@ -52,16 +53,21 @@ func rightsFlags(env environ, cmd *cobra.Command, roles, permissions *[]string) 
 
 func userAddCommand(env environ) *cobra.Command {
 	var roles, permissions []string
+	var email string
 	var password bool
 	cmd := &cobra.Command{
 		Use: "add NAME --role R ...", Short: "Add a user",
 		Long: `Add a user, who may do no more than you may. Without --password-stdin the user has
-no password, and cannot log in until "keyturn user password" gives one.`,
-		Example: `  keyturn user add alice --role Operator --password-stdin < password-file
+no password, and cannot log in until "keyturn user password" gives one. Policies that
+go by addresses go by that of --email.`,
+		Example: `  keyturn user add alice --email alice@example.com --role Operator --password-stdin < password-file
   keyturn user add backup --permission "Audit Read"`,
 		Args: exactly(1),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			in := map[string]any{"name": args[0], "roles": notNil(roles), "permissions": notNil(permissions)}
+			if email != "" {
+				in["email"] = email
+			}
 			if password {
 				secret, err := readSecret(cmd, "Password of "+args[0])
 				if err != nil {
@@ -77,6 +83,7 @@ no password, and cannot log in until "keyturn user password" gives one.`,
 		}),
 	}
 	rightsFlags(env, cmd, &roles, &permissions)
+	cmd.Flags().StringVar(&email, "email", "", "the user's address, by which policies know the user; takes the permission to write those")
 	cmd.Flags().BoolVar(&password, "password-stdin", false, "read the user's password from standard input")
 	return cmd
 }
@@ -89,8 +96,8 @@ func userListCommand(env environ) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showTable(cmd, users, "NAME ROLES PERMISSIONS PASSWORD TOTP PROVIDER CREATED", func(u userJSON) []string {
-				return []string{u.Name, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), yes(u.TOTP), u.Provider, when(u.CreatedAt)}
+			return showTable(cmd, users, "NAME EMAIL ROLES PERMISSIONS PASSWORD TOTP PROVIDER CREATED", func(u userJSON) []string {
+				return []string{u.Name, u.Email, strings.Join(u.Roles, ", "), strings.Join(u.Granted, ", "), yes(u.HasPassword), yes(u.TOTP), u.Provider, when(u.CreatedAt)}
 			})
 		}),
 	}
@@ -127,6 +134,37 @@ It counts at once, for the user's tokens, too.`,
 		}),
 	}
 	rightsFlags(env, cmd, &roles, &permissions)
+	return cmd
+}
+
+func userEmailCommand(env environ) *cobra.Command {
+	var none bool
+	cmd := &cobra.Command{
+		Use: "email NAME ADDRESS", Short: "Give a user another address, by which policies know the user",
+		Long: `Give a user another address of e-mail, or take it away. Policies that go by addresses
+go by it at once, so that this takes the permission to write those. Who logs in by an
+identity provider has the address that the provider has verified.`,
+		Example: "  keyturn user email alice alice@example.com",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if none {
+				return exactly(1)(cmd, args)
+			}
+			return exactly(2)(cmd, args)
+		},
+		ValidArgsFunction: completeUsers(env),
+		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			address := ""
+			if !none {
+				address = args[1]
+			}
+			var u userJSON
+			if err := c.call(cmd.Context(), http.MethodPut, "/users/"+url.PathEscape(args[0])+"/email", map[string]string{"email": address}, &u); err != nil {
+				return err
+			}
+			return show(cmd, u, func(w io.Writer) error { return printUser(w, u) })
+		}),
+	}
+	cmd.Flags().BoolVar(&none, "none", false, "take the address away")
 	return cmd
 }
 
@@ -280,7 +318,7 @@ func userRemoveCommand(env environ) *cobra.Command {
 }
 
 func printUser(w io.Writer, u userJSON) error {
-	return fields(w, "id", u.ID, "name", u.Name, "roles", strings.Join(u.Roles, ", "), "permissions", strings.Join(u.Granted, ", "),
+	return fields(w, "id", u.ID, "name", u.Name, "email", u.Email, "roles", strings.Join(u.Roles, ", "), "permissions", strings.Join(u.Granted, ", "),
 		"may", strings.Join(u.Permissions, ", "), "password", yes(u.HasPassword), "second factor", yes(u.TOTP), "logs in by", u.Provider, "created", when(u.CreatedAt))
 }
 

@@ -89,7 +89,7 @@ func TestUsers(t *testing.T) {
 	refused(`"Users Write"`, "user", "totp", "remove", "admin")
 
 	w.env = admin
-	if out := w.ok("user", "list"); !strings.Contains(out, "alice  on-call") || !strings.Contains(out, "admin") {
+	if out := w.ok("user", "list"); !strings.Contains(out, "alice  -      on-call") || !strings.Contains(out, "admin") {
 		t.Errorf("the users are\n%s", out)
 	}
 	refused("has the role", "role", "remove", "on-call")

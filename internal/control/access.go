@@ -27,25 +27,32 @@ func (p *Plane) decideLogin(tx *store.Tx, r policy.Request) (policy.Decision, er
 }
 
 // identityOf returns what is known of an actor. A token asks in its own name, as a
-// machine, whoever owns it; so does a machine for which an identity provider vouches,
-// whose service token is that provider's id.
+// machine, whoever owns it, unless its owner has made it to ask as the owner; so does a
+// machine for which an identity provider vouches, whose service token is that
+// provider's id.
+//
+// Of who asks by a token it is known who that is, and not how they have logged in: they
+// have not.
 func (p *Plane) identityOf(tx *store.Tx, actor identity.Actor) (policy.Identity, error) {
-	if actor.Kind != "user" {
+	if !actor.IsPerson() {
 		return policy.Identity{Name: actor.Name, ServiceToken: cmp.Or(actor.ID, actor.Kind), Source: address(actor.Source)}, nil
 	}
-	u, err := p.directory.User(tx, actor.ID)
+	u, err := p.directory.User(tx, actor.Owner)
 	if err != nil {
 		return policy.Identity{}, err
 	}
 	who, err := p.identityOfUser(tx, u)
 	who.Source = address(actor.Source)
+	if actor.Kind != "user" {
+		who.Provider, who.Methods = "", nil
+	}
 	return who, err
 }
 
 // identityOfUser returns what is known of a user, wherever they are: what the identity
 // provider said at the last login, or that the password is ours.
 func (p *Plane) identityOfUser(tx *store.Tx, u identity.User) (policy.Identity, error) {
-	who := policy.Identity{Name: u.Name, User: u.ID}
+	who := policy.Identity{Name: u.Name, User: u.ID, Email: u.Email}
 	if u.Provider == "" {
 		who.Provider, who.Methods, who.Claims = policy.LocalLogin, []string{"pwd"}, []policy.Claim{}
 		if u.TOTP {
@@ -57,7 +64,7 @@ func (p *Plane) identityOfUser(tx *store.Tx, u identity.User) (policy.Identity, 
 	if err != nil || said.Provider == "" {
 		return who, err
 	}
-	who.Email, who.Provider = said.Email(), said.Provider
+	who.Provider = said.Provider
 	who.Methods = append([]string{}, said.Claims["amr"]...)
 	who.Claims = []policy.Claim{}
 	for name, values := range said.Claims {

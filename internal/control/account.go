@@ -104,6 +104,9 @@ func (p *Plane) CreateToken(ctx context.Context, actor identity.Actor, n identit
 			return err
 		}
 		tx.Note("id", t.ID)
+		if t.Personal {
+			tx.Note("personal", "true")
+		}
 		return nil
 	})
 	return t, secret, err

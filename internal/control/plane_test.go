@@ -32,6 +32,7 @@ var verbs = map[string][]identity.Permission{
 	"ShowUser":        {identity.UsersRead},
 	"AddUser":         {identity.UsersWrite},
 	"SetUserRights":   {identity.UsersWrite},
+	"SetUserEmail":    {identity.UsersWrite, identity.AppsWrite},
 	"SetUserPassword": {identity.UsersWrite},
 	"RemoveUser":      {identity.UsersWrite},
 	"OfferTOTP":       {},

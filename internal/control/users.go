@@ -29,21 +29,28 @@ func (p *Plane) ShowUser(ctx context.Context, actor identity.Actor, idOrName str
 // A NewUser is what AddUser makes a user of.
 type NewUser struct {
 	Name     string
+	Email    string // "" for none
 	Password string // empty for a user who cannot log in with one
 	Rights   Rights
 }
 
-// AddUser adds a user who may do no more than the actor may.
+// AddUser adds a user who may do no more than the actor may. One with an address takes
+// an actor who may change policies, which go by it.
 func (p *Plane) AddUser(ctx context.Context, actor identity.Actor, n NewUser) (u identity.User, err error) {
 	if err := require(actor, identity.UsersWrite); err != nil {
 		return u, err
+	}
+	if n.Email != "" {
+		if err := require(actor, identity.AppsWrite); err != nil {
+			return u, err
+		}
 	}
 	hash, err := p.hash(ctx, n.Password)
 	if err != nil {
 		return u, err
 	}
 	err = p.update(ctx, actor, needs(identity.UsersWrite), "user.add", "user:"+subject(n.Name), func(tx *store.Tx) error {
-		u, err = p.directory.AddUser(tx, actor, identity.NewUser{Name: n.Name, Password: hash, Rights: n.Rights})
+		u, err = p.directory.AddUser(tx, actor, identity.NewUser{Name: n.Name, Email: n.Email, Password: hash, Rights: n.Rights})
 		if err != nil {
 			return err
 		}
@@ -65,6 +72,21 @@ func (p *Plane) SetUserRights(ctx context.Context, actor identity.Actor, idOrNam
 		}
 		u, err = p.directory.User(tx, u.ID)
 		noteRights(tx, u.Rights)
+		return err
+	})
+	return u, err
+}
+
+// SetUserEmail gives a user of our own another address, or none.
+func (p *Plane) SetUserEmail(ctx context.Context, actor identity.Actor, idOrName, address string) (u identity.User, err error) {
+	err = p.update(ctx, actor, needs(identity.UsersWrite, identity.AppsWrite), "user.email", "user:"+subject(idOrName), func(tx *store.Tx) error {
+		if u, err = p.directory.User(tx, idOrName); err != nil {
+			return err
+		}
+		if err := p.directory.SetEmail(tx, actor, u.ID, address); err != nil {
+			return err
+		}
+		u, err = p.directory.User(tx, u.ID)
 		return err
 	})
 	return u, err

@@ -19,6 +19,8 @@ type Actor struct {
 	ID     string // of the user, the token or the machine's provider
 	Name   string // of the user or the token, or PROVIDER/SUBJECT, to be shown
 	Owner  string // id of the user on whose behalf a token acts; a user's own id
+	// Personal is whether a token asks as its owner where policies decide.
+	Personal bool
 	// Source is the address that the actor came from, without port, as the
 	// front door told it.
 	Source string
@@ -40,6 +42,10 @@ type Actor struct {
 func System(tenant trust.TenantID) Actor {
 	return Actor{Tenant: tenant, Kind: "system", Permissions: []Permission{All}}
 }
+
+// IsPerson reports whether a asks as a user, in person or by a token that the user has
+// made for that, and not in its own name.
+func (a Actor) IsPerson() bool { return a.Kind == "user" || a.Personal }
 
 // May reports whether a may do p.
 func (a Actor) May(p Permission) bool { return may(a.Permissions, p) }

@@ -90,9 +90,12 @@ func (d *Directory) admit(ctx context.Context, b begunLogin, claims oidc.Claims,
 		if errors.Is(err, sql.ErrNoRows) { // removed while the provider was asked
 			return notBegun()
 		}
+		if err != nil {
+			return err
+		}
 		l.Actor = now.actor(shown)
 		l.Actor.Until = tx.Now().Add(loginTokenLife)
-		return err
+		return keepEmail(tx, now.User, claims)
 	})
 	if err != nil {
 		return LoginToken{}, err
@@ -164,6 +167,9 @@ func (d *Directory) turnAway(ctx context.Context, b begunLogin, user, shown, why
 			return err
 		}
 		if err := forgetSaid(tx, user); err != nil {
+			return err
+		}
+		if err := updateEmail(tx, user, ""); err != nil {
 			return err
 		}
 		return updateRights(tx, user, Rights{})

@@ -238,7 +238,7 @@ func (d *Directory) Token(ctx context.Context, token, from string) (Actor, error
 	})
 }
 
-// UserToken is Token for a client that also says by name whose token it is. One that is
+// UserToken is Token for a client that also says by name or address whose token it is. One that is
 // somebody else's does not hold.
 func (d *Directory) UserToken(ctx context.Context, user, token, from string) (Actor, error) {
 	actor, err := d.Token(ctx, token, from)
@@ -247,7 +247,7 @@ func (d *Directory) UserToken(ctx context.Context, user, token, from string) (Ac
 	}
 	err = d.store.View(ctx, actor.Tenant, func(tx *store.Tx) error {
 		owner, err := selectUser(tx, actor.Owner)
-		if errors.Is(err, sql.ErrNoRows) || err == nil && !strings.EqualFold(owner.Name, user) {
+		if errors.Is(err, sql.ErrNoRows) || err == nil && !strings.EqualFold(owner.Name, user) && (owner.Email == "" || mailbox(owner.Email) != mailbox(user)) {
 			return unauthenticated()
 		}
 		return err

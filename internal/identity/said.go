@@ -16,14 +16,6 @@ type Said struct {
 	Claims map[string][]string
 }
 
-// Email returns the address that the provider said it has verified, or "".
-func (s Said) Email() string {
-	if list := s.Claims["email"]; len(list) == 1 {
-		return list[0]
-	}
-	return ""
-}
-
 // keepSaid keeps what a provider says of a user in the place of what it said before. It
 // is no more than a token can hold.
 func keepSaid(tx *store.Tx, user, provider string, c oidc.Claims) error {

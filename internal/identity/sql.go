@@ -54,13 +54,13 @@ func selectTenantByName(tx *store.Tx, nameOrID string) (id trust.TenantID, err e
 
 // Users.
 
-const userColumns = `u.tenant, u.id, u.name, u.password, u.permissions, u.roles, u.created, u.totp, u.totp_step,
+const userColumns = `u.tenant, u.id, u.name, u.password, u.permissions, u.roles, u.email, u.created, u.totp, u.totp_step,
 	COALESCE((SELECT p.name FROM identity_providers p WHERE p.tenant = u.tenant AND p.id = u.provider), '')`
 
 func scanUser(scan func(...any) error) (u loginRow, err error) {
 	var permissions, roles string
 	var created, totp int64
-	err = scan(&u.tenant, &u.ID, &u.Name, &u.hash, &permissions, &roles, &created, &totp, &u.totpStep, &u.Provider)
+	err = scan(&u.tenant, &u.ID, &u.Name, &u.hash, &permissions, &roles, &u.Email, &created, &totp, &u.totpStep, &u.Provider)
 	u.TOTP = totp != 0
 	u.Rights = Rights{decodePermissions(permissions), decodeRoles(roles)}
 	u.HasPassword, u.Created = u.hash != "", store.Time(created)
@@ -101,6 +101,10 @@ func selectUserBySubject(tx *store.Tx, provider, subject string) (loginRow, erro
 
 func selectUser(tx *store.Tx, id string) (loginRow, error) {
 	return readUser(tx, `u.tenant = $1 AND u.id = $2`, tx.Tenant(), id)
+}
+
+func selectUserByMailbox(tx *store.Tx, mailbox string) (loginRow, error) {
+	return readUser(tx, `u.tenant = $1 AND u.mailbox = $2 AND u.mailbox <> ''`, tx.Tenant(), mailbox)
 }
 
 func selectUserByLogin(tx *store.Tx, login string) (loginRow, error) {
@@ -149,6 +153,11 @@ func readUsers(tx *store.Tx, where string, args ...any) ([]User, error) {
 
 func updatePassword(tx *store.Tx, id, hash string) error {
 	_, err := tx.Exec(`UPDATE users SET password = $3 WHERE tenant = $1 AND id = $2`, tx.Tenant(), id, hash)
+	return err
+}
+
+func updateEmail(tx *store.Tx, id, address string) error {
+	_, err := tx.Exec(`UPDATE users SET email = $3, mailbox = $4 WHERE tenant = $1 AND id = $2`, tx.Tenant(), id, address, mailbox(address))
 	return err
 }
 
@@ -240,13 +249,13 @@ func lines(text string) []string {
 
 // Tokens.
 
-const tokenColumns = `t.tenant, t.id, t.name, t.hash, t.old_hash, t.old_until, t.permissions, t.owner, t.parent, t.created, t.expires, t.used, u.name, u.permissions, u.roles
+const tokenColumns = `t.tenant, t.id, t.name, t.hash, t.old_hash, t.old_until, t.permissions, t.owner, t.parent, t.personal, t.created, t.expires, t.used, u.name, u.permissions, u.roles
 	FROM tokens t JOIN users u ON u.tenant = t.tenant AND u.id = t.owner`
 
 func scanToken(scan func(...any) error) (t tokenRow, err error) {
 	var permissions, limit, roles string
 	var until, created, expires, used int64
-	err = scan(&t.tenant, &t.ID, &t.Name, &t.hash, &t.oldHash, &until, &permissions, &t.Owner, &t.Parent, &created, &expires, &used, &t.OwnerName, &limit, &roles)
+	err = scan(&t.tenant, &t.ID, &t.Name, &t.hash, &t.oldHash, &until, &permissions, &t.Owner, &t.Parent, &t.Personal, &created, &expires, &used, &t.OwnerName, &limit, &roles)
 	t.Permissions, t.owner = decodePermissions(permissions), Rights{decodePermissions(limit), decodeRoles(roles)}
 	t.oldUntil, t.Created, t.Expires, t.Used = store.Time(until), store.Time(created), store.Time(expires), store.Time(used)
 	return t, err
@@ -263,9 +272,9 @@ func readToken(tx *store.Tx, where string, args ...any) (tokenRow, error) {
 }
 
 func insertToken(tx *store.Tx, t Token, hash []byte) error {
-	_, err := tx.Exec(`INSERT INTO tokens (tenant, id, name, hash, permissions, owner, parent, created, expires, used)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0)`,
-		tx.Tenant(), t.ID, t.Name, hash, encodePermissions(t.Permissions), t.Owner, t.Parent, store.Micros(t.Created), store.Micros(t.Expires))
+	_, err := tx.Exec(`INSERT INTO tokens (tenant, id, name, hash, permissions, owner, parent, personal, created, expires, used)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0)`,
+		tx.Tenant(), t.ID, t.Name, hash, encodePermissions(t.Permissions), t.Owner, t.Parent, t.Personal, store.Micros(t.Created), store.Micros(t.Expires))
 	return err
 }
 

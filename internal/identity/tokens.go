@@ -21,8 +21,11 @@ type Token struct {
 	Owner       string // id of the user on whose behalf it acts
 	OwnerName   string
 	Parent      string // id of the token that made it, or ""
-	Created     time.Time
-	Expires     time.Time // zero for never
+	// Personal is whether it asks as its owner where policies decide who logs in,
+	// rather than in its own name.
+	Personal bool
+	Created  time.Time
+	Expires  time.Time // zero for never
 	// Used is when it was last used, zero for never. It may be behind by
 	// useInterval.
 	Used time.Time
@@ -32,6 +35,8 @@ type Token struct {
 type NewToken struct {
 	Name        string
 	Permissions []Permission
+	// Personal is for the owner in person to give, or for another token that is.
+	Personal bool
 	// Valid is how long it lives; 0 is for ever, or as long as the token that
 	// makes it.
 	Valid time.Duration
@@ -72,9 +77,12 @@ func (d *Directory) CreateToken(tx *store.Tx, by Actor, n NewToken) (Token, stri
 	if err != nil {
 		return Token{}, "", err
 	}
-	t := Token{ID: newID(), Name: n.Name, Permissions: n.Permissions, Owner: owner.ID, OwnerName: owner.Name, Created: tx.Now()}
+	t := Token{ID: newID(), Name: n.Name, Permissions: n.Permissions, Owner: owner.ID, OwnerName: owner.Name, Personal: n.Personal, Created: tx.Now()}
 	if n.Valid > 0 {
 		t.Expires = tx.Now().Add(n.Valid)
+	}
+	if err := checkPersonal(by, n.Personal); err != nil {
+		return Token{}, "", err
 	}
 	if by.Kind == "token" {
 		parent, err := selectToken(tx, by.ID)
@@ -104,6 +112,16 @@ func (d *Directory) CreateToken(tx *store.Tx, by Actor, n NewToken) (Token, stri
 	return t, text, insertToken(tx, t, hash)
 }
 
+// checkPersonal refuses the text of a token that asks as its owner to who asks in its
+// own name.
+func checkPersonal(by Actor, personal bool) error {
+	if !personal || by.IsPerson() {
+		return nil
+	}
+	return trust.Errorf(trust.Denied, "a token that asks as its owner is had by that user, and %s asks in its own name", by.describe()).
+		WithField("personal").WithHint("keyturn login")
+}
+
 // maxOverlap bounds how long a token's old text holds beside the new one.
 const maxOverlap = 30 * 24 * time.Hour
 
@@ -125,6 +143,9 @@ func (d *Directory) RotateToken(tx *store.Tx, by Actor, id string, overlap time.
 	if t.Owner != by.Owner {
 		return Token{}, "", trust.Errorf(trust.Denied, "token %q belongs to somebody else, and only its owner can have its text", t.Name).
 			WithHint("keyturn token revoke %s ends it", t.ID)
+	}
+	if err := checkPersonal(by, t.Personal); err != nil {
+		return Token{}, "", err
 	}
 	if p := beyond(by.Permissions, within(t.limit, t.Permissions)); p != "" {
 		return Token{}, "", trust.Errorf(trust.Denied, "token %q has the permission %q, which %s does not have", t.Name, p, by.describe())
@@ -188,7 +209,7 @@ func (t tokenRow) actor(now time.Time, source string) (Actor, error) {
 		return Actor{}, unauthenticated()
 	}
 	return Actor{
-		Tenant: t.tenant, Kind: "token", ID: t.ID, Name: t.Name, Owner: t.Owner,
+		Tenant: t.tenant, Kind: "token", ID: t.ID, Name: t.Name, Owner: t.Owner, Personal: t.Personal,
 		Source: source, Permissions: within(t.limit, t.Permissions), Until: t.Expires,
 	}, nil
 }

@@ -19,6 +19,9 @@ type User struct {
 	// Permissions are all that the user may do, by Rights.
 	Permissions []Permission
 	Rights      Rights
+	// Email is an address that rules on addresses go by: one that was given by who may
+	// write those rules, or that the identity provider has verified; "" for none.
+	Email       string
 	HasPassword bool
 	TOTP        bool // the user logs in with a second factor
 	// Provider is the name of the identity provider by which the user logs in, and
@@ -30,6 +33,7 @@ type User struct {
 // A NewUser is what AddUser makes a User of.
 type NewUser struct {
 	Name     string
+	Email    string       // or "" for none; see SetEmail
 	Password PasswordHash // from HashPassword, or zero for none
 	Rights   Rights
 }
@@ -62,8 +66,11 @@ func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
 	} else if !errors.Is(err, sql.ErrNoRows) {
 		return User{}, err
 	}
-	made := User{ID: newID(), Name: u.Name, Permissions: permissions, Rights: rights, HasPassword: u.Password.encoded != "", Created: tx.Now()}
-	return made, insertUser(tx, made, u.Password.encoded)
+	made := User{ID: newID(), Name: u.Name, Email: u.Email, Permissions: permissions, Rights: rights, HasPassword: u.Password.encoded != "", Created: tx.Now()}
+	if err := insertUser(tx, made, u.Password.encoded); err != nil || u.Email == "" {
+		return made, err
+	}
+	return made, giveEmail(tx, made.ID, u.Email)
 }
 
 func noUser(idOrName string) error {

@@ -70,6 +70,12 @@ func (tx *Tx) Note(name, value string) {
 	tx.notes = append(tx.notes, audit.Field{Name: name, Value: value})
 }
 
+// NotePersonal is Note of a value that says something about a person, and goes when
+// that person is erased.
+func (tx *Tx) NotePersonal(name, value, person string) {
+	tx.notes = append(tx.notes, audit.Field{Name: name, Value: value, Person: person})
+}
+
 // Exec runs a statement and returns how many rows it changed.
 //
 // Arguments are strings, []byte, integers, floats, booleans, nil, types made

@@ -38,6 +38,7 @@ type token struct {
 	Name        string     `json:"name"`
 	Owner       string     `json:"owner" doc:"The user on whose behalf it acts"`
 	Permissions []string   `json:"permissions"`
+	Personal    bool       `json:"personal" doc:"Where policies decide who logs in, it asks as its owner, and not in its own name as a machine"`
 	CreatedAt   *time.Time `json:"created_at"`
 	ExpiresAt   *time.Time `json:"expires_at,omitempty"`
 	LastUsedAt  *time.Time `json:"last_used_at,omitempty"`
@@ -52,6 +53,7 @@ type newToken struct {
 	Body struct {
 		Name        string   `json:"name" minLength:"1" maxLength:"128"`
 		Permissions []string `json:"permissions" minItems:"1" maxItems:"100" doc:"By name, such as \"Keys Read\"; \"All\" is everything that you may do"`
+		Personal    bool     `json:"personal,omitempty" doc:"Ask as its owner where policies decide who logs in; for users in person, and tokens that do so"`
 		Expires     string   `json:"expires,omitempty" doc:"How long it lives, such as 24h; for ever if absent" maxLength:"32"`
 	}
 }
@@ -125,7 +127,7 @@ func (d door) accountRoutes(a huma.API) {
 			if err != nil {
 				return token{}, err
 			}
-			n := control.NewToken{Name: in.Body.Name, Permissions: permissions}
+			n := control.NewToken{Name: in.Body.Name, Permissions: permissions, Personal: in.Body.Personal}
 			if in.Body.Expires != "" {
 				if n.Valid, err = time.ParseDuration(in.Body.Expires); err != nil || n.Valid <= 0 {
 					return token{}, trust.Errorf(trust.Invalid, "%q is not a duration such as 24h", in.Body.Expires).WithField("expires")
@@ -173,7 +175,7 @@ func (d door) accountRoutes(a huma.API) {
 
 func showToken(t control.Token) token {
 	return token{
-		ID: t.ID, Name: t.Name, Owner: t.OwnerName, Permissions: texts(t.Permissions),
+		ID: t.ID, Name: t.Name, Owner: t.OwnerName, Permissions: texts(t.Permissions), Personal: t.Personal,
 		CreatedAt: at(t.Created), ExpiresAt: at(t.Expires), LastUsedAt: at(t.Used),
 	}
 }

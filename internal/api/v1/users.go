@@ -14,6 +14,7 @@ import (
 type user struct {
 	ID          string     `json:"id"`
 	Name        string     `json:"name"`
+	Email       string     `json:"email,omitempty" doc:"An address that rules on addresses go by"`
 	Roles       []string   `json:"roles"`
 	Granted     []string   `json:"granted" doc:"The permissions that the user has beside those of the roles"`
 	Permissions []string   `json:"permissions" doc:"All that the user may do"`
@@ -30,6 +31,7 @@ type users struct {
 type newUser struct {
 	Body struct {
 		Name        string   `json:"name" minLength:"1" maxLength:"64"`
+		Email       string   `json:"email,omitempty" maxLength:"320" doc:"An address that rules on addresses go by; takes who may write policies"`
 		Password    string   `json:"password,omitempty" maxLength:"1024" doc:"None for a user who does not log in with one"`
 		Roles       []string `json:"roles,omitempty" maxItems:"20"`
 		Permissions []string `json:"permissions,omitempty" maxItems:"100" doc:"By name, beside those of the roles"`
@@ -45,6 +47,13 @@ type setUser struct {
 	Body struct {
 		Roles       []string `json:"roles" maxItems:"20"`
 		Permissions []string `json:"permissions" maxItems:"100"`
+	}
+}
+
+type setEmail struct {
+	User string `path:"user" maxLength:"100" doc:"Name or id"`
+	Body struct {
+		Email string `json:"email" maxLength:"320" doc:"Empty for none"`
 	}
 }
 
@@ -118,7 +127,7 @@ func (d door) userRoutes(a huma.API) {
 			if err != nil {
 				return user{}, err
 			}
-			u, err := d.plane.AddUser(ctx, who, control.NewUser{Name: in.Body.Name, Password: in.Body.Password, Rights: rights})
+			u, err := d.plane.AddUser(ctx, who, control.NewUser{Name: in.Body.Name, Email: in.Body.Email, Password: in.Body.Password, Rights: rights})
 			return showUser(u), err
 		})
 	operation(d, a, http.MethodGet, "/users/{user}", "show-user", "Show a user",
@@ -133,6 +142,11 @@ func (d door) userRoutes(a huma.API) {
 				return user{}, err
 			}
 			u, err := d.plane.SetUserRights(ctx, who, in.User, rights)
+			return showUser(u), err
+		})
+	operation(d, a, http.MethodPut, "/users/{user}/email", "set-user-email", "Give a user another address of e-mail, which rules on addresses go by",
+		func(ctx context.Context, who control.Actor, in *setEmail) (user, error) {
+			u, err := d.plane.SetUserEmail(ctx, who, in.User, in.Body.Email)
 			return showUser(u), err
 		})
 	operation(d, a, http.MethodPut, "/users/{user}/password", "set-user-password", "Give a user another password; it ends the user's web logins and grants",
@@ -207,7 +221,7 @@ func rightsOf(roles, permissions []string) (r control.Rights, err error) {
 
 func showUser(u control.User) user {
 	return user{
-		ID: u.ID, Name: u.Name, Roles: append([]string{}, u.Rights.Roles...), Granted: texts(u.Rights.Permissions),
+		ID: u.ID, Name: u.Name, Email: u.Email, Roles: append([]string{}, u.Rights.Roles...), Granted: texts(u.Rights.Permissions),
 		Permissions: texts(u.Permissions), HasPassword: u.HasPassword, TOTP: u.TOTP, Provider: u.Provider, CreatedAt: at(u.Created),
 	}
 }
