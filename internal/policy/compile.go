@@ -58,6 +58,8 @@ type Rulebook struct {
 	policies     []policy
 	numbers      []number
 	details      []detail // of each of policies
+
+	index
 }
 
 type hostPattern struct {
@@ -86,11 +88,28 @@ type application struct {
 	id, name           string
 }
 
+// firstCriterion is where the criteria of the i-th application begin.
+func (b *Rulebook) firstCriterion(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return int(b.applications[i-1].criteria)
+}
+
+// firstPolicy is where the policies of the i-th application begin.
+func (b *Rulebook) firstPolicy(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return int(b.applications[i-1].policies)
+}
+
 type criterion struct {
 	expression
-	port       int32
-	everywhere bool
-	protocol   Protocol
+	application int32
+	port        int32
+	everywhere  bool
+	protocol    Protocol
 }
 
 type policy struct {
@@ -126,6 +145,7 @@ func Compile(m Model) *Rulebook {
 	for _, a := range m.Applications {
 		c.application(a)
 	}
+	c.book.index = c.book.indexed()
 	for prefix := range c.book.prefixes {
 		family := familyOf(prefix.Addr())
 		if !slices.Contains(c.book.lengths[family], prefix.Bits()) {
@@ -354,7 +374,10 @@ func (c *compiler) criterion(in Criterion) {
 		require = append(require, c.alternatives(one, ""))
 	}
 	include, exclude := slices.Concat(c.attributes(in.Include)...), slices.Concat(c.attributes(in.Exclude)...)
-	c.book.criteria = append(c.book.criteria, criterion{c.expression(include, require, exclude), int32(in.Port), in.everywhere(), in.Protocol})
+	c.book.criteria = append(c.book.criteria, criterion{
+		expression: c.expression(include, require, exclude), application: int32(len(c.book.applications)),
+		port: int32(in.Port), everywhere: in.everywhere(), protocol: in.Protocol,
+	})
 }
 
 // attributes returns the conditions of each attribute: alternatives.

@@ -20,16 +20,10 @@ import (
 // or by a group, so that no other domain of an identity provider is let in by it;
 // and never as an account that systems come with, such as root.
 func (b *Rulebook) Decide(r Request) Decision {
-	holds := b.look(r)
+	v := b.look(r)
 	nearest := outcome{application: -1, policy: -1}
-	var criterion, policy int32
-	for i := range b.applications {
-		a := &b.applications[i]
-		o := outcome{application: i, policy: -1}
-		if b.stands(a, b.criteria[criterion:a.criteria], r, holds) {
-			o = b.ask(i, int(policy), r, holds)
-		}
-		criterion, policy = a.criteria, a.policies
+	for i := v.standing(0, r); i < len(b.applications); i = v.standing(i+1, r) {
+		o := v.ask(i, r, nearest.stage)
 		if o.stage > nearest.stage {
 			nearest = o
 		}
@@ -37,35 +31,39 @@ func (b *Rulebook) Decide(r Request) Decision {
 			break
 		}
 	}
-	return b.decision(r, holds, nearest)
+	return b.decision(r, v.holds, nearest)
 }
 
 // look finds out which conditions hold of a request.
-func (b *Rulebook) look(r Request) []truth {
-	holds := slices.Clone(b.start)
-	b.lookAtIdentity(r.Who, holds)
-	b.lookAtHost(r.Host, holds)
-	for _, d := range b.derived {
-		holds[d.number] = b.holds(&d.expression, holds)
+func (b *Rulebook) look(r Request) *view {
+	v := b.newView()
+	v.lookAtIdentity(r.Who)
+	v.lookAtHost(r.Host)
+	if n, ok := b.hosts["*"]; ok && r.Everywhere {
+		v.set(n, yes)
 	}
-	return holds
+	for i := v.include.next(0, b.criterion0); i < b.criterion0; i = v.include.next(i+1, b.criterion0) {
+		if t := b.holds(&b.derived[i].expression, v.holds); t != no {
+			v.set(b.derived[i].number, t)
+		}
+	}
+	v.askDenials()
+	return v
 }
 
-func (b *Rulebook) lookAtIdentity(who Identity, holds []truth) {
+func (v *view) lookAtIdentity(who Identity) {
 	set := func(rule Rule) {
-		if n, ok := b.byRule[rule]; ok {
-			holds[n] = yes
+		if n, ok := v.book.byRule[rule]; ok {
+			v.set(n, yes)
 		}
 	}
 	missing := func(kinds ...Kind) {
 		for _, kind := range kinds {
-			for _, n := range b.ofKind[kind] {
-				holds[n] = unknown
-			}
+			v.untold(kind)
 		}
 	}
 
-	b.lookAtSource(who, holds, missing)
+	v.lookAtSource(who, missing)
 	if who.Certificate {
 		set(Rule{Kind: Certificate})
 		set(Rule{Kind: CommonName, Value: who.CommonName})
@@ -105,44 +103,47 @@ func (b *Rulebook) lookAtIdentity(who Identity, holds []truth) {
 	}
 }
 
-func (b *Rulebook) lookAtSource(who Identity, holds []truth, missing func(...Kind)) {
+func (v *view) lookAtSource(who Identity, missing func(...Kind)) {
 	source := who.Source.Unmap().WithZone("")
 	if !source.IsValid() {
 		missing(IP)
 		return
 	}
-	for _, bits := range b.lengths[familyOf(source)] {
+	for _, bits := range v.book.lengths[familyOf(source)] {
 		prefix, _ := source.Prefix(bits) // a length of its family
-		if n, ok := b.prefixes[prefix]; ok {
-			holds[n] = yes
+		if n, ok := v.book.prefixes[prefix]; ok {
+			v.set(n, yes)
 		}
 	}
 }
 
-func (b *Rulebook) lookAtHost(h Host, holds []truth) {
+func (v *view) lookAtHost(h Host) {
 	for _, name := range []string{fold(h.Hostname), fold(h.Label)} {
 		if name == "" {
 			continue
 		}
-		if n, ok := b.hosts[name]; ok {
-			holds[n] = yes
+		if n, ok := v.book.hosts[name]; ok {
+			v.set(n, yes)
 		}
-		for _, p := range b.patterns {
+		for _, p := range v.book.patterns {
 			if trust.MatchPattern(name, p.pattern) {
-				holds[p.number] = yes
+				v.set(p.number, yes)
 			}
 		}
 	}
 	for key, value := range h.Tags {
-		if n, ok := b.tags[hostTag{key, value}]; ok {
-			holds[n] = yes
+		if n, ok := v.book.tags[hostTag{key, value}]; ok {
+			v.set(n, yes)
 		}
 	}
 }
 
 // holds says whether an expression does.
 func (b *Rulebook) holds(e *expression, of []truth) truth {
-	all := b.included(e, of)
+	all := no
+	for _, n := range b.numbers[e.include:e.require] {
+		all = max(all, of[n])
+	}
 	for _, n := range b.numbers[e.require:e.exclude] {
 		all = min(all, of[n])
 	}
@@ -152,33 +153,36 @@ func (b *Rulebook) holds(e *expression, of []truth) truth {
 	return all
 }
 
-// included says whether an expression includes who asks.
-func (b *Rulebook) included(e *expression, of []truth) truth {
-	some := no
-	for _, n := range b.numbers[e.include:e.require] {
-		some = max(some, of[n])
+// standing returns the first application from the i-th on that is asked for a request,
+// or, where none is, how many there are.
+func (v *view) standing(i int, r Request) int {
+	if r.Application == "" {
+		return v.matching(i, r)
 	}
-	return some
+	for ; i < len(v.book.applications); i++ {
+		a := &v.book.applications[i]
+		if a.id == r.Application && (a.kind == SSH || a.kind == SelfHosted || v.matching(i, r) == i) {
+			break
+		}
+	}
+	return i
 }
 
-// stands reports whether a is asked for a request.
-func (b *Rulebook) stands(a *application, criteria []criterion, r Request, holds []truth) bool {
-	if r.Application != "" && r.Application != a.id {
-		return false
-	}
-	if a.kind != Infrastructure {
-		return r.Application == a.id && (a.kind == SSH || a.kind == SelfHosted)
-	}
-	for i := range criteria {
-		c := &criteria[i]
-		if int(c.port) != r.Host.Port || c.protocol != r.Host.Protocol {
+// matching returns the first application of hosts from the i-th on of which a criterion
+// matches, or, where none does, how many there are.
+func (v *view) matching(i int, r Request) int {
+	b := v.book
+	c := b.criterion0 + b.firstCriterion(i)
+	for c = v.include.next(c, b.policy0); c < b.policy0; c = v.include.next(c+1, b.policy0) {
+		one := &b.criteria[c-b.criterion0]
+		if int(one.port) != r.Host.Port || one.protocol != r.Host.Protocol || b.applications[one.application].kind != Infrastructure {
 			continue
 		}
-		if r.Everywhere && c.everywhere || !r.Everywhere && b.holds(&c.expression, holds) == yes {
-			return true
+		if r.Everywhere && one.everywhere || !r.Everywhere && b.holds(&one.expression, v.holds) == yes {
+			return int(one.application)
 		}
 	}
-	return false
+	return len(b.applications)
 }
 
 // A stage is how near somebody came to being let in.
@@ -201,28 +205,43 @@ type outcome struct {
 	policy      int
 }
 
-// ask asks an application, whose policies begin at first.
-func (b *Rulebook) ask(application, first int, r Request, holds []truth) outcome {
+// ask asks an application. Where it does not come nearer than another one did, it need
+// not say by which policy.
+func (v *view) ask(application int, r Request, other stage) outcome {
+	b := v.book
 	nearest := outcome{stage: unincluded, application: application, policy: -1}
-	for i := first; i < int(b.applications[application].policies); i++ {
-		if b.included(&b.policies[i].expression, holds) == no {
-			continue // which most are: nothing else is asked for them
-		}
-		s := b.applies(i, r, holds)
-		if s > nearest.stage {
-			nearest = outcome{s, application, i}
+	begin, end := b.policy0+b.firstPolicy(application), b.policy0+int(b.applications[application].policies)
+	for i := v.apply.next(begin, end); i < end; i = v.apply.next(i+1, end) {
+		s := v.applies(i-b.policy0, r)
+		if s > nearest.stage && s != unfit {
+			nearest = outcome{s, application, i - b.policy0}
 		}
 		if s == allowed || s == denied {
 			break
 		}
 	}
+	if nearest.stage < unfit && other < unfit {
+		if i := v.nextUnfit(begin, end); i < end {
+			nearest = outcome{unfit, application, i - b.policy0}
+		}
+	}
 	return nearest
 }
 
+// nextUnfit returns the first policy from i on that may include who asks, and does not
+// deny, where none applies.
+func (v *view) nextUnfit(i, end int) int {
+	i = v.include.next(i, end)
+	for i < end && v.book.policies[i-v.book.policy0].action == Deny {
+		i = v.include.next(i+1, end)
+	}
+	return i
+}
+
 // applies says what a policy does with a request that it may include.
-func (b *Rulebook) applies(policy int, r Request, holds []truth) stage {
-	p := &b.policies[policy]
-	met := b.holds(&p.expression, holds)
+func (v *view) applies(policy int, r Request) stage {
+	p := &v.book.policies[policy]
+	met := v.book.holds(&p.expression, v.holds)
 	switch {
 	case p.action == Deny && met != no:
 		return denied
@@ -234,7 +253,7 @@ func (b *Rulebook) applies(policy int, r Request, holds []truth) stage {
 		return unmanned
 	case p.action == NonIdentity && r.Who.ServiceToken == "" && !r.Who.Certificate:
 		return unmanned
-	case !b.details[policy].opens(r, holds):
+	case !v.book.details[policy].opens(r, v.holds):
 		return unnamed
 	}
 	return allowed

@@ -89,6 +89,10 @@ func TestReasons(t *testing.T) {
 			why: `policy "ops" of application "servers" denies ann: it includes email_domain:example.com`,
 		},
 		{
+			name: "denied to others", policy: policy.Policy{Action: policy.Deny, Expression: policy.Expression{Include: rules(domain), Require: rules(hwk)}},
+			why: `application "servers" has no policy that includes ann`,
+		},
+		{
 			name: "a machine", policy: policy.Policy{Expression: policy.Expression{Include: rules(policy.Rule{Kind: policy.AnyValidServiceToken})}},
 			who: policy.Identity{Name: "ci", ServiceToken: "1"},
 			why: `policy "ops" of application "servers" is for people, and ci is none of them`,
@@ -198,8 +202,9 @@ func TestLoginByAddress(t *testing.T) {
 }
 
 // BenchmarkDecide decides among 1,000 applications and 10,000 rules: where one of
-// them stands for the host; where all do by patterns and nobody is let in, so that
-// each rule is read; and where all rules are networks.
+// them stands for the host; where all do, by patterns, and nobody is let in; where all
+// rules are networks; where every policy includes everyone; and where nothing is known
+// of who asks, so that none of the rules can be told.
 func BenchmarkDecide(b *testing.B) {
 	for _, shape := range []struct {
 		name string
@@ -211,6 +216,13 @@ func BenchmarkDecide(b *testing.B) {
 		{"all-networks", func(i int) string { return "*" }, func(i, j int) policy.Rule {
 			return policy.Rule{Kind: policy.IP, Value: fmt.Sprintf("10.%d.%d.%d/32", i/250, i%250, j)}
 		}},
+		{"all-include-everyone", func(i int) string { return "*" }, func(i, j int) policy.Rule {
+			if j%2 == 0 {
+				return everyone
+			}
+			return emailOf(i, j)
+		}},
+		{"nothing-known", func(i int) string { return "*" }, emailOf},
 	} {
 		b.Run(shape.name, func(b *testing.B) {
 			var m policy.Model
@@ -233,6 +245,9 @@ func BenchmarkDecide(b *testing.B) {
 			r := policy.Request{Who: who, Host: policy.Host{Hostname: "web0123456789", Protocol: policy.ProtocolSSH, Port: 22}, Login: "deploy"}
 			if shape.name == "one-of-1000-hosts" {
 				r.Host.Hostname, r.Who.Email = "web700", "person70@example.com"
+			}
+			if shape.name == "nothing-known" {
+				r.Who.Email = ""
 			}
 			for b.Loop() {
 				book.Decide(r)

@@ -29,6 +29,7 @@
 // # How it is fast
 //
 // Compile gives each different condition a number, whatever many policies name
-// it. Decide looks up which conditions hold of one request, which costs as much
-// as there are facts in it, and then reads policies as lists of numbers.
+// it, and notes which policies each can matter to. Decide looks up which conditions
+// hold of one request, which costs as much as there are facts in it, and reads only
+// the applications and policies that these lead to, as lists of numbers.
 package policy
