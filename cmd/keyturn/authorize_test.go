@@ -163,7 +163,20 @@ func TestRolesAndCredentials(t *testing.T) {
 	id := w.account().ID
 	account, zone := "/client/v4/accounts/"+id, "/client/v4/zones/"+id[16:]+id[:16]
 	for _, of := range []string{account, zone} {
-		group := `{"name":"x","include":[{"everyone":{}}]}`
+		app, policy, group := `{"name":"x","type":"ssh","domain":"x"}`, `{"name":"x","decision":"allow","include":[{"everyone":{}}]}`, `{"name":"x","include":[{"everyone":{}}]}`
+		sees, writes := []string{"Access: Apps and Policies Read"}, []string{"Access: Apps and Policies Write"}
+		for _, noun := range []struct{ path, body string }{{"/apps", app}, {"/apps/" + absent + "/policies", policy}, {"/policies", policy}} {
+			if noun.path == "/policies" && of == zone {
+				continue
+			}
+			asks = append(asks,
+				ask{"cloudflare", "GET", of + "/access" + noun.path, "", sees},
+				ask{"cloudflare", "POST", of + "/access" + noun.path, noun.body, writes},
+				ask{"cloudflare", "GET", of + "/access" + noun.path + "/" + absent, "", sees},
+				ask{"cloudflare", "PUT", of + "/access" + noun.path + "/" + absent, noun.body, writes},
+				ask{"cloudflare", "DELETE", of + "/access" + noun.path + "/" + absent, "", writes},
+			)
+		}
 		seesGroups, writesGroups := []string{"Access: Organizations, Identity Providers, and Groups Read"}, []string{"Access: Organizations, Identity Providers, and Groups Write"}
 		asks = append(asks,
 			ask{"cloudflare", "GET", of + "/access/groups", "", seesGroups},
@@ -227,7 +240,7 @@ func TestRolesAndCredentials(t *testing.T) {
 		before := w.credentials(user.name, testPassword)
 		w.ok("user", "remove", user.name)
 		for kind, c := range before {
-			for _, ask := range asks[len(asks)-18:] {
+			for _, ask := range asks[len(asks)-46:] {
 				if status, text := w.send(ask.method, ask.path, ask.body, c.header); !unknownTo(ask.door, status, text) && status != 429 {
 					t.Errorf("%s, removed, by %s at %s: %d %s", user.role, kind, ask.path, status, text)
 				}
@@ -283,6 +296,8 @@ func TestAccountsAreApart(t *testing.T) {
 		t.Fatalf("a numbered key: %d %s", status, text)
 	}
 	group := w.find(`"id":"([^"]+)"`, "POST", "/client/v4/accounts/"+w.account().ID+"/access/groups", `{"name":"g","include":[{"everyone":{}}]}`, headers("Authorization", "Bearer "+w.token))
+	app := w.find(`"id":"([^"]+)"`, "POST", "/client/v4/accounts/"+w.account().ID+"/access/apps", `{"name":"a","type":"ssh","domain":"a"}`, headers("Authorization", "Bearer "+w.token))
+	policy := w.find(`"id":"([^"]+)"`, "POST", "/client/v4/accounts/"+w.account().ID+"/access/policies", `{"name":"p","decision":"allow","include":[{"everyone":{}}]}`, headers("Authorization", "Bearer "+w.token))
 	key := w.key(deploy).UUID
 	var runs []runJSON
 	w.json(&runs, "run", "list")
@@ -292,7 +307,7 @@ func TestAccountsAreApart(t *testing.T) {
 
 	// Two others ask for all of it: one by the ids and names of the first account, one by
 	// those that nobody has.
-	owned := strings.NewReplacer("/keys/"+someKey, "/keys/"+key, "/runs/"+someKey, "/runs/"+runs[0].Run, "/groups/"+someKey, "/groups/"+group, `{"id":"`+someKey, `{"id":"`+group, "/OTHER", "/"+w.account().ID, `"`+someKey+`"`, `"`+key+`"`,
+	owned := strings.NewReplacer("/keys/"+someKey, "/keys/"+key, "/runs/"+someKey, "/runs/"+runs[0].Run, "/groups/"+someKey, "/groups/"+group, "/apps/"+someKey, "/apps/"+app, "/policies/"+someKey, "/policies/"+policy, `["`+someKey, `["`+policy, `{"id":"`+someKey, `{"id":"`+group, "/OTHER", "/"+w.account().ID, `"`+someKey+`"`, `"`+key+`"`,
 		"0123456789abcdef0123456789abcdef", tokens[0].ID, "web9", "web1")
 	none := strings.NewReplacer("0123456789abcdef0123456789abcdef", strings.Repeat("9", 32), "/OTHER", "/"+strings.Repeat("9", 32))
 	volatile := []*regexp.Regexp{
@@ -350,6 +365,21 @@ func TestAccountsAreApart(t *testing.T) {
 			{"GET", "/avxapi/visualworkflow-request-logs?gwsource=x&ids=/runs/" + someKey, ""},
 			{"GET", "/client/v4/accounts/OTHER/access/groups", ""},
 			{"GET", "/client/v4/zones/OTHER/access/groups", ""},
+			{"GET", "/client/v4/accounts/OTHER/access/policies/" + someKey, ""},
+			{"GET", "/client/v4/accounts/OWN/access/apps", ""},
+			{"GET", "/client/v4/zones/OTHER/access/apps/" + someKey, ""},
+			{"GET", "/client/v4/accounts/OWN/access/apps/" + someKey, ""},
+			{"PUT", "/client/v4/accounts/OWN/access/apps/" + someKey, `{"name":"theirs","type":"ssh","domain":"a"}`},
+			{"POST", "/client/v4/accounts/OWN/access/apps", `{"name":"b","type":"ssh","domain":"b","policies":["` + someKey + `"]}`},
+			{"GET", "/client/v4/accounts/OWN/access/apps/" + someKey + "/policies", ""},
+			{"POST", "/client/v4/accounts/OWN/access/apps/" + someKey + "/policies", `{"name":"q","decision":"allow","include":[{"everyone":{}}]}`},
+			{"PUT", "/client/v4/accounts/OWN/access/apps/" + someKey + "/policies/" + someKey, `{"name":"q","decision":"allow","include":[{"everyone":{}}]}`},
+			{"DELETE", "/client/v4/accounts/OWN/access/apps/" + someKey + "/policies/" + someKey, ""},
+			{"GET", "/client/v4/accounts/OWN/access/policies", ""},
+			{"GET", "/client/v4/accounts/OWN/access/policies/" + someKey, ""},
+			{"PUT", "/client/v4/accounts/OWN/access/policies/" + someKey, `{"name":"theirs","decision":"allow","include":[{"everyone":{}}]}`},
+			{"DELETE", "/client/v4/accounts/OWN/access/policies/" + someKey, ""},
+			{"DELETE", "/client/v4/accounts/OWN/access/apps/" + someKey, ""},
 			{"GET", "/client/v4/accounts/OWN/access/groups", ""},
 			{"GET", "/client/v4/accounts/OWN/access/groups/" + someKey, ""},
 			{"PUT", "/client/v4/accounts/OWN/access/groups/" + someKey, `{"name":"theirs","include":[{"everyone":{}}]}`},

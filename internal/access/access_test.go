@@ -283,10 +283,66 @@ func TestPrecedence(t *testing.T) {
 		if got := names(a.ID); got != "1:shared 2:new 3:once " {
 			t.Error(got)
 		}
+		// By its id alone each is what it was; of a reusable one nothing else counts but its place.
+		before := one
+		update(t, s, func(tx *store.Tx) error {
+			before = must[access.Policy](t)(access.PolicyByID(tx, one.ID))
+			return access.SetPolicies(tx, a.ID, []access.Policy{{ID: one.ID, Precedence: 8}, {ID: shared.ID, Name: "other", Action: policy.Deny, Expression: one.Expression, Precedence: 7}})
+		})
+		if got := names(a.ID); got != "7:shared 8:once " {
+			t.Error(got)
+		}
+		before.Precedence = 8
+		view(t, s, func(tx *store.Tx) error {
+			same(t, "a policy by its id alone", before, must[access.Policy](t)(access.PolicyByID(tx, one.ID)))
+			return nil
+		})
+		refused(t, s, trust.Invalid, "named twice", func(tx *store.Tx) error {
+			return access.SetPolicies(tx, a.ID, []access.Policy{{ID: one.ID}, {ID: one.ID}})
+		})
+		refused(t, s, trust.NotFound, "there is no policy", func(tx *store.Tx) error {
+			return access.SetPolicies(tx, a.ID, []access.Policy{{ID: access.NewID()}})
+		})
+		refused(t, s, trust.Conflict, "belongs to another application", func(tx *store.Tx) error {
+			return access.SetPolicies(tx, b.ID, []access.Policy{one})
+		})
 		update(t, s, func(tx *store.Tx) error {
 			return errors.Join(access.RemoveApplication(tx, a.ID), access.RemoveApplication(tx, b.ID), access.RemovePolicy(tx, shared.ID))
 		})
 		refused(t, s, trust.NotFound, "there is no policy", func(tx *store.Tx) error { return access.RemovePolicy(tx, one.ID) })
+	})
+}
+
+// What is asked of applications, each by itself and all at once.
+func TestApplicationFilter(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		web, mail := infra("Web 100%"), access.Application{ID: access.NewID(), Aud: access.NewAudience(), Name: "mail", Type: policy.SSH, Domain: "Mail.example.com"}
+		web.Criteria[0].Include.Hostnames = []string{"Web-*", "db"}
+		update(t, s, func(tx *store.Tx) error {
+			must[access.Application](t)(access.AddApplication(tx, web))
+			must[access.Application](t)(access.AddApplication(tx, mail))
+			return nil
+		})
+		view(t, s, func(tx *store.Tx) error {
+			for f, want := range map[access.ApplicationFilter]string{
+				{}: "Web 100% mail ", {NamePart: "EB 1"}: "Web 100% ", {NamePart: "0%"}: "Web 100% ", {NamePart: "%0"}: "", {NamePart: "a", DomainPart: "MAIL."}: "mail ",
+				{DomainPart: "example", Name: "web 100%"}: "", {Hostname: "web-*"}: "Web 100% ", {Hostname: "DB", NamePart: "web"}: "Web 100% ", {Hostname: "web-1"}: "",
+				{Hostname: "db", NamePart: "mail"}: "", {Search: "ail.ex", Type: policy.SSH}: "mail ",
+			} {
+				got := ""
+				list, total, err := access.Applications(tx, f, access.Page{})
+				for _, a := range list {
+					got += a.Name + " "
+				}
+				if got != want || total != len(list) || err != nil {
+					t.Errorf("%+v: got %q of %d, %v, want %q", f, got, total, err, want)
+				}
+				if list, total, err := access.Applications(tx, f, access.Page{Offset: 2}); len(list) != 0 || total != strings.Count(want, " ")-strings.Count(want, " 100") || err != nil {
+					t.Errorf("%+v: beyond the end there are %v of %d, %v", f, list, total, err)
+				}
+			}
+			return nil
+		})
 	})
 }
 

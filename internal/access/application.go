@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,7 +72,7 @@ func AddApplication(tx *store.Tx, a Application) (Application, error) {
 		return Application{}, err
 	}
 	n := 0
-	if err := tx.QueryRow(sqlCountApplications, tx.Tenant(), "", "", "", "", "").Scan(&n); err != nil {
+	if err := tx.QueryRow(sqlCountApplications, ApplicationFilter{}.args(tx)...).Scan(&n); err != nil {
 		return Application{}, err
 	}
 	if n >= MaxApplications {
@@ -171,6 +173,16 @@ type ApplicationFilter struct {
 	Type   policy.ApplicationType
 	// Search is a part of the name or the domain, without regard to case.
 	Search string
+	// NamePart and DomainPart are parts, without regard to case.
+	NamePart   string
+	DomainPart string
+	// Hostname is one that a criterion includes, as it is written there but for case.
+	Hostname string
+}
+
+// args are the parameters of sqlFilter.
+func (f ApplicationFilter) args(tx *store.Tx) []any {
+	return []any{tx.Tenant(), f.Name, f.Domain, f.Aud, f.Type, likeText(f.Search), likeText(f.NamePart), likeText(f.DomainPart)}
 }
 
 // A Page says which part of a listing is wanted. Listings are ordered by id.
@@ -206,12 +218,25 @@ func Applications(tx *store.Tx, f ApplicationFilter, page Page) (list []Applicat
 	if page, err = page.check(); err != nil {
 		return nil, 0, err
 	}
-	args := []any{tx.Tenant(), f.Name, f.Domain, f.Aud, f.Type, likeText(f.Search)}
-	if err := tx.QueryRow(sqlCountApplications, args...).Scan(&total); err != nil {
+	if f.Hostname != "" {
+		list, err = applications(tx, sqlListApplications, append(f.args(tx), page.After, MaxApplications, 0)...)
+		list = slices.DeleteFunc(list, func(a Application) bool { return !a.includes(f.Hostname) })
+		total = len(list)
+		from := min(page.Offset, total)
+		return list[from:min(from+page.Limit, total)], total, err
+	}
+	if err := tx.QueryRow(sqlCountApplications, f.args(tx)...).Scan(&total); err != nil {
 		return nil, 0, err
 	}
-	list, err = applications(tx, sqlListApplications, append(args, page.After, page.Limit, page.Offset)...)
+	list, err = applications(tx, sqlListApplications, append(f.args(tx), page.After, page.Limit, page.Offset)...)
 	return list, total, err
+}
+
+// includes reports whether a criterion of a has a hostname to include.
+func (a Application) includes(hostname string) bool {
+	return slices.ContainsFunc(a.Criteria, func(c Criterion) bool {
+		return slices.ContainsFunc(c.Include.Hostnames, func(name string) bool { return strings.EqualFold(name, hostname) })
+	})
 }
 
 func applications(tx *store.Tx, query string, args ...any) (list []Application, err error) {

@@ -71,7 +71,7 @@ func (a Application) check() (string, error) {
 		}
 		protocols[c.Port] = c.Protocol
 	}
-	return encode(applicationDocument{a.Criteria, a.Providers, kept(a.Extra)})
+	return encode(applicationDocument{a.Criteria, a.Providers, a.Extra})
 }
 
 func (c Criterion) check() error {
@@ -144,7 +144,7 @@ func (p Policy) check() (string, error) {
 			}
 		}
 	}
-	return encode(policyDocument{p.Expression, p.SSH, kept(p.Extra)})
+	return encode(policyDocument{p.Expression, p.SSH, p.Extra})
 }
 
 // isLogin reports whether text can be a principal of a certificate, and so neither
@@ -197,14 +197,6 @@ func checkNamed(id, name string, extra json.RawMessage, nameless bool) error {
 		return trust.Errorf(trust.Invalid, "what else is said of %.80q is not a JSON object of at most %d bytes", name, maxExtra)
 	}
 	return nil
-}
-
-// kept returns an Extra as rows have it: nothing for an object without members.
-func kept(extra json.RawMessage) json.RawMessage {
-	if len(members(extra)) == 0 {
-		return nil
-	}
-	return extra
 }
 
 // checkTotal refuses more rules than a tenant can have.

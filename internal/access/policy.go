@@ -178,9 +178,10 @@ func SetPolicy(tx *store.Tx, p Policy) (Policy, error) {
 }
 
 // SetPolicies gives an application exactly the policies of list, in the order of their
-// precedences where they say one, and else as they stand. One that is its own, by its
-// id, is written anew; one that says only the id of a reusable policy is that; every
-// other is added as its own. Errors as of AddPolicy.
+// precedences where they say one, and else as they stand. One that says an id and no
+// more than its precedence is the policy of that id as it is, its own or a reusable one;
+// a reusable one is so whatever else is said of it. One that is its own, by its id, is
+// written anew, and every other is added as its own. Errors as of AddPolicy.
 func SetPolicies(tx *store.Tx, application string, list []Policy) error {
 	was, err := Policies(tx, application)
 	if err != nil {
@@ -189,9 +190,15 @@ func SetPolicies(tx *store.Tx, application string, list []Policy) error {
 	if _, err := tx.Exec(sqlUnplaceAll, tx.Tenant(), application); err != nil {
 		return err
 	}
+	named := map[string]bool{}
+	for _, p := range list {
+		if named[p.ID] {
+			return trust.Errorf(trust.Invalid, "policy %.80q is named twice", p.ID).WithField("policies")
+		}
+		named[p.ID] = true
+	}
 	for _, old := range was {
-		stays := slices.ContainsFunc(list, func(p Policy) bool { return p.ID == old.ID })
-		if old.Reusable() || stays {
+		if old.Reusable() || named[old.ID] {
 			continue
 		}
 		if _, err := tx.Exec(sqlRemovePolicy, tx.Tenant(), old.ID); err != nil {
@@ -199,27 +206,39 @@ func SetPolicies(tx *store.Tx, application string, list []Policy) error {
 		}
 	}
 	for _, p := range list {
-		own := slices.ContainsFunc(was, func(old Policy) bool { return old.ID == p.ID && !old.Reusable() })
-		switch {
-		case own:
-			precedence := p.Precedence
-			p.Precedence = 0
-			if p, err = SetPolicy(tx, p); err != nil {
-				return err
-			}
-			p.Precedence = precedence
-			_, err = place(tx, application, p)
-		case p.Name == "" && len(p.rules()) == 0:
-			_, err = UsePolicy(tx, application, p.ID, p.Precedence)
-		default:
-			p.Application = application
-			_, err = AddPolicy(tx, p)
-		}
-		if err != nil {
+		if err := setOne(tx, application, p); err != nil {
 			return err
 		}
 	}
 	return changed(tx)
+}
+
+// setOne gives an application a policy, which has no place there.
+func setOne(tx *store.Tx, application string, p Policy) error {
+	is, err := PolicyByID(tx, p.ID)
+	there, bare := err == nil, p.Name == "" && len(p.rules()) == 0
+	switch {
+	case err != nil && (trust.KindOf(err) != trust.NotFound || bare):
+		return blame(err, "policies")
+	case there && is.Reusable():
+		_, err = UsePolicy(tx, application, p.ID, p.Precedence)
+		return err
+	case there && is.Application != application:
+		return trust.Errorf(trust.Conflict, "policy %q belongs to another application", is.Name).WithField("policies")
+	case !there:
+		p.Application = application
+		_, err = AddPolicy(tx, p)
+		return err
+	}
+	precedence := p.Precedence
+	if p.Precedence = 0; bare {
+		p = is
+	} else if p, err = SetPolicy(tx, p); err != nil {
+		return err
+	}
+	p.Precedence = precedence
+	_, err = place(tx, application, p)
+	return err
 }
 
 // RemovePolicy removes a policy. Errors: NotFound; Conflict, of a reusable one that

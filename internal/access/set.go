@@ -70,7 +70,7 @@ func PutGroup(tx *store.Tx, g Group) (Group, error) {
 		return Group{}, err
 	}
 	count := len(g.Include) + len(g.Require) + len(g.Exclude)
-	s, err := putSet(tx, set{groups, g.ID, g.Name, count, setDocument{Expression: g.Expression, Extra: kept(g.Extra)}, time.Time{}, time.Time{}})
+	s, err := putSet(tx, set{groups, g.ID, g.Name, count, setDocument{Expression: g.Expression, Extra: g.Extra}, time.Time{}, time.Time{}})
 	g.CreatedAt, g.UpdatedAt = s.created, s.updated
 	return g, err
 }
@@ -84,7 +84,7 @@ func PutIPList(tx *store.Tx, l IPList) (IPList, error) {
 	if _, err := prefixes(l.Addresses); err != nil {
 		return IPList{}, err
 	}
-	s, err := putSet(tx, set{ipLists, l.ID, l.Name, len(l.Addresses), setDocument{Addresses: l.Addresses, Extra: kept(l.Extra)}, time.Time{}, time.Time{}})
+	s, err := putSet(tx, set{ipLists, l.ID, l.Name, len(l.Addresses), setDocument{Addresses: l.Addresses, Extra: l.Extra}, time.Time{}, time.Time{}})
 	l.CreatedAt, l.UpdatedAt = s.created, s.updated
 	return l, err
 }

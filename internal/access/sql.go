@@ -21,9 +21,10 @@ const (
 	sqlApplicationColumns = `SELECT id, aud, name, type, domain, document, created_at, updated_at FROM access_applications`
 	sqlApplications       = sqlApplicationColumns + ` WHERE tenant = $1`
 	sqlFilter             = ` WHERE tenant = $1 AND ($2 = '' OR name = $2) AND ($3 = '' OR domain = $3) AND ($4 = '' OR aud = $4)
-		AND ($5 = '' OR type = $5) AND ($6 = '' OR lower(name) LIKE $6 ESCAPE '\' OR lower(domain) LIKE $6 ESCAPE '\')`
+		AND ($5 = '' OR type = $5) AND ($6 = '' OR lower(name) LIKE $6 ESCAPE '\' OR lower(domain) LIKE $6 ESCAPE '\')
+		AND ($7 = '' OR lower(name) LIKE $7 ESCAPE '\') AND ($8 = '' OR lower(domain) LIKE $8 ESCAPE '\')`
 	sqlCountApplications      = `SELECT count(*) FROM access_applications` + sqlFilter
-	sqlListApplications       = sqlApplicationColumns + sqlFilter + ` AND id > $7 ORDER BY id LIMIT $8 OFFSET $9`
+	sqlListApplications       = sqlApplicationColumns + sqlFilter + ` AND id > $9 ORDER BY id LIMIT $10 OFFSET $11`
 	sqlApplicationsWithPolicy = sqlApplications + ` AND id IN (SELECT u.application_id FROM access_application_policies u
 		WHERE u.tenant = $1 AND u.policy_id = $2)`
 	sqlAudiences      = `SELECT id, aud FROM access_applications WHERE tenant = $1 AND id IN (%s)`

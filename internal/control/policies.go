@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -28,10 +29,37 @@ func (p *Plane) ListReusablePolicies(ctx context.Context, actor identity.Actor, 
 	return list, names, total, err
 }
 
+// A PolicyIn says where a policy has to be that is named by its id: anywhere, if empty.
+type PolicyIn struct {
+	Application string // id; the policy is its own
+	Reusable    bool
+}
+
+// find returns the policy of an id.
+func (in PolicyIn) find(tx *store.Tx, id string) (access.Policy, error) {
+	if in.Application != "" {
+		if _, err := access.ApplicationByID(tx, in.Application); err != nil {
+			return access.Policy{}, blame(err, "application")
+		}
+	}
+	found, err := access.PolicyByID(tx, id)
+	switch {
+	case err != nil:
+		return access.Policy{}, err
+	case in.Reusable && !found.Reusable():
+		return access.Policy{}, trust.Errorf(trust.NotFound, "policy %q belongs to one application and is not reusable", found.Name)
+	case in.Application != "" && !found.Reusable() && found.Application != in.Application:
+		return access.Policy{}, trust.Errorf(trust.NotFound, "policy %q is of another application", found.Name)
+	case in.Application != "" && found.Reusable():
+		return access.Policy{}, trust.Errorf(trust.Conflict, "policy %q is reusable, and is written or removed by itself", found.Name)
+	}
+	return found, nil
+}
+
 // ShowPolicy returns the policy of an id.
-func (p *Plane) ShowPolicy(ctx context.Context, actor identity.Actor, id string) (shown access.Policy, names Names, err error) {
+func (p *Plane) ShowPolicy(ctx context.Context, actor identity.Actor, in PolicyIn, id string) (shown access.Policy, names Names, err error) {
 	err = p.view(ctx, actor, identity.AppsRead, func(tx *store.Tx) error {
-		if shown, err = access.PolicyByID(tx, id); err != nil {
+		if shown, err = in.find(tx, id); err != nil {
 			return err
 		}
 		names, err = p.namesIn(tx, shown.Expression)
@@ -66,9 +94,9 @@ func (p *Plane) AddPolicy(ctx context.Context, actor identity.Actor, application
 }
 
 // SetPolicy writes a policy anew. Its Extra stays where none is said.
-func (p *Plane) SetPolicy(ctx context.Context, actor identity.Actor, id string, n access.Policy) (set access.Policy, err error) {
+func (p *Plane) SetPolicy(ctx context.Context, actor identity.Actor, in PolicyIn, id string, n access.Policy) (set access.Policy, err error) {
 	err = p.update(ctx, actor, needs(identity.AppsWrite), "policy.set", "policy:"+subject(id), func(tx *store.Tx) error {
-		was, err := access.PolicyByID(tx, id)
+		was, err := in.find(tx, id)
 		if err != nil {
 			return err
 		}
@@ -124,9 +152,9 @@ func (p *Plane) UnusePolicy(ctx context.Context, actor identity.Actor, applicati
 }
 
 // RemovePolicy removes a policy, which no application may have unless it is its own.
-func (p *Plane) RemovePolicy(ctx context.Context, actor identity.Actor, id string) error {
+func (p *Plane) RemovePolicy(ctx context.Context, actor identity.Actor, in PolicyIn, id string) error {
 	return p.update(ctx, actor, needs(identity.AppsWrite), "policy.remove", "policy:"+subject(id), func(tx *store.Tx) error {
-		was, err := access.PolicyByID(tx, id)
+		was, err := in.find(tx, id)
 		if err != nil {
 			return err
 		}
@@ -198,9 +226,12 @@ func (p *Plane) AllowLogin(ctx context.Context, actor identity.Actor, l AllowLog
 // isFor reports whether a policy of an application lets in whom a rule matches, and
 // nobody else, and says as which logins.
 func isFor(p access.Policy, r policy.Rule) bool {
-	return !p.Reusable() && p.Action == policy.Allow && p.SSH != nil && len(p.Extra) == 0 &&
+	return !p.Reusable() && p.Action == policy.Allow && p.SSH != nil && saysNothing(p.Extra) &&
 		slices.Equal(p.Include, []policy.Rule{r}) && len(p.Require) == 0 && len(p.Exclude) == 0
 }
+
+// saysNothing reports whether an Extra has nothing in it.
+func saysNothing(extra json.RawMessage) bool { return len(extra) == 0 || string(extra) == "{}" }
 
 // forHosts returns the application that stands for the hosts of l and nothing else. Where
 // there is none, next becomes it.
@@ -223,7 +254,7 @@ func forHosts(tx *store.Tx, l AllowLogin, next access.Application) (access.Appli
 	}
 	for _, a := range list {
 		if len(a.Criteria) == 1 && slices.Equal(a.Criteria[0].Include.Hostnames, []string{l.Host}) && len(a.Criteria[0].Include.Tags) == 0 &&
-			a.Criteria[0].Port == port && a.Criteria[0].Require.IsZero() && a.Criteria[0].Exclude.IsZero() && len(a.Extra) == 0 {
+			a.Criteria[0].Port == port && a.Criteria[0].Require.IsZero() && a.Criteria[0].Exclude.IsZero() && saysNothing(a.Extra) {
 			return a, nil
 		}
 	}

@@ -100,6 +100,8 @@ const (
 
 	Allow       = policy.Allow
 	ProtocolSSH = policy.ProtocolSSH
+	SSH         = policy.SSH
+	SelfHosted  = policy.SelfHosted
 
 	UserKey = inventory.UserKey
 	HostKey = inventory.HostKey

@@ -82,6 +82,23 @@ var routes = []route{
 	{"PUT", "/accounts/{account}/gateway/audit_ssh_settings", door.authenticate, door.updateSSHSettings},
 	{"POST", "/accounts/{account}/gateway/audit_ssh_settings/rotate_seed", door.authenticate, door.rotateSeed},
 
+	{"GET", scope + "/access/apps", door.authenticate, door.listApplications},
+	{"POST", scope + "/access/apps", door.authenticate, door.createApplication},
+	{"GET", scope + "/access/apps/{application}", door.authenticate, door.showApplication},
+	{"PUT", scope + "/access/apps/{application}", door.authenticate, door.updateApplication},
+	{"DELETE", scope + "/access/apps/{application}", door.authenticate, door.removeApplication},
+	{"GET", scope + "/access/apps/{application}/policies", door.authenticate, door.listApplicationPolicies},
+	{"POST", scope + "/access/apps/{application}/policies", door.authenticate, door.createApplicationPolicy},
+	{"GET", scope + "/access/apps/{application}/policies/{policy}", door.authenticate, door.showApplicationPolicy},
+	{"PUT", scope + "/access/apps/{application}/policies/{policy}", door.authenticate, door.updatePolicy},
+	{"DELETE", scope + "/access/apps/{application}/policies/{policy}", door.authenticate, door.removePolicy},
+
+	{"GET", "/accounts/{account}/access/policies", door.authenticate, door.listPolicies},
+	{"POST", "/accounts/{account}/access/policies", door.authenticate, door.createPolicy},
+	{"GET", "/accounts/{account}/access/policies/{policy}", door.authenticate, door.showPolicy},
+	{"PUT", "/accounts/{account}/access/policies/{policy}", door.authenticate, door.updatePolicy},
+	{"DELETE", "/accounts/{account}/access/policies/{policy}", door.authenticate, door.removePolicy},
+
 	{"GET", scope + "/access/groups", door.authenticate, door.listGroups},
 	{"POST", scope + "/access/groups", door.authenticate, door.createGroup},
 	{"GET", scope + "/access/groups/{group}", door.authenticate, door.showGroup},
@@ -137,7 +154,7 @@ func (d door) serve(rt route) http.HandlerFunc {
 		}
 		actor, err := rt.who(d, r)
 		if err == nil {
-			err = within(r, actor)
+			err = ofAccount(r, actor)
 		}
 		if err == nil {
 			err = isJSON(r)
@@ -176,9 +193,9 @@ func isIdentifier(text string) bool {
 // the one stand in the other the other way round.
 func swapHalves(id string) string { return id[16:] + id[:16] }
 
-// within refuses who asks for another account, or a zone of another account, than the
+// ofAccount refuses who asks for another account, or a zone of another account, than the
 // credential's own, be there one or not.
-func within(r *http.Request, a control.Actor) error {
+func ofAccount(r *http.Request, a control.Actor) error {
 	account := r.PathValue("account")
 	if zone := r.PathValue("zone"); zone != "" {
 		account = swapHalves(zone)

@@ -70,6 +70,19 @@ func pathOf(r *http.Request) string {
 // invalidRequest begins the text of whatever is wrong with a request.
 const invalidRequest = "access.api.error.invalid_request: "
 
+// wireName returns what a field is called in bodies that verbs know by another name.
+func wireName(field string) string {
+	switch field {
+	case "criteria":
+		return "target_criteria"
+	case "providers":
+		return "allowed_idps"
+	case "logins":
+		return "connection_rules.ssh.usernames"
+	}
+	return field
+}
+
 // refusalOf is the table from kinds of error to status, code and text.
 func refusalOf(err error) *refusal {
 	var own *refusal
@@ -84,6 +97,9 @@ func refusalOf(err error) *refusal {
 	if e.Hint != "" {
 		text += " (" + e.Hint + ")"
 	}
+	if e.Kind == trust.NotFound && e.Field == "application" {
+		return &noApplication
+	}
 	one := func(status int, f fault) *refusal { return &refusal{status, []fault{f}} }
 	var wait *control.Throttled
 	switch {
@@ -92,8 +108,11 @@ func refusalOf(err error) *refusal {
 	case e.Kind == trust.Invalid, e.Kind == trust.Conflict, e.Kind == trust.Exhausted,
 		e.Kind == trust.NotFound && e.Field != "": // what the body names; what the path names is not blamed on a field
 		f := fault{Code: 12130, Message: invalidRequest + text}
+		if e.Kind == trust.Conflict && e.Field == "precedence" {
+			f = fault{Code: 12130, Message: invalidRequest + "policy precedences must be unique", Chain: []fault{{Code: 12130, Message: text}}}
+		}
 		if e.Field != "" {
-			f.Source = &source{"/" + strings.ReplaceAll(e.Field, ".", "/")}
+			f.Source = &source{"/" + strings.ReplaceAll(wireName(e.Field), ".", "/")}
 		}
 		return one(http.StatusBadRequest, f)
 	case e.Kind == trust.Unauthenticated:

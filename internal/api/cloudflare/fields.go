@@ -2,8 +2,12 @@ package cloudflare
 
 import (
 	"encoding/json"
+	"errors"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
+	"strings"
 
 	"keyturn/internal/api"
 	"keyturn/internal/control"
@@ -23,8 +27,46 @@ func readFields(r *http.Request) (fields, error) {
 	if err := api.ReadJSON(r, &f, false); err != nil {
 		return nil, err
 	}
-	f.drop("id", "uid", "created_at", "updated_at")
+	f.drop("id")
+	f.drop(answered...)
 	return f, nil
+}
+
+// answered are fields that only answers have, beside the id.
+var answered = []string{"uid", "created_at", "updated_at"}
+
+// none refuses fields that are left over, where those cannot be kept.
+func (f fields) none() error {
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		return trust.Errorf(trust.Invalid, "there is no field %.80q here", name).WithField(name)
+	}
+	return nil
+}
+
+// within returns an error that blames a field of a part of the body.
+func within(err error, part string) error {
+	var e *trust.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return e.WithField(strings.Trim(part+"."+e.Field, "."))
+}
+
+// fieldOf returns the field that an error blames, or "".
+func fieldOf(err error) string {
+	var e *trust.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	return e.Field
+}
+
+// firstOf returns the first error of two.
+func firstOf(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
 }
 
 // drop passes over fields.
@@ -44,6 +86,22 @@ func (f fields) take(name string, v any) error {
 	return api.ReadField(name, data, v)
 }
 
+// An into is a field, and where it goes.
+type into struct {
+	name string
+	v    any
+}
+
+// takeAll moves fields to where they go.
+func (f fields) takeAll(all ...into) error {
+	for _, one := range all {
+		if err := f.take(one.name, one.v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // extra returns what is left over, never nil.
 func (f fields) extra() (json.RawMessage, error) {
 	if f == nil {
@@ -54,15 +112,8 @@ func (f fields) extra() (json.RawMessage, error) {
 
 // expression takes the rules of a policy or a group.
 func (f fields) expression() (e control.Expression, err error) {
-	for _, section := range []struct {
-		name  string
-		rules *[]control.Rule
-	}{{"include", &e.Include}, {"require", &e.Require}, {"exclude", &e.Exclude}} {
-		if err := f.take(section.name, section.rules); err != nil {
-			return e, err
-		}
-	}
-	return e, nil
+	err = f.takeAll(into{"include", &e.Include}, into{"require", &e.Require}, into{"exclude", &e.Exclude})
+	return e, err
 }
 
 // shown returns an answer: what is known of a thing, and what else was said of it.

@@ -153,7 +153,7 @@ func (d door) policyRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodGet, "/policies/{policy}", "show-policy", "Show a policy",
 		func(ctx context.Context, who control.Actor, in *byPolicy) (namedPolicy, error) {
-			p, names, err := d.plane.ShowPolicy(ctx, who, in.Policy)
+			p, names, err := d.plane.ShowPolicy(ctx, who, control.PolicyIn{}, in.Policy)
 			return namedPolicy{showPolicy(p), namesOf(names)}, err
 		})
 	operation(d, a, http.MethodPut, "/policies/{policy}", "set-policy", "Write a policy anew",
@@ -162,12 +162,12 @@ func (d door) policyRoutes(a huma.API) {
 			if err != nil {
 				return policy{}, err
 			}
-			set, err := d.plane.SetPolicy(ctx, who, in.Policy, p)
+			set, err := d.plane.SetPolicy(ctx, who, control.PolicyIn{}, in.Policy, p)
 			return showPolicy(set), err
 		})
 	operation(d, a, http.MethodDelete, "/policies/{policy}", "remove-policy", "Remove a policy",
 		func(ctx context.Context, who control.Actor, in *byPolicy) (removed, error) {
-			return removed{in.Policy}, d.plane.RemovePolicy(ctx, who, in.Policy)
+			return removed{in.Policy}, d.plane.RemovePolicy(ctx, who, control.PolicyIn{}, in.Policy)
 		})
 	operation(d, a, http.MethodPost, "/applications/{application}/policies", "add-policy", "Add a policy to an application",
 		func(ctx context.Context, who control.Actor, in *newPolicyOf) (policy, error) {
