@@ -51,10 +51,13 @@ var Schema embed.FS
 // method is given says whose.
 type Authorities struct {
 	keyring *keyring.Keyring
+	kept    kept
 }
 
 // New returns the Authorities whose private keys lie in k.
-func New(k *keyring.Keyring) *Authorities { return &Authorities{keyring: k} }
+func New(k *keyring.Keyring) *Authorities {
+	return &Authorities{keyring: k, kept: kept{tenants: map[trust.TenantID]*known{}}}
+}
 
 // A Purpose is what the certificates of an authority are for.
 type Purpose string
@@ -93,6 +96,8 @@ type Authority struct {
 	// SignsUntil and TrustedUntil are zero for ever.
 	SignsFrom, SignsUntil, TrustedUntil time.Time
 	Removed                             time.Time
+
+	found *found // nil where it was read for something else than to sign
 }
 
 // State returns what a does at a time.
@@ -300,7 +305,11 @@ func (s *Authorities) Find(tx *store.Tx, name string) (Authority, error) {
 		}
 		return a, err
 	}
-	all, err := selectNamed(tx, name)
+	known, err := s.kept.of(tx)
+	if err != nil {
+		return Authority{}, err
+	}
+	all, err := known.byName(tx, name)
 	if err != nil {
 		return Authority{}, err
 	}

@@ -92,17 +92,15 @@ func (s *Authorities) Draft(tx *store.Tx, a Authority, r Request) (*Draft, error
 	if a.Purpose == Host {
 		d.Type = trust.HostCertificate
 	}
-	why, err := revokedAs(tx, d.Issued)
+	key, why, err := s.signs(tx, a, d.Issued)
 	if err != nil {
 		return nil, err
 	}
 	if why != "" {
 		return nil, trust.Errorf(trust.Denied, "%s, and so would be every certificate of it", why).WithHint("keyturn krl --json")
 	}
+	d.key = key
 	if d.unsigned, err = d.Unsigned(); err != nil {
-		return nil, err
-	}
-	if d.key, err = s.keyring.Sealed(tx, trust.KeyID(a.ID)); err != nil {
 		return nil, err
 	}
 	tx.Note("serial", strconv.FormatUint(d.Serial, 10))

@@ -92,6 +92,11 @@ func revoke(tx *store.Tx, r revocation) error {
 	if err != nil || added == 0 {
 		return err
 	}
+	if r.kind != bySerial {
+		if err := changed(tx); err != nil {
+			return err
+		}
+	}
 	if err := deleteEnded(tx); err != nil {
 		return err
 	}

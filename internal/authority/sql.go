@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -33,6 +35,9 @@ func insertAuthority(tx *store.Tx, a Authority) error {
 	if err != nil {
 		return err
 	}
+	if err := changed(tx); err != nil {
+		return err
+	}
 	_, err = tx.Exec(`INSERT INTO authorities (tenant, `+authorityColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 		tx.Tenant(), a.ID, a.Name, a.Purpose, a.Application, a.Public.Blob(), a.Comment, string(profile), store.Micros(a.Created),
 		store.Micros(a.SignsFrom), store.Micros(a.SignsUntil), store.Micros(a.TrustedUntil), store.Micros(a.Removed))
@@ -41,9 +46,27 @@ func insertAuthority(tx *store.Tx, a Authority) error {
 
 // updateAuthority writes a's times.
 func updateAuthority(tx *store.Tx, a Authority) error {
+	if err := changed(tx); err != nil {
+		return err
+	}
 	_, err := tx.Exec(`UPDATE authorities SET signs_until = $3, trusted_until = $4, removed = $5 WHERE tenant = $1 AND id = $2`,
 		tx.Tenant(), a.ID, store.Micros(a.SignsUntil), store.Micros(a.TrustedUntil), store.Micros(a.Removed))
 	return err
+}
+
+// changed leaves another version behind, see kept.
+func changed(tx *store.Tx) error {
+	_, err := tx.Exec(`INSERT INTO authority_versions (tenant, version) VALUES ($1, $2)
+		ON CONFLICT (tenant) DO UPDATE SET version = excluded.version`, tx.Tenant(), uuid.NewString())
+	return err
+}
+
+func selectAuthoritiesVersion(tx *store.Tx) (version string, err error) {
+	err = tx.QueryRow(`SELECT version FROM authority_versions WHERE tenant = $1`, tx.Tenant()).Scan(&version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return version, err
 }
 
 func countAuthorities(tx *store.Tx) (n int, err error) {
@@ -182,6 +205,15 @@ func insertRevocation(tx *store.Tx, r revocation) (rows int64, err error) {
 	return tx.Exec(`INSERT INTO revocations (tenant, kind, authority, value, public, reason, created, until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		ON CONFLICT (tenant, kind, authority, value) DO UPDATE SET until = excluded.until WHERE revocations.until < excluded.until`,
 		tx.Tenant(), r.kind, r.authority, r.value, r.public.Blob(), r.reason, store.Micros(tx.Now()), store.Micros(r.until))
+}
+
+// selectRevoked returns what is revoked but for single certificates.
+func selectRevoked(tx *store.Tx, limit int) ([]revoked, error) {
+	scan := func(row interface{ Scan(...any) error }) (r revoked, err error) {
+		err = row.Scan(&r.kind, &r.value)
+		return r, err
+	}
+	return each(tx, scan, `SELECT kind, value FROM revocations WHERE tenant = $1 AND kind IN ('key-id', 'key', 'authority') LIMIT $2`, tx.Tenant(), limit)
 }
 
 func deleteEnded(tx *store.Tx) error {

@@ -12,8 +12,9 @@ import (
 // may sign thousands of times a second. So SignAgain keeps what it opened for openFor
 // and no longer, in use or not; then it is wiped, as it is when this process destroys
 // the key or changes the key-encryption key. What is kept counts only for a row that
-// holds the very bytes that it was opened from, as a transaction has just read them:
-// where the row is gone or was sealed anew, by whichever process, nobody signs with it.
+// holds the very bytes that it was opened from, as the transaction that lets somebody
+// sign has found it: where the row is gone or was sealed anew, by whichever process,
+// nobody signs with it.
 const (
 	openFor = time.Minute
 	maxOpen = 64 // private halves
