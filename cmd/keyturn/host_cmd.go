@@ -441,6 +441,9 @@ func readSecretFile(cmd *cobra.Command, path string) (string, error) {
 	if len(data) > most {
 		return "", trust.Errorf(trust.Invalid, "%s is longer than a private key file can be", path)
 	}
+	if len(data) == 0 {
+		return "", trust.Errorf(trust.Invalid, "%s is empty", path)
+	}
 	if !utf8.Valid(data) {
 		// JSON would change it. PuTTY writes comments as they are typed.
 		return "", trust.Errorf(trust.Invalid, "%s is not UTF-8, as a private key file has to be to get to the server", path).

@@ -115,7 +115,7 @@ var verbs = map[string][]identity.Permission{
 	"ListUsableKeys": {identity.KeysUse},
 	"SignWithKey":    {identity.KeysUse},
 	"ListKeyUsers":   {identity.KeysRead},
-	"SetKeyUsers":    {identity.KeysWrite},
+	"SetKeyUsers":    {identity.KeysWrite, identity.UsersWrite},
 
 	"GenerateNumberedKey": {identity.KeysWrite},
 	"ListNumberedKeys":    {identity.KeysRead},

@@ -284,15 +284,16 @@ type SetKeyUsers struct {
 }
 
 // SetKeyUsers limits a key to some users, and likewise all keys that came in its place,
-// and in whose place it came: no rotation changes who may.
+// and in whose place it came: no rotation changes who may. Who may write keys only could
+// name himself for the one that opens every host.
 func (p *Plane) SetKeyUsers(ctx context.Context, actor identity.Actor, idOrFingerprint string, set SetKeyUsers) (users KeyUsers, err error) {
-	if err := require(actor, identity.KeysWrite); err != nil {
+	if err := require(actor, identity.KeysWrite, identity.UsersWrite); err != nil {
 		return users, err
 	}
 	if named := len(set.Allow) + len(set.Disallow); set.Everybody == (named > 0) {
 		return users, trust.Errorf(trust.Invalid, "say either which users may use the key, or that everybody with the permission %q may", identity.KeysUse).WithField("allow")
 	}
-	err = p.update(ctx, actor, needs(identity.KeysWrite), "key.limit", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
+	err = p.update(ctx, actor, needs(identity.KeysWrite, identity.UsersWrite), "key.limit", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
 		k, err := inventory.FindKey(tx, idOrFingerprint)
 		if err != nil {
 			return err

@@ -28,10 +28,10 @@ const (
 
 // files reads the authorized_keys files of user, and the known_hosts files and the
 // identities with them, because a command costs more than a file does.
-func (s *scanner) files(ctx context.Context, user string, authorized []string) (files, known []remote.File, identities []remote.Identity, err error) {
+func (s *scanner) files(ctx context.Context, user string, authorized []string) (files, known []remote.File, identities remote.Identities, err error) {
 	paths, err := s.hands.KnownHosts(ctx, user)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, identities, err
 	}
 	n := len(authorized)
 	files, identities, err = s.hands.FilesAndIdentities(ctx, user, slices.Concat(authorized, paths))
@@ -41,7 +41,7 @@ func (s *scanner) files(ctx context.Context, user string, authorized []string) (
 		files, identities, err = s.hands.FilesAndIdentities(ctx, user, authorized)
 	}
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, identities, err
 	}
 	return files[:n], files[n:], identities, nil
 }

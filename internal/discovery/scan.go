@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -81,6 +82,7 @@ type scanner struct {
 	hands *reach.Hands
 	scan  inventory.Scan
 	bytes int                   // of content that is in scan
+	hung  int                   // accounts that were given up because an op took too long
 	known []trust.KnownHostLine // those of scan.Known, by index
 	// authorities are the files of trusted certificate authorities that were read: most
 	// often one for all accounts.
@@ -145,7 +147,10 @@ func (s *scanner) account(ctx context.Context, user string) error {
 			})
 		}
 	}
-	for i, id := range identities {
+	if identities.Left != "" {
+		s.leave(user, "", identities.Left)
+	}
+	for i, id := range identities.List {
 		half := inventory.Identity{Key: id.Key, Format: id.Info.Format, Encrypted: id.Info.Encrypted, Comment: id.Comment, Link: id.Link, Apart: id.Apart}
 		if len(id.Key.Blob()) > inventory.MaxKeyBlob {
 			half.Key = trust.PublicKey{}
@@ -232,9 +237,14 @@ func (s *scanner) skip(err error) error {
 	return nil
 }
 
+// maxHung is of how many accounts a scan waits for files that hang.
+const maxHung = 3
+
 // unread notes what could not be read, and goes on, unless the host is gone.
 func (s *scanner) unread(user, path string, err error) error {
-	if err := s.skip(err); err != nil {
+	if errors.Is(err, remote.ErrTookLonger) && s.hung < maxHung {
+		s.hung++
+	} else if err := s.skip(err); err != nil {
 		return err
 	}
 	s.leave(user, path, sentence(err))

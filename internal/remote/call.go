@@ -150,13 +150,17 @@ func (h *Host) byRequest(ctx context.Context, calls []call) ([]answer, error) {
 	})
 }
 
+// ErrTookLonger is in the tree of what is said of an op that was cut off because it took
+// longer than it may: a file or a file system hangs, while the host may be well.
+var ErrTookLonger = errors.New("took longer")
+
 // answers has calls executed, within their time, and reads what they answer.
 func (h *Host) answers(ctx context.Context, calls []call, do func(context.Context) (dial.Result, error)) (answers []answer, err error) {
 	var limit time.Duration
 	for _, c := range calls {
 		limit += c.op.time
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, trust.Errorf(trust.Unavailable, "%s took longer than %v", calls[0].op.name, limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, trust.Errorf(trust.Unavailable, "%s %w than %v", calls[0].op.name, ErrTookLonger, limit))
 	defer cancel()
 	result, err := do(ctx)
 	if err != nil {

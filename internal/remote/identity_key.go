@@ -135,15 +135,22 @@ type Identity struct {
 	UID, GID int
 }
 
-// FilesAndIdentities returns what Files does, and the private key files in user's
-// ~/.ssh, in the order of their names. No private byte leaves the host.
-func (h *Host) FilesAndIdentities(ctx context.Context, user string, paths []string) ([]File, []Identity, error) {
+// Identities are the private key files in the ~/.ssh of an account, in the order of
+// their names. Left says what of them is not in List, if anything is not.
+type Identities struct {
+	List []Identity
+	Left string
+}
+
+// FilesAndIdentities returns what Files does, and the identities of user. No private
+// byte leaves the host.
+func (h *Host) FilesAndIdentities(ctx context.Context, user string, paths []string) (files []File, found Identities, err error) {
 	if err := checkPaths(paths); err != nil {
-		return nil, nil, err
+		return nil, found, err
 	}
 	owner, err := h.account(ctx, user)
 	if err != nil {
-		return nil, nil, err
+		return nil, found, err
 	}
 	dir := owner.Home
 	if user == h.login && strings.HasPrefix(h.here, "/") {
@@ -152,14 +159,13 @@ func (h *Host) FilesAndIdentities(ctx context.Context, user string, paths []stri
 	dir = strings.TrimSuffix(dir, "/") + "/.ssh"
 	answers, err := h.runAll(ctx, append([]call{h.finding(user, dir)}, h.readings(owner, paths, "content")...)...)
 	if err != nil {
-		return nil, nil, err
+		return nil, found, err
 	}
-	files, err := h.readFiles(answers[1:], owner, paths)
-	if err != nil {
-		return nil, nil, err
+	if files, err = h.readFiles(answers[1:], owner, paths); err != nil {
+		return nil, found, err
 	}
-	identities, err := h.readIdentities(answers[0], dir)
-	return files, identities, err
+	found, err = h.readIdentities(answers[0], dir)
+	return files, found, err
 }
 
 // finding is a call of op identities.
@@ -170,28 +176,33 @@ func (h *Host) finding(user string, dirs ...string) call {
 }
 
 // readIdentities reads the answer of op identities.
-func (h *Host) readIdentities(a answer, dir string) ([]Identity, error) {
+func (h *Host) readIdentities(a answer, dir string) (found Identities, err error) {
 	if a.no != nil {
-		return nil, h.fail(a.no, dir)
+		return found, h.fail(a.no, dir)
 	}
-	var list []Identity
 	for _, l := range a.lines {
-		if l.word == "identity" {
+		switch {
+		case l.word == "identity":
 			format, encrypted, _ := strings.Cut(l.rest, " ")
-			list = append(list, Identity{Info: KeyInfo{Format: format, Encrypted: encrypted != "no"}})
+			found.List = append(found.List, Identity{Info: KeyInfo{Format: format, Encrypted: encrypted != "no"}})
 			continue
+		case l.word == "left" && l.rest == "many":
+			found.Left = "there are more files or private keys in " + dir + " than are looked at"
+			continue
+		case l.word == "left":
+			found.Left = "the name of a private key file in " + dir + " holds a line break"
+			continue
+		case len(found.List) == 0:
+			return found, h.garbled(l)
 		}
-		if len(list) == 0 {
-			return nil, h.garbled(l)
-		}
-		i := &list[len(list)-1]
+		i := &found.List[len(found.List)-1]
 		switch l.word {
 		case "real":
 			i.Path = l.rest
 		case "ls":
 			ls, ok := parseListing(l.rest)
 			if !ok {
-				return nil, h.garbled(l)
+				return found, h.garbled(l)
 			}
 			i.Mode, i.UID, i.GID = ls.permissions(), ls.uid, ls.gid
 		case "link":
@@ -215,10 +226,10 @@ func (h *Host) readIdentities(a answer, dir string) ([]Identity, error) {
 			}
 		}
 	}
-	return list, nil
+	return found, nil
 }
 
-// headKey returns the public half in the first lines of an encrypted key file in
+// headKey returns the public half at the beginning of an encrypted key file in
 // OpenSSH's format.
 func headKey(head []byte) trust.PublicKey {
 	var encoded strings.Builder

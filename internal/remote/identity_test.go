@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"keyturn/internal/need"
 	"keyturn/internal/trust"
@@ -217,6 +220,46 @@ func TestIdentities(t *testing.T) {
 	})
 }
 
+// What an account puts into its directory costs the account a look, and nobody else: a
+// file without an end, a pipe that nobody writes to, more keys than anybody has.
+func TestIdentitiesOfAnAccountThatMeansHarm(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		dir := publicDir(t)
+		must(t, os.Chmod(dir, 0o711))
+		keygen(t, filepath.Join(dir, "id"), "-t", "ed25519")
+		must(t, os.Remove(filepath.Join(dir, "id.pub")))
+		for _, name := range []string{"id.pub", "pipe"} {
+			must(t, unix.Mkfifo(filepath.Join(dir, name), 0o644))
+		}
+		const endless = 1 << 40 // of no blocks
+		for name, begins := range map[string]string{"note": "", "id_long": "-----BEGIN OPENSSH PRIVATE KEY-----"} {
+			path := filepath.Join(dir, name)
+			must(t, os.WriteFile(path, []byte(begins), 0o600))
+			must(t, os.Truncate(path, endless))
+		}
+		keygen(t, filepath.Join(dir, "id_two\nlines"), "-t", "ed25519")
+		began := time.Now()
+		list, err := identitiesIn(t, h, "root", dir)
+		must(t, err)
+		if answers, err := h.runAll(t.Context(), h.finding("root", dir)); err != nil || !slices.ContainsFunc(answers[0].lines, func(l line) bool { return l.word+" "+l.rest == "left name" }) {
+			t.Errorf("of a name that is two lines: %+v, %v", answers, err)
+		}
+		if len(list) != 2 || list[0].Path != filepath.Join(dir, "id") || list[0].Key.IsZero() || list[0].Claimed || !list[1].Key.IsZero() {
+			t.Errorf("found %+v", list)
+		}
+		for n := range 501 {
+			must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("id_%03d", n)), []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\n"), 0o600))
+		}
+		answers, err := h.runAll(t.Context(), h.finding("root", dir))
+		must(t, err)
+		found, err := h.readIdentities(answers[0], dir)
+		if len(found.List) != 500 || !strings.Contains(found.Left, "more files") || err != nil {
+			t.Errorf("found %d of 503, left %q, %v", len(found.List), found.Left, err)
+		}
+		t.Logf("in %v", time.Since(began))
+	})
+}
+
 func mustRead(path string) []byte {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -243,5 +286,6 @@ func identitiesIn(t testing.TB, h *Host, user string, dirs ...string) ([]Identit
 	if err != nil {
 		return nil, err
 	}
-	return h.readIdentities(answers[0], dirs[0])
+	found, err := h.readIdentities(answers[0], dirs[0])
+	return found.List, err
 }

@@ -127,7 +127,6 @@ import (
 //	pending             release, or swap without MERGED: a prev was written to; merge it first
 //	tool NAME           a program that is needed is missing
 //	failed DETAIL       config: the sshd says why
-//	many                identities: too many files
 //
 // # The ops
 //
@@ -179,7 +178,8 @@ import (
 // [link PATH] (it is a symbolic link, and leads there), [apart]... (beside that link is
 // an X.pub or X-cert.pub that is not the one beside PATH), [public LINE] (derived on the
 // host), [block] (the head of an encrypted OpenSSH key, which holds its public half),
-// [pub LINE] (first line of X.pub), [cert]. Changes nothing, shows no private byte.
+// [pub LINE] (first line of X.pub), [cert]; left many, where there are more files or
+// keys than it looks at; left name, where the name of a key holds a line break. Changes nothing, shows no private byte.
 //
 // login IDENTITY USER ADDRESS PORT KEY[,KEY]... SECONDS -> client VERSION, [accepted],
 // log LINE... A login from that host with its own client; KEY is "type base64".

@@ -346,8 +346,8 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			w.release("release", mine, w.at("id_new"))
 			w.write(w.at("id_open"), string(id.Private), 0o644)
 			w.write(w.at("notes"), "no key\n", 0o644)
-			_, list, err := w.h.FilesAndIdentities(w.t.Context(), w.user, nil)
-			for _, i := range list {
+			_, found, err := w.h.FilesAndIdentities(w.t.Context(), w.user, nil)
+			for _, i := range found.List {
 				w.says("identity", nil, fmt.Sprintf("%+v", i))
 			}
 			w.says("identities", err)

@@ -3,6 +3,7 @@ package remote
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -203,12 +204,25 @@ func TestEditOverSSH(t *testing.T) {
 	if err != nil || !got.Equal(id) {
 		t.Errorf("%v, %v", got, err)
 	}
-	_, list, err := h.FilesAndIdentities(t.Context(), s.User(), nil)
-	if err != nil || len(list) != 1 || list[0].Path != where {
-		t.Errorf("identities %+v, %v", list, err)
+	_, found, err := h.FilesAndIdentities(t.Context(), s.User(), nil)
+	if err != nil || len(found.List) != 1 || found.List[0].Path != where {
+		t.Errorf("identities %+v, %v", found, err)
 	}
 	must(t, h.Release(t.Context(), mine, s.User(), where))
 	only(t, filepath.Dir(path), "authorized_keys", "id_it's", "id_it's.pub")
+}
+
+// An op that takes longer than it may is told from a host that is gone.
+func TestOpThatTakesLonger(t *testing.T) {
+	t.Parallel()
+	_, h, _ := sshHost(t, nil)
+	c := h.asking("SHA256:x", time.Unix(0, 0))
+	c.op.time = time.Nanosecond
+	_, err := h.runAll(t.Context(), c)
+	kind(t, err, trust.Unavailable, "uses took longer than 1ns")
+	if !errors.Is(err, ErrTookLonger) {
+		t.Errorf("%v is not %v", err, ErrTookLonger)
+	}
 }
 
 // A command that the connection's end cuts off tells that nothing is known.

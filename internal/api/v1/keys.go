@@ -127,11 +127,11 @@ type approveReveal struct {
 
 type newKey struct {
 	Body struct {
-		PrivateKey string `json:"private_key,omitempty" maxLength:"65536" doc:"A private key file to import"`
-		Passphrase string `json:"passphrase,omitempty" maxLength:"1024"`
-		Type       string `json:"type,omitempty" enum:"ed25519,ecdsa-p256,ecdsa-p384,ecdsa-p521,rsa" doc:"Or the type of a key to make; ed25519 if absent"`
-		Bits       int    `json:"bits,omitempty" minimum:"0" maximum:"8192"`
-		Comment    string `json:"comment,omitempty" maxLength:"1024"`
+		PrivateKey *string `json:"private_key,omitempty" maxLength:"65536" doc:"A private key file to import"`
+		Passphrase string  `json:"passphrase,omitempty" maxLength:"1024"`
+		Type       string  `json:"type,omitempty" enum:"ed25519,ecdsa-p256,ecdsa-p384,ecdsa-p521,rsa" doc:"Or the type of a key to make; ed25519 if absent"`
+		Bits       int     `json:"bits,omitempty" minimum:"0" maximum:"8192"`
+		Comment    string  `json:"comment,omitempty" maxLength:"1024"`
 		Facts
 	}
 }
@@ -291,13 +291,16 @@ func (d door) keyRoutes(a huma.API) {
 
 func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (control.Relationship, error) {
 	b := in.Body
-	if b.PrivateKey == "" {
+	if b.PrivateKey == nil {
+		if b.Passphrase != "" {
+			return control.Relationship{}, trust.Errorf(trust.Invalid, "a passphrase is for a private key that is imported").WithField("passphrase")
+		}
 		if b.Type == "" {
 			b.Type = "ed25519"
 		}
 		return d.plane.GenerateKey(ctx, who, control.KeySpec{Type: b.Type, Bits: b.Bits}, b.Comment, b.facts())
 	}
-	return d.plane.ImportKey(ctx, who, control.KeyFile{Text: []byte(b.PrivateKey), Passphrase: []byte(b.Passphrase), Comment: b.Comment, Facts: b.facts()})
+	return d.plane.ImportKey(ctx, who, control.KeyFile{Text: []byte(*b.PrivateKey), Passphrase: []byte(b.Passphrase), Comment: b.Comment, Facts: b.facts()})
 }
 
 func showKey(k control.Relationship) key {

@@ -1,12 +1,17 @@
 # identities NONCE DIR...: the private key files in these directories; of each
 # its listing, its kind, where it leads if it is a link, and its public half as far
-# as that is to be had.
-nonce=$1; shift; n=0; limit=8192;
+# as that is to be had. What lies there is for its account to choose: of each file a
+# block is read and no more, by a program that can be waited for, and of so many files
+# and keys no more.
+nonce=$1; shift; n=0; m=0;
 wait=; command -v timeout >/dev/null && wait="timeout 10";
+begin() { $wait dd if="$1" bs="$2" count=1 2>/dev/null; };
 for dir in "$@"; do
   for f in "$dir"/* "$dir"/.[a-zA-Z0-9]*; do
     [ -f "$f" ] && [ -r "$f" ] || continue;
-    a=; b=; { read -r a; read -r b; } <"$f" 2>/dev/null;
+    m=$((m+1)); [ $m -le 2000 ] || { echo left many; break 2; };
+    { t=$(begin "$f" 1000); } 2>/dev/null;
+    a=${t%%"$nl"*}; b=${t#"$a$nl"}; b=${b%%"$nl"*};
     enc=no;
     case $a in
       "-----BEGIN OPENSSH PRIVATE KEY-----"*) kind=openssh;
@@ -17,7 +22,8 @@ for dir in "$@"; do
       PuTTY-User-Key-File-*) kind=putty; enc=unknown;;
       *) continue;;
     esac;
-    n=$((n+1)); [ $n -le 500 ] || no many;
+    n=$((n+1)); [ $n -le 500 ] || { echo left many; break 2; };
+    case $f in *"$nl"*) echo left name; continue;; esac;
     echo "identity $kind $enc"; printf "real %s\n" "$f"; printf "ls %s\n" "$(ls -ldin -- "$f")";
     [ -h "$f" ] && {
       t=$(resolve "$f"; printf "%s" "$D/$N"); base=$(cd -P -- "$dir" && pwd -P);
@@ -27,8 +33,9 @@ for dir in "$@"; do
       done;
     };
     [ $enc = no ] && p=$($wait ssh-keygen -y -P "" -f "$f" 2>/dev/null </dev/null) && printf "public %s\n" "$p";
-    [ $kind.$enc = openssh.yes ] && { echo content; head -n 14 "$f"; printf "\n%s\n" "$nonce"; };
-    p=; [ -r "$f.pub" ] && read -r p <"$f.pub"; [ -z "$p" ] || printf "pub %s\n" "$p";
+    [ $kind.$enc = openssh.yes ] && { echo content; begin "$f" 1000; printf "\n%s\n" "$nonce"; };
+    p=; [ -f "$f.pub" ] && [ -r "$f.pub" ] && { p=$(begin "$f.pub" 8192); p=${p%%"$nl"*}; } 2>/dev/null;
+    [ -z "$p" ] || printf "pub %s\n" "$p";
     [ -e "$f-cert.pub" ] && echo cert;
   done;
 done;
