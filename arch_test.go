@@ -47,7 +47,7 @@ var mayImport = map[string]string{
 
 	// mechanisms
 	"discovery": "store inventory job remote reach",
-	"hostid":    "store audit keyring job",
+	"hostid":    "store audit keyring authority job",
 	"rotation":  "store audit inventory job remote dial keyring reach",
 
 	// verbs: never a host's wire, so neither dial nor remote

@@ -162,6 +162,7 @@ func endpoints(w *world) []endpoint {
 		{"POST", "/seed/rotate", map[string]any{"compromised": false}, []string{"Zero Trust Write"}},
 		{"GET", "/seed/keys", nil, []string{"Zero Trust Read"}},
 		{"GET", "/known-hosts", nil, []string{"Zero Trust Read"}},
+		{"POST", "/seed/certificates", map[string]any{"host": "web9", "authority": "hosts"}, []string{"Zero Trust Read", "Certificates Issue"}},
 		{"GET", "/ssh-settings", nil, []string{"Zero Trust Read"}},
 		{"PUT", "/ssh-settings", map[string]any{"audit_key": ""}, []string{"Zero Trust Write"}},
 	}

@@ -165,3 +165,105 @@ func TestSSHSettings(t *testing.T) {
 		t.Errorf("without a key %+v", get())
 	}
 }
+
+// Where there is an authority for hosts, the keys that hosts have at the gateway can be had
+// with its certificates, which are the same until they are renewed; known-hosts has its
+// line; and those of a compromised seed are in the list of what is revoked.
+func TestSeedCertificates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	if code, _, stderr := w.try("seed", "certify", "web1"); code == 0 || !strings.Contains(stderr, "there is no authority that signs for hosts") || !strings.Contains(stderr, "keyturn ca create NAME --purpose host") {
+		t.Errorf("without an authority: %d %s", code, stderr)
+	}
+	if text := w.ok("known-hosts", "--authorities", "only"); text != "" {
+		t.Errorf("without an authority: %s", text)
+	}
+	w.ok("ca", "create", "people")
+	w.ok("ca", "create", "hosts", "--purpose", "host")
+	if code, _, stderr := w.try("seed", "certify", "web1", "--ca", "people"); code == 0 || !strings.Contains(stderr, "does not sign for hosts") {
+		t.Errorf("by an authority for people: %d %s", code, stderr)
+	}
+	first := w.certifySeed("web1", "web2", "")
+	if again := w.certifySeed("web1", "web2", ""); len(first) != 2*3 || !slices.EqualFunc(again, first, sameCertificate) {
+		t.Errorf("at first %+v\nthen %+v", first, again)
+	}
+	for _, c := range first {
+		if !c.Presented || !slices.Equal(c.Certificate.Principals, []string{c.Name}) || c.Certificate.Type != "host" {
+			t.Errorf("made was %+v", c)
+		}
+	}
+	w.sameKnownHosts(w.awaitSeed("settled"))
+
+	// Of one name, hashed too, the line is for nothing else.
+	var shown []struct {
+		PublicKey string `json:"public_key"`
+	}
+	w.json(&shown, "ca", "show", first[0].Certificate.Authority)
+	alias, ca := first[0].Name, shown[0].PublicKey
+	for _, args := range [][]string{{}, {"--for", "web1"}, {"--for", "web1", "--hashed"}} {
+		text := w.ok(append([]string{"known-hosts", "--authorities", "only"}, args...)...)
+		if strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "@cert-authority ") || !strings.Contains(text, ca) {
+			t.Fatalf("known-hosts %v: %s", args, text)
+		}
+		if all, authority := w.ok(append([]string{"known-hosts"}, args...)...), strings.Fields(text)[0]; !strings.HasPrefix(all, authority) || strings.Count(all, authority) != 1 {
+			t.Errorf("known-hosts %v: %s", args, all)
+		}
+		known := trust.ParseKnownHosts([]byte(text))
+		for name, matches := range map[string]bool{alias: true, first[2].Name: len(args) == 0, first[4].Name: len(args) == 0, "web1": false, "x" + first[4].Name: false, alias + ".example.com": false} {
+			line := known.Line(0)
+			if line.Matches(name) != matches {
+				t.Errorf("known-hosts %v matches %s: %t", args, name, !matches)
+			}
+		}
+	}
+	if text := w.ok("known-hosts", "--authorities", "none"); strings.Contains(text, "@cert-authority") || !strings.Contains(text, alias) {
+		t.Errorf("known-hosts without authorities: %s", text)
+	}
+
+	// What is announced has its certificates before it is presented.
+	w.ok("seed", "rotate")
+	both := w.certifySeed("web1")
+	if len(both) != 4 || !slices.ContainsFunc(both, func(c hostCertificateJSON) bool { return !c.Presented }) {
+		t.Errorf("while it is rotated there are %+v", both)
+	}
+	w.ok("seed", "rotate", "--compromised")
+	after := w.certifySeed("web1")
+	list := filepath.Join(w.t.TempDir(), "krl")
+	w.ok("krl", "--out", list)
+	w.revoked(list, after, false)
+	w.revoked(list, append(first, both...), true)
+	if text := w.ok("known-hosts", "--authorities", "only"); !strings.Contains(text, ca) {
+		t.Errorf("a compromised seed is no reason to trust the authority no more: %s", text)
+	}
+
+	w.ok("ca", "create", "others", "--purpose", "host")
+	if code, _, stderr := w.try("seed", "certify", "web1"); code == 0 || !strings.Contains(stderr, "say which of hosts, others") {
+		t.Errorf("by one of two: %d %s", code, stderr)
+	}
+	if others := w.certifySeed("web1", "--ca", "others"); len(others) != 2 || others[0].Certificate.Authority == after[0].Certificate.Authority {
+		t.Errorf("by the other one: %+v", others)
+	}
+}
+
+func sameCertificate(a, b hostCertificateJSON) bool {
+	return a.Certificate.Serial == b.Certificate.Serial && a.Certificate.Certificate == b.Certificate.Certificate && a.HostID == b.HostID
+}
+
+func (w *world) certifySeed(args ...string) (list []hostCertificateJSON) {
+	w.t.Helper()
+	w.json(&list, append([]string{"seed", "certify"}, args...)...)
+	return list
+}
+
+// revoked has ssh-keygen say whether certificates are in a list.
+func (w *world) revoked(list string, certificates []hostCertificateJSON, want bool) {
+	w.t.Helper()
+	for _, c := range certificates {
+		file := filepath.Join(w.t.TempDir(), "cert.pub")
+		w.write(file, c.Certificate.Certificate+"\n")
+		out, err := exec.CommandContext(w.t.Context(), need.Program(w.t, "ssh-keygen", "openssh-client"), "-Q", "-f", list, file).CombinedOutput()
+		if (err != nil) != want || strings.Contains(string(out), "REVOKED") != want {
+			w.t.Errorf("certificate %s of seed %s: %s, want revoked %t", c.Certificate.Serial, c.Seed, out, want)
+		}
+	}
+}

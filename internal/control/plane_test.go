@@ -142,6 +142,8 @@ var verbs = map[string][]identity.Permission{
 	"ShowSeed":                   {identity.ZeroTrustRead},
 	"RotateSeed":                 {identity.ZeroTrustWrite},
 	"ListHostIdentities":         {identity.ZeroTrustRead},
+	"PrintKnownHosts":            {identity.ZeroTrustRead},
+	"CertifyHost":                {identity.ZeroTrustRead, identity.CertificatesIssue},
 	"ShowSSHSettings":            {identity.ZeroTrustRead},
 	"SetAuditKey":                {identity.ZeroTrustWrite},
 	"ListAuthorities":            {identity.CertificatesRead},

@@ -26,7 +26,7 @@ var everything = []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, job.
 
 // newHolder returns a plane with a keyring over a store, its tenant, and what adds a
 // user who may do everything.
-func newHolder(t *testing.T, s *store.Store) (p *Plane, tenant trust.TenantID, add func(name string) identity.Actor) {
+func newHolder(t testing.TB, s *store.Store) (p *Plane, tenant trust.TenantID, add func(name string) identity.Actor) {
 	t.Helper()
 	dir := t.TempDir()
 	kek, err := keyring.LoadKEK(filepath.Join(dir, "kek"), filepath.Join(dir, "data"), true)

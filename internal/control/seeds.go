@@ -148,7 +148,7 @@ func lastAsked(tx *store.Tx, actor identity.Actor) (hostid.Seed, bool, error) {
 
 // replaceSeed revokes every seed but a new one, and has the runs that rotated them end.
 func (p *Plane) replaceSeed(tx *store.Tx, actor identity.Actor, id trust.SeedID, terms hostid.Terms) error {
-	ended, err := hostid.Replace(tx, p.keyring, id, terms)
+	ended, err := hostid.Replace(tx, p.keyring, p.authorities, id, terms)
 	if err != nil {
 		return err
 	}
@@ -201,21 +201,24 @@ const maxIdentities = 100
 // ListHostIdentities lists by which keys hosts are known at the gateway: of one host, by
 // name or id, or of all, and then first of the gateway itself.
 func (p *Plane) ListHostIdentities(ctx context.Context, actor identity.Actor, nameOrID string, page Page) (list []HostIdentity, next string, err error) {
+	return p.identities(ctx, actor, nameOrID, page, func(*store.Tx) error { return nil })
+}
+
+// identities returns what ListHostIdentities does, and has also read along.
+func (p *Plane) identities(ctx context.Context, actor identity.Actor, nameOrID string, page Page, also func(*store.Tx) error) (list []HostIdentity, next string, err error) {
 	if _, err := p.seeds(ctx, actor); err != nil { // makes the first
 		return nil, "", err
 	}
 	var hosts []inventory.HostRef
 	var shown hostid.Shown
 	err = p.view(ctx, actor, identity.ZeroTrustRead, func(tx *store.Tx) error {
-		seeds, err := hostid.Load(tx)
-		if err != nil {
+		if shown, err = p.shown(tx); err != nil {
 			return err
 		}
-		if shown, err = hostid.Open(tx, p.keyring, seeds); err != nil {
+		if hosts, next, err = hostsOf(tx, nameOrID, page); err != nil {
 			return err
 		}
-		hosts, next, err = hostsOf(tx, nameOrID, page)
-		return err
+		return also(tx)
 	})
 	if err != nil {
 		return nil, "", err
@@ -230,6 +233,15 @@ func (p *Plane) ListHostIdentities(ctx context.Context, actor identity.Actor, na
 		}
 	}
 	return list, next, nil
+}
+
+// shown opens the seeds of the tenant of tx.
+func (p *Plane) shown(tx *store.Tx) (hostid.Shown, error) {
+	seeds, err := hostid.Load(tx)
+	if err != nil {
+		return hostid.Shown{}, err
+	}
+	return hostid.Open(tx, p.keyring, seeds)
 }
 
 func hostsOf(tx *store.Tx, nameOrID string, page Page) (hosts []inventory.HostRef, next string, err error) {

@@ -37,6 +37,9 @@
 // shown is revoked and a new seed presented, at once. Every client is warned
 // then, and should be.
 //
+// A client that trusts a certificate authority needs none of this: [Certify] gives each
+// key, when somebody asks, a certificate that is good for its one name.
+//
 // [Seeds] holds these rules as functions of rows and the time, without a database
 // or a clock. [Procedures] are the runs that apply them: each phase begins with a
 // commit, so that a run which is paused stays in its phase, and one that is late

@@ -91,15 +91,19 @@ func (s Shown) Identities(host trust.HostID) (list []Identity, err error) {
 // KnownHosts returns the line by which known_hosts holds the key, with the name hashed or
 // not.
 func (i Identity) KnownHosts(hashed bool) (string, error) {
-	name := i.Name
-	if hashed {
-		var salt [20]byte
-		rand.Read(salt[:])
-		name = trust.HashHostName(name, salt)
-	}
-	line, err := trust.KnownHostText([]string{name}, i.Key, "")
+	line, err := trust.KnownHostText([]string{name(i.Name, hashed)}, i.Key, "")
 	if i.Revoked {
 		line = string(trust.RevokedMarker) + " " + line
 	}
 	return line, err
+}
+
+// name returns a name as known_hosts holds it, hashed or not.
+func name(plain string, hashed bool) string {
+	if !hashed {
+		return plain
+	}
+	var salt [20]byte
+	rand.Read(salt[:])
+	return trust.HashHostName(plain, salt)
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"keyturn/internal/authority"
 	"keyturn/internal/keyring"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -42,14 +43,19 @@ func Ask(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (run trust.
 	return run, save(tx, k, seeds, asked)
 }
 
-// Replace makes a new seed, presents it at once, and revokes all others. ended are the
-// runs that have nothing left to do.
-func Replace(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (ended []trust.RunID, err error) {
+// Replace makes a new seed, presents it at once, and revokes all others, with every
+// certificate for their keys. ended are the runs that have nothing left to do.
+func Replace(tx *store.Tx, k *keyring.Keyring, a *authority.Authorities, id trust.SeedID, t Terms) (ended []trust.RunID, err error) {
 	seeds, err := Load(tx)
 	if err != nil {
 		return nil, err
 	}
 	replaced, ended := seeds.Replace(t.seed(id), tx.Now())
+	for _, revoked := range replaced.Standing().Revoked {
+		if err := revokeCertificates(tx, a, revoked); err != nil {
+			return nil, err
+		}
+	}
 	return ended, save(tx, k, seeds, replaced)
 }
 

@@ -1,9 +1,12 @@
 package hostid
 
 import (
+	"database/sql"
 	"embed"
+	"errors"
 	"time"
 
+	"keyturn/internal/authority"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -60,5 +63,27 @@ func setSeed(tx *store.Tx, x Seed) error {
 
 func dropSeed(tx *store.Tx, id trust.SeedID) error {
 	_, err := tx.Exec(sqlDropSeed, tx.Tenant(), id)
+	return err
+}
+
+// The queries on the table of host certificates.
+const (
+	sqlCertificate = `SELECT serial FROM host_certificates WHERE tenant = $1 AND seed = $2 AND host = $3 AND algorithm = $4 AND authority = $5`
+
+	sqlSetCertificate = `INSERT INTO host_certificates (tenant, seed, host, algorithm, authority, serial) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (tenant, seed, host, algorithm, authority) DO UPDATE SET serial = excluded.serial`
+)
+
+func certificateSerial(tx *store.Tx, i Identity, ca authority.Authority) (uint64, error) {
+	var serial int64
+	err := tx.QueryRow(sqlCertificate, tx.Tenant(), i.Seed, i.Host, i.Key.Type(), ca.ID).Scan(&serial)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return uint64(serial), err
+}
+
+func setCertificate(tx *store.Tx, i Identity, ca authority.Authority, serial uint64) error {
+	_, err := tx.Exec(sqlSetCertificate, tx.Tenant(), i.Seed, i.Host, i.Key.Type(), ca.ID, int64(serial))
 	return err
 }

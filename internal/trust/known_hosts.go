@@ -182,6 +182,25 @@ func KnownHostText(names []string, key PublicKey, comment string) (string, error
 			return "", Errorf(Invalid, "%q cannot be the name of a host in known_hosts", abbreviate(n))
 		}
 	}
+	return knownHostText(names, key, comment)
+}
+
+// KnownAuthorityText returns a line, without its ending, that says that key signs for the
+// hosts of these names, which may be patterns with "*".
+func KnownAuthorityText(names []string, key PublicKey, comment string) (string, error) {
+	for _, n := range names {
+		if _, hashed := hashSalt(n); hashed && len(names) == 1 {
+			break
+		}
+		if n == "" || strings.ContainsAny(n, ", \t\r\n\x00?!|@#") {
+			return "", Errorf(Invalid, "%q cannot be a pattern for hosts in known_hosts", abbreviate(n))
+		}
+	}
+	text, err := knownHostText(names, key, comment)
+	return string(CertAuthorityMarker) + " " + text, err
+}
+
+func knownHostText(names []string, key PublicKey, comment string) (string, error) {
 	if len(names) == 0 {
 		return "", Errorf(Invalid, "a line of known_hosts needs a name")
 	}

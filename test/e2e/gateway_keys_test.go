@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"crypto/rand"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"keyturn/internal/authority"
 	"keyturn/internal/hostid"
 	"keyturn/internal/keyring"
 	"keyturn/internal/lab"
@@ -31,16 +31,18 @@ type identity struct {
 	host    trust.HostID
 	now     time.Time
 	seeds   hostid.Seeds
-	ca      ssh.Signer // that certifies what is presented, or nil
-	made    int
-	nodes   [2]*lab.Gateway // the second one is told by catchUp
+	// authorities has ca, which certifies what is presented, or is none.
+	authorities *authority.Authorities
+	ca          authority.Authority
+	made        int
+	nodes       [2]*lab.Gateway // the second one is told by catchUp
 }
 
 const phase = time.Hour
 
 func newIdentity(t *testing.T, client *hosts.Host, certified bool) *identity {
 	t.Helper()
-	s := storetest.Open(t, keyring.Schema)
+	s := storetest.Open(t, keyring.Schema, authority.Schema, hostid.Schema)
 	kek, err := keyring.LoadKEK(filepath.Join(t.TempDir(), "kek"), t.TempDir(), true)
 	if err != nil {
 		t.Fatal(err)
@@ -49,13 +51,16 @@ func newIdentity(t *testing.T, client *hosts.Host, certified bool) *identity {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &identity{T: t, client: client, store: s, keyring: k, host: "0190f4d2-7b1c-7e55-9a0e-3f2f7a7f1c01", now: time.Unix(1_800_000_000, 0)}
+	i := &identity{T: t, client: client, store: s, keyring: k, authorities: authority.New(k), host: "0190f4d2-7b1c-7e55-9a0e-3f2f7a7f1c01", now: time.Unix(1_800_000_000, 0)}
 	if certified {
 		private, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i.ca, err = private.Signer(); err != nil {
+		if err := s.Update(t.Context(), storetest.Event(), func(tx *store.Tx) error {
+			i.ca, err = i.authorities.Create(tx, authority.NewAuthority{Name: "hosts", Purpose: authority.Host}, private)
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -75,7 +80,15 @@ func (i *identity) fresh() hostid.Seed {
 	i.Helper()
 	i.made++
 	id := trust.SeedID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i.made))
-	if err := i.store.Update(i.Context(), storetest.Event(), func(tx *store.Tx) error { return i.keyring.MakeSeed(tx, id) }); err != nil {
+	// Of its row only that it is there counts: what it is at i.now, i.seeds says.
+	if err := i.store.Update(i.Context(), storetest.Event(), func(tx *store.Tx) error {
+		if err := i.keyring.MakeSeed(tx, id); err != nil {
+			return err
+		}
+		_, err := tx.Exec(`INSERT INTO seeds (tenant, id, state, since, announced, left_at, before, run_id, overlap, retention, keep, created)
+			VALUES ($1, $2, 'queued', 0, 0, 0, '', '', 0, 0, 0, 0)`, tx.Tenant(), id)
+		return err
+	}); err != nil {
 		i.Fatal(err)
 	}
 	return hostid.Seed{ID: id, Overlap: phase, Retention: 100 * phase}
@@ -95,10 +108,8 @@ func (i *identity) keys() (k lab.HostKeys) {
 	i.Helper()
 	st := i.seeds.Standing()
 	k.Present = i.signers(st.Present)
-	for _, s := range k.Present {
-		if i.ca != nil {
-			k.Present = append(k.Present, i.certified(s))
-		}
+	if i.ca.ID != "" {
+		k.Present = append(k.Present, i.certified(k.Present)...)
 	}
 	if st.Besides != "" {
 		k.Besides = i.signers(st.Besides)
@@ -128,17 +139,59 @@ func (i *identity) signers(id trust.SeedID) (list []ssh.Signer) {
 	return list
 }
 
-func (i *identity) certified(s ssh.Signer) ssh.Signer {
+// certified returns what presents the certificates of keys.
+func (i *identity) certified(keys []ssh.Signer) (list []ssh.Signer) {
 	i.Helper()
-	cert := &ssh.Certificate{Key: s.PublicKey(), CertType: ssh.HostCert, KeyId: "gateway", ValidPrincipals: []string{i.alias()}, ValidBefore: ssh.CertTimeInfinity}
-	if err := cert.SignCert(rand.Reader, i.ca); err != nil {
-		i.Fatal(err)
-	}
-	c, err := ssh.NewCertSigner(cert, s)
+	var made []hostid.Certified
+	err := i.store.Update(i.Context(), storetest.Event(), func(tx *store.Tx) error {
+		shown, err := hostid.Open(tx, i.keyring, i.seeds)
+		if err != nil {
+			return err
+		}
+		all, err := shown.Identities(i.host)
+		if err != nil {
+			return err
+		}
+		made, err = hostid.Certify(tx, i.authorities, i.ca, all)
+		return err
+	})
 	if err != nil {
 		i.Fatal(err)
 	}
-	return c
+	for _, c := range made {
+		signed, err := c.Certificate.Sign()
+		if err != nil {
+			i.Fatal(err)
+		}
+		parsed, err := ssh.ParsePublicKey(signed.Blob())
+		if err != nil {
+			i.Fatal(err)
+		}
+		for _, k := range keys {
+			if trust.PublicKeyOf(k.PublicKey()) != c.Key {
+				continue
+			}
+			s, err := ssh.NewCertSigner(parsed.(*ssh.Certificate), k)
+			if err != nil {
+				i.Fatal(err)
+			}
+			list = append(list, s)
+		}
+	}
+	if len(list) != len(keys) {
+		i.Fatalf("%d of %d keys have certificates", len(list), len(keys))
+	}
+	return list
+}
+
+// authority returns the line by which a host is known for its certificates.
+func (i *identity) authority(host trust.HostID, hashed bool) string {
+	i.Helper()
+	line, err := hostid.AuthorityLine(storetest.Tenant, host, i.ca, hashed)
+	if err != nil {
+		i.Fatal(err)
+	}
+	return line + "\n"
 }
 
 func (i *identity) alias() string { return hostid.Alias(storetest.Tenant, i.host) }
@@ -217,15 +270,17 @@ func TestRegularClientsAreNotWarned(t *testing.T) {
 	need.Within(t, 10*time.Minute)
 	t.Parallel()
 	for _, root := range need.Share(t, 3, hosts.OpenSSH92, hosts.OpenSSH100, hosts.Newest) {
-		for _, style := range []string{"plain", "hashed", "authority"} {
+		for _, style := range []string{"plain", "hashed", "authority", "authority and plain", "authority of one host, hashed"} {
 			t.Run(string(root)+" "+style, func(t *testing.T) {
 				t.Parallel()
-				i := newIdentity(t, hosts.NewWorld(t).Boot(t, hosts.Spec{Name: "client", Root: root}), style == "authority")
-				lines := i.line(style == "hashed")
-				if i.ca != nil {
-					lines = "@cert-authority *.gw." + string(storetest.Tenant) + " " + trust.PublicKeyOf(i.ca.PublicKey()).String() + "\n"
-				}
-				i.know("regular", lines)
+				i := newIdentity(t, hosts.NewWorld(t).Boot(t, hosts.Spec{Name: "client", Root: root}), strings.HasPrefix(style, "authority"))
+				i.know("regular", map[string]func() string{
+					"plain":                         func() string { return i.line(false) },
+					"hashed":                        func() string { return i.line(true) },
+					"authority":                     func() string { return i.authority("", false) },
+					"authority and plain":           func() string { return i.authority("", false) + i.line(false) },
+					"authority of one host, hashed": func() string { return i.authority(i.host, true) },
+				}[style]())
 				i.rotations()
 			})
 		}
@@ -296,6 +351,62 @@ func TestWhoIsWarned(t *testing.T) {
 			newIdentity(t, hosts.NewWorld(t).Boot(t, hosts.Spec{Name: "client", Root: root}), false).warnings()
 		})
 	}
+}
+
+// Who knows hosts by their authority hears nothing when a seed was compromised, and with
+// the key revocation list refuses what was signed for it, at a node that still presents it.
+func TestRevokedHostCertificates(t *testing.T) {
+	need.Long(t)
+	need.Within(t, 10*time.Minute)
+	t.Parallel()
+	for _, root := range need.Share(t, 3, hosts.OpenSSH92, hosts.OpenSSH100, hosts.Newest) {
+		t.Run(string(root), func(t *testing.T) {
+			t.Parallel()
+			i := newIdentity(t, hosts.NewWorld(t).Boot(t, hosts.Spec{Name: "client", Root: root}), true)
+			i.know("regular", i.authority("", false))
+			i.quiet("settled", 0, 1)
+			compromised, revokedLines := i.seeds.Standing().Present, ""
+			for l := range strings.Lines(i.line(false)) {
+				revokedLines += "@revoked " + l
+			}
+			next, _ := i.seeds.Replace(i.fresh(), i.now)
+			i.become(next)
+			i.quiet("compromised", 0, 1)
+			i.know("krl", i.revoke("gateway seed "+string(compromised)))
+			if said := i.connect("regular", 0, "RevokedHostKeys=/root/krl"); said != "exit 0\n" {
+				t.Errorf("the new seed's: %s", said)
+			}
+			if said := i.connect("regular", 1, "RevokedHostKeys=/root/krl"); !strings.Contains(said, "revoked by file /root/krl") || !strings.Contains(said, "exit 255") {
+				t.Errorf("the compromised seed's: %s", said)
+			}
+			i.know("regular", i.authority("", false)+revokedLines)
+			i.quiet("with revoked lines", 0)
+			if said := i.connect("regular", 1); !strings.Contains(said, revoked) || !strings.Contains(said, "exit 255") {
+				t.Errorf("a certificate of a revoked key: %s", said)
+			}
+		})
+	}
+}
+
+// revoke revokes a key id, and returns the list.
+func (i *identity) revoke(keyID string) (list string) {
+	i.Helper()
+	err := i.store.Update(i.Context(), storetest.Event(), func(tx *store.Tx) error {
+		if n, err := i.authorities.RevokeKeyID(tx, keyID, ""); err != nil || n != len(keyring.SeedAlgorithms) {
+			return fmt.Errorf("%d certificates: %w", n, err)
+		}
+		krl, err := i.authorities.KRL(tx)
+		if err != nil {
+			return err
+		}
+		data, err := krl.Marshal()
+		list = string(data)
+		return err
+	})
+	if err != nil {
+		i.Fatal(err)
+	}
+	return list
 }
 
 const (

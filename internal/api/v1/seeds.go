@@ -63,7 +63,30 @@ type knownHosts struct {
 type gatewayKnownHosts struct {
 	Paging
 	Host   string `query:"host" maxLength:"255" doc:"The name or id of one host"`
-	Hashed bool   `query:"hashed" doc:"Whether names are hashed, as by HashKnownHosts"`
+	Hashed bool   `query:"hashed" doc:"Whether names are hashed, as by HashKnownHosts. Patterns cannot be"`
+
+	Authorities string `query:"authorities" enum:"too,only,none" default:"too" doc:"Whether there are lines with @cert-authority, for each authority that signs for hosts: beside the keys, alone, or not"`
+}
+
+type certifyHost struct {
+	Body struct {
+		Host      string `json:"host,omitempty" maxLength:"255" doc:"Its name or id; absent for the gateway itself"`
+		Authority string `json:"authority,omitempty" maxLength:"100" doc:"The name or id of one that signs for hosts; may be absent where there is only one"`
+	}
+}
+
+type hostCertificate struct {
+	Host        string      `json:"host,omitempty" doc:"Its name; absent for the gateway itself"`
+	HostID      string      `json:"host_id"`
+	Name        string      `json:"name" doc:"What known_hosts calls it, which is the principal"`
+	Seed        string      `json:"seed_id"`
+	Presented   bool        `json:"presented" doc:"Whether the key is shown now; otherwise it is announced besides"`
+	Type        string      `json:"type" doc:"Of the key"`
+	Certificate certificate `json:"certificate"`
+}
+
+type hostCertificates struct {
+	Certificates []hostCertificate `json:"certificates"`
 }
 
 type sshSettings struct {
@@ -102,13 +125,21 @@ func (d door) seedRoutes(a huma.API) {
 			}
 			return out, err
 		})
-	operation(d, a, http.MethodGet, "/known-hosts", "print-known-hosts", "List the same keys as lines of a known_hosts file",
+	operation(d, a, http.MethodGet, "/known-hosts", "print-known-hosts", "List the same keys as lines of a known_hosts file, and first the authorities that sign for hosts",
 		func(ctx context.Context, who control.Actor, in *gatewayKnownHosts) (knownHosts, error) {
-			list, next, err := d.plane.ListHostIdentities(ctx, who, in.Host, in.page())
-			out := knownHosts{Lines: make([]string, len(list)), Next: next}
-			for i, k := range list {
-				if out.Lines[i], err = k.KnownHosts(in.Hashed); err != nil {
-					return knownHosts{}, err
+			lines, next, err := d.plane.PrintKnownHosts(ctx, who, control.KnownHostsRequest{
+				Host: in.Host, Hashed: in.Hashed, Authorities: control.AuthorityLines(in.Authorities),
+			}, in.page())
+			return knownHosts{Lines: append([]string{}, lines...), Next: next}, err
+		})
+	operation(d, a, http.MethodPost, "/seed/certificates", "certify-host", "Have host certificates for the keys by which a host is known at the gateway",
+		func(ctx context.Context, who control.Actor, in *certifyHost) (hostCertificates, error) {
+			list, err := d.plane.CertifyHost(ctx, who, in.Body.Host, in.Body.Authority)
+			out := hostCertificates{Certificates: make([]hostCertificate, len(list))}
+			for i, c := range list {
+				out.Certificates[i] = hostCertificate{
+					Host: c.HostName, HostID: string(c.Host), Name: c.Name, Seed: string(c.Seed), Presented: c.Presented,
+					Type: c.Key.Type(), Certificate: showCertificate(c.Certificate, c.Signed),
 				}
 			}
 			return out, err

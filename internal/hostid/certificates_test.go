@@ -1,0 +1,133 @@
+package hostid
+
+import (
+	"fmt"
+	"io/fs"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/authority"
+	"keyturn/internal/keyring"
+	"keyturn/internal/store"
+	"keyturn/internal/store/storetest"
+	"keyturn/internal/trust"
+)
+
+// certified has the certificates of a host's keys.
+func (p *plant) certified(a *authority.Authorities, ca authority.Authority, host trust.HostID) (list []Certified) {
+	p.Helper()
+	p.update(func(tx *store.Tx) error {
+		seeds, err := Load(tx)
+		if err != nil {
+			return err
+		}
+		shown, err := Open(tx, p.keyring, seeds)
+		if err != nil {
+			return err
+		}
+		keys, err := shown.Identities(host)
+		if err != nil {
+			return err
+		}
+		list, err = Certify(tx, a, ca, keys)
+		return err
+	})
+	return list
+}
+
+// Each key that is presented or announced has a certificate that is the same one until it
+// is renewed, before it ends; compromised seeds' are revoked, all by one line for each seed
+// and authority, however many there are.
+func TestHostCertificates(t *testing.T) {
+	storetest.Both(t, append([]fs.FS{authority.Schema}, schemas...), func(t *testing.T, s *store.Store) {
+		p := newPlant(t, s)
+		a := authority.New(p.keyring)
+		key, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		profile := authority.Profile{Valid: 4 * time.Second, MaxValid: time.Minute, KeyTypes: keyring.SeedAlgorithms, MinRSA: 2048, MaxPrincipals: 1}
+		var ca authority.Authority
+		p.update(func(tx *store.Tx) error {
+			ca, err = a.Create(tx, authority.NewAuthority{Name: "hosts", Purpose: authority.Host, Profile: &profile}, key)
+			return err
+		})
+		p.ask(time.Hour)
+		hosts := []trust.HostID{Gateway(storetest.Tenant)}
+		for range 5 {
+			hosts = append(hosts, trust.HostID(uuid.NewString()))
+		}
+		serials := map[uint64]bool{}
+		for _, h := range hosts {
+			presented := 0
+			for _, c := range p.certified(a, ca, h) {
+				serials[c.Certificate.Serial] = true
+				if c.Presented {
+					presented++
+				}
+				p.checkCertificate(c, ca)
+			}
+			if presented != len(keyring.SeedAlgorithms) {
+				t.Errorf("%d keys that are presented have certificates", presented)
+			}
+		}
+		if len(serials) != 4*len(hosts) {
+			t.Fatalf("%d certificates of %d hosts", len(serials), len(hosts))
+		}
+		first := p.certified(a, ca, hosts[0])
+		for again := first; again[0].Certificate.Serial == first[0].Certificate.Serial; again = p.certified(a, ca, hosts[0]) {
+			if until := first[0].Certificate.ValidBefore; !time.Now().Before(until) {
+				t.Fatalf("it ended at %s, and no other was made before", until)
+			}
+		}
+
+		// One line for each of both seeds.
+		p.update(func(tx *store.Tx) error {
+			_, err := Replace(tx, p.keyring, a, trust.SeedID(uuid.NewString()), Terms{Overlap: time.Hour})
+			return err
+		})
+		p.update(func(tx *store.Tx) error {
+			krl, err := a.KRL(tx)
+			if err != nil {
+				return err
+			}
+			if len(krl.Certificates) != 1 || len(krl.Certificates[0].KeyIDs) != 2 || len(krl.Certificates[0].Serials) != 0 || len(krl.Keys) != 0 {
+				return fmt.Errorf("revoked are %+v", krl)
+			}
+			for serial := range serials {
+				if i, _, err := a.Certificate(tx, serial); err != nil || i.Revoked != "key id \""+i.KeyID+"\" is revoked: the seed was compromised" {
+					return fmt.Errorf("certificate %d: %q %w", serial, i.Revoked, err)
+				}
+			}
+			return nil
+		})
+		for _, c := range p.certified(a, ca, hosts[0]) {
+			if serials[c.Certificate.Serial] || !c.Presented {
+				t.Errorf("after that %+v has certificate %d", c.Identity, c.Certificate.Serial)
+			}
+		}
+	})
+}
+
+// checkCertificate has x/crypto judge a certificate as a client does.
+func (p *plant) checkCertificate(c Certified, ca authority.Authority) {
+	p.Helper()
+	signed, err := c.Certificate.Sign()
+	if err != nil {
+		p.Fatal(err)
+	}
+	parsed, err := ssh.ParsePublicKey(signed.Blob())
+	if err != nil {
+		p.Fatal(err)
+	}
+	checker := ssh.CertChecker{IsHostAuthority: func(k ssh.PublicKey, _ string) bool { return trust.PublicKeyOf(k) == ca.Public }}
+	if err := checker.CheckHostKey(c.Name+":22", nil, parsed); err != nil {
+		p.Errorf("certificate of %s: %v", c.Name, err)
+	}
+	if err := checker.CheckHostKey("x"+c.Name+":22", nil, parsed); err == nil {
+		p.Errorf("certificate of %s is good for another host", c.Name)
+	}
+}
