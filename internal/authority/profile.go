@@ -87,7 +87,7 @@ func (p Profile) valid(now time.Time, wanted time.Duration, until time.Time) (af
 		before = until.Truncate(time.Second)
 	}
 	if !before.After(now) {
-		return after, before, trust.Errorf(trust.Denied, "the credential that asks ends before the certificate would begin")
+		return after, before, trust.Errorf(trust.Denied, "the credential that asks, or the key, ends before the certificate would begin")
 	}
 	return after, before, nil
 }

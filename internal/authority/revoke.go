@@ -68,14 +68,28 @@ func (s *Authorities) RevokePerson(tx *store.Tx, id, reason string) (int, error)
 	if err != nil {
 		return 0, err
 	}
+	return len(list), revokeEach(tx, list, reason)
+}
+
+// RevokeFor revokes every certificate for a public key that has not ended, and not the
+// key itself.
+func (s *Authorities) RevokeFor(tx *store.Tx, key trust.PublicKey, reason string) (int, error) {
+	list, err := selectOfKey(tx, key)
+	if err != nil {
+		return 0, err
+	}
+	return len(list), revokeEach(tx, list, reason)
+}
+
+func revokeEach(tx *store.Tx, list []Issued, reason string) error {
 	for _, i := range list {
 		if err := revoke(tx, revocation{
 			kind: bySerial, authority: i.Authority, value: strconv.FormatUint(i.Serial, 10), reason: reason, until: i.ValidBefore.Add(graceOfClocks),
 		}); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return len(list), nil
+	return nil
 }
 
 // RevokeKey revokes a public key for ever, with every certificate for it, and as a key

@@ -181,6 +181,12 @@ func selectOfPerson(tx *store.Tx, person string) ([]Issued, error) {
 		tx.Tenant(), person, store.Micros(tx.Now()))
 }
 
+// selectOfKey returns the certificates for a key that have not ended.
+func selectOfKey(tx *store.Tx, key trust.PublicKey) ([]Issued, error) {
+	return each(tx, scanCertificate, `SELECT `+certificateColumns+` FROM certificates WHERE tenant = $1 AND public_key = $2 AND valid_before > $3`,
+		tx.Tenant(), string(key.Fingerprint()), store.Micros(tx.Now()))
+}
+
 // An end is of the certificates of one key id and authority: how many have not ended,
 // and when the last does.
 type end struct {

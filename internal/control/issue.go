@@ -7,6 +7,7 @@ import (
 
 	"keyturn/internal/authority"
 	"keyturn/internal/identity"
+	"keyturn/internal/inventory"
 	"keyturn/internal/policy"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -40,7 +41,7 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 			return err
 		}
 		request := authority.Request{
-			Key: r.PublicKey, Principals: r.Principals, Valid: r.Valid, Until: actor.Until, Options: r.Options, KeyID: actor.Name, Person: actor.Owner,
+			Key: r.PublicKey, Principals: r.Principals, Valid: r.Valid, Options: r.Options, KeyID: actor.Name, Person: actor.Owner,
 		}
 		switch a.Purpose {
 		case authority.Host:
@@ -55,6 +56,9 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 		if err != nil {
 			return err
 		}
+		if request.Until, err = usableUntil(tx, r.PublicKey, actor.Until); err != nil {
+			return err
+		}
 		draft, err = p.authorities.Draft(tx, a, request)
 		return err
 	})
@@ -63,6 +67,28 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 	}
 	signed, err = draft.Sign()
 	return draft.Issued, signed, err
+}
+
+// usableUntil refuses a key that the inventory knows as one that is not in use any more,
+// and returns until when it may be certified: no later than until, where that is given.
+func usableUntil(tx *store.Tx, key trust.PublicKey, until time.Time) (time.Time, error) {
+	ids, err := inventory.KeyIDs(tx, key.Fingerprint())
+	if err != nil {
+		return until, err
+	}
+	for _, id := range ids {
+		k, err := inventory.KeyByID(tx, id)
+		if err != nil {
+			return until, err
+		}
+		if err := inUse(tx, k, "is not certified"); err != nil {
+			return until, err
+		}
+		if !k.ExpiresAt.IsZero() && (until.IsZero() || k.ExpiresAt.Before(until)) {
+			until = k.ExpiresAt
+		}
+	}
+	return until, nil
 }
 
 // first returns the first of names, as far as there is one.

@@ -93,8 +93,15 @@ func (p *Plane) rotate(ctx context.Context, actor identity.Actor, r Rotate, cand
 		if err != nil {
 			return err
 		}
-		run, err = p.begin(tx, actor, plan)
-		return err
+		if run, err = p.begin(tx, actor, plan); err != nil || !r.Compromised {
+			return err
+		}
+		for _, c := range candidates {
+			if _, err := p.authorities.RevokeFor(tx, c.Key.Public, "its key is compromised"); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return run, err
 }

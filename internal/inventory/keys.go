@@ -234,6 +234,24 @@ func KeyByID(tx *store.Tx, id trust.KeyID) (Key, error) {
 	return k, nil
 }
 
+// KeyIDs returns the ids of the keys with a fingerprint: of none, or of one in each role
+// that it has.
+func KeyIDs(tx *store.Tx, f trust.Fingerprint) (ids []trust.KeyID, err error) {
+	rows, err := tx.Query(sqlKeyIDs, tx.Tenant(), string(f))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id trust.KeyID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
 // FindKey returns the key with an id, in any text form of a UUID, or the one
 // user key, or else host key, with a fingerprint. It is a NotFound error that
 // there is none.

@@ -131,6 +131,8 @@ const (
 
 	sqlKeyWithout = `id NOT IN (SELECT f.key_id FROM findings f WHERE f.tenant = $1 AND f.kind = ?)`
 
+	sqlKeyIDs = `SELECT id FROM keys WHERE tenant = $1 AND fingerprint = $2 ORDER BY id`
+
 	sqlAddKey = `INSERT INTO keys (tenant, id, kind, fingerprint, public_key, comment, owner, state, custody, container, compromised,
 		created_at, last_rotated_at, deleted_at, revision, search, purpose, expires_at, revealed_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15, $16, $17, 0)`
