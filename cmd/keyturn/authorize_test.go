@@ -111,7 +111,7 @@ var roleRights = map[string]string{
 	"Scraper":       "Metrics Read",
 }
 
-const seesAccess = "Zero Trust Read; Access: Apps and Policies Read; Access: SSH Auditing Read; Access: Organizations, Identity Providers, and Groups Read"
+const seesAccess = "Zero Trust Read; Access: Apps and Policies Read; Access: Policy Test Read; Access: SSH Auditing Read; Access: Organizations, Identity Providers, and Groups Read"
 
 // may reports whether a role may do something. Each user of these tests has Tokens Write,
 // too, because a token is something that only its owner can make.
@@ -184,6 +184,8 @@ func TestRolesAndCredentials(t *testing.T) {
 			ask{"cloudflare", "POST", of + "/access/groups", group, writesGroups},
 			ask{"cloudflare", "PUT", of + "/access/groups/" + absent, group, writesGroups},
 			ask{"cloudflare", "DELETE", of + "/access/groups/" + absent, "", writesGroups},
+			ask{"cloudflare", "GET", of + "/access/apps/" + absent + "/user_policy_checks", "", []string{"Access: Apps and Policies Read"}},
+			ask{"cloudflare", "GET", of + "/access/apps/" + absent + "/user_policy_checks?email=x@example.com", "", []string{"Access: Apps and Policies Read", "Users Read"}},
 			ask{"cloudflare", "GET", of + "/access/apps/ca", "", []string{"Access: Apps and Policies Read"}},
 			ask{"cloudflare", "GET", of + "/access/apps/" + absent + "/ca", "", []string{"Access: Apps and Policies Read"}},
 			ask{"cloudflare", "POST", of + "/access/apps/" + absent + "/ca", "", []string{"Access: Apps and Policies Write"}},
@@ -204,6 +206,9 @@ func TestRolesAndCredentials(t *testing.T) {
 		ask{"cloudflare", "GET", settings, "", []string{"Zero Trust Read"}},
 		ask{"cloudflare", "PUT", settings, `{"public_key":""}`, []string{"Zero Trust Write"}},
 		ask{"cloudflare", "POST", settings + "/rotate_seed", "", []string{"Zero Trust Write"}},
+		ask{"cloudflare", "POST", account + "/access/policy-tests", `{"policies":["` + absent + `"]}`, []string{"Access: Policy Test Write"}},
+		ask{"cloudflare", "GET", account + "/access/policy-tests/" + absent, "", []string{"Access: Policy Test Read"}},
+		ask{"cloudflare", "GET", account + "/access/policy-tests/" + absent + "/users", "", []string{"Access: Policy Test Read"}},
 		ask{"cloudflare", "GET", gateway, "", []string{"Access: SSH Auditing Read"}},
 		ask{"cloudflare", "POST", gateway, "", []string{"Access: SSH Auditing Write"}},
 		ask{"cloudflare", "DELETE", gateway + "/" + absent, "", []string{"Access: SSH Auditing Write"}},
@@ -298,6 +303,7 @@ func TestAccountsAreApart(t *testing.T) {
 	group := w.find(`"id":"([^"]+)"`, "POST", "/client/v4/accounts/"+w.account().ID+"/access/groups", `{"name":"g","include":[{"everyone":{}}]}`, headers("Authorization", "Bearer "+w.token))
 	app := w.find(`"id":"([^"]+)"`, "POST", "/client/v4/accounts/"+w.account().ID+"/access/apps", `{"name":"a","type":"ssh","domain":"a"}`, headers("Authorization", "Bearer "+w.token))
 	policy := w.find(`"id":"([^"]+)"`, "POST", "/client/v4/accounts/"+w.account().ID+"/access/policies", `{"name":"p","decision":"allow","include":[{"everyone":{}}]}`, headers("Authorization", "Bearer "+w.token))
+	test := w.find(`"id":"([^"]+)"`, "POST", "/client/v4/accounts/"+w.account().ID+"/access/policy-tests", `{"policies":[{"name":"t","decision":"allow","include":[{"everyone":{}}]}]}`, headers("Authorization", "Bearer "+w.token))
 	key := w.key(deploy).UUID
 	var runs []runJSON
 	w.json(&runs, "run", "list")
@@ -307,7 +313,7 @@ func TestAccountsAreApart(t *testing.T) {
 
 	// Two others ask for all of it: one by the ids and names of the first account, one by
 	// those that nobody has.
-	owned := strings.NewReplacer("/keys/"+someKey, "/keys/"+key, "/runs/"+someKey, "/runs/"+runs[0].Run, "/groups/"+someKey, "/groups/"+group, "/apps/"+someKey, "/apps/"+app, "/policies/"+someKey, "/policies/"+policy, `["`+someKey, `["`+policy, `{"id":"`+someKey, `{"id":"`+group, "/OTHER", "/"+w.account().ID, `"`+someKey+`"`, `"`+key+`"`,
+	owned := strings.NewReplacer("/keys/"+someKey, "/keys/"+key, "/runs/"+someKey, "/runs/"+runs[0].Run, "/groups/"+someKey, "/groups/"+group, "/apps/"+someKey, "/apps/"+app, "/policies/"+someKey, "/policies/"+policy, "/policy-tests/"+someKey, "/policy-tests/"+test, `["`+someKey, `["`+policy, `{"id":"`+someKey, `{"id":"`+group, "/OTHER", "/"+w.account().ID, `"`+someKey+`"`, `"`+key+`"`,
 		"0123456789abcdef0123456789abcdef", tokens[0].ID, "web9", "web1")
 	none := strings.NewReplacer("0123456789abcdef0123456789abcdef", strings.Repeat("9", 32), "/OTHER", "/"+strings.Repeat("9", 32))
 	volatile := []*regexp.Regexp{
@@ -384,6 +390,11 @@ func TestAccountsAreApart(t *testing.T) {
 			{"GET", "/client/v4/accounts/OWN/access/groups/" + someKey, ""},
 			{"PUT", "/client/v4/accounts/OWN/access/groups/" + someKey, `{"name":"theirs","include":[{"everyone":{}}]}`},
 			{"DELETE", "/client/v4/accounts/OWN/access/groups/" + someKey, ""},
+			{"GET", "/client/v4/accounts/OTHER/access/policy-tests/" + someKey, ""},
+			{"GET", "/client/v4/accounts/OWN/access/policy-tests/" + someKey, ""},
+			{"POST", "/client/v4/accounts/OWN/access/policy-tests", `{"policies":["` + someKey + `"]}`},
+			{"GET", "/client/v4/accounts/OWN/access/apps/" + someKey + "/user_policy_checks", ""},
+			{"GET", "/client/v4/accounts/OWN/access/policy-tests/" + someKey + "/users", ""},
 			{"GET", "/client/v4/accounts/OTHER/access/apps/ca", ""},
 			{"GET", "/client/v4/zones/OTHER/access/apps/ca", ""},
 			{"GET", "/client/v4/accounts/OWN/access/apps/ca", ""},

@@ -52,17 +52,23 @@ func (p *Plane) identityOf(tx *store.Tx, actor identity.Actor) (policy.Identity,
 // identityOfUser returns what is known of a user, wherever they are: what the identity
 // provider said at the last login, or that the password is ours.
 func (p *Plane) identityOfUser(tx *store.Tx, u identity.User) (policy.Identity, error) {
+	said, err := p.directory.Said(tx, u.ID)
+	return identified(u, said), err
+}
+
+// identified returns what is known of a user of whom an identity provider, if any, has
+// said something.
+func identified(u identity.User, said identity.Said) policy.Identity {
 	who := policy.Identity{Name: u.Name, User: u.ID, Email: u.Email}
 	if u.Provider == "" {
 		who.Provider, who.Methods, who.Claims = policy.LocalLogin, []string{"pwd"}, []policy.Claim{}
 		if u.TOTP {
 			who.Methods = append(who.Methods, "otp", "mfa")
 		}
-		return who, nil
+		return who
 	}
-	said, err := p.directory.Said(tx, u.ID)
-	if err != nil || said.Provider == "" {
-		return who, err
+	if said.Provider == "" {
+		return who
 	}
 	who.Provider = said.Provider
 	who.Methods = append([]string{}, said.Claims["amr"]...)
@@ -72,7 +78,7 @@ func (p *Plane) identityOfUser(tx *store.Tx, u identity.User) (policy.Identity, 
 			who.Claims = append(who.Claims, policy.Claim{Provider: said.Provider, Name: name, Value: value})
 		}
 	}
-	return who, nil
+	return who
 }
 
 // address returns the address that an actor came from, or none where that was not one.

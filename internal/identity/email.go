@@ -37,6 +37,15 @@ func mailbox(address string) string {
 	}, address)
 }
 
+// UserByEmail returns the user who has an address, or a NotFound error.
+func (d *Directory) UserByEmail(tx *store.Tx, address string) (User, error) {
+	u, err := selectUserByMailbox(tx, mailbox(address))
+	if errors.Is(err, sql.ErrNoRows) {
+		return User{}, trust.Errorf(trust.NotFound, "no user has the address %.80q", address)
+	}
+	return u.User, err
+}
+
 // SetEmail gives a user of our own another address of e-mail, or none. Rules let in
 // by it, so that whoever calls this has to be one who may write those. No two users
 // have the same: a Conflict.

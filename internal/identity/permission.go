@@ -52,6 +52,8 @@ const (
 	SSHAuditingWrite   Permission = "Access: SSH Auditing Write"
 	OrganizationsRead  Permission = "Access: Organizations, Identity Providers, and Groups Read"
 	OrganizationsWrite Permission = "Access: Organizations, Identity Providers, and Groups Write"
+	PolicyTestRead     Permission = "Access: Policy Test Read"
+	PolicyTestWrite    Permission = "Access: Policy Test Write"
 )
 
 // A Grant describes a permission to those who hand it out.
@@ -93,6 +95,8 @@ var Permissions = []Grant{
 	{SSHAuditingWrite, "make and remove the authority that opens hosts for the gateway"},
 	{OrganizationsRead, "see groups, and how often the keys that sign logins are exchanged"},
 	{OrganizationsWrite, "change groups, and exchange the keys that sign logins"},
+	{PolicyTestRead, "see tests of policies, with the names and addresses of the users whom they let in"},
+	{PolicyTestWrite, "test policies on all users"},
 }
 
 // ParsePermissions reads permissions by their names, without regard to case, and

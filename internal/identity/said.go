@@ -38,6 +38,36 @@ func forgetSaid(tx *store.Tx, user string) error {
 	return err
 }
 
+// A Known is a user with what an identity provider said of them.
+type Known struct {
+	User // without Permissions
+	Said Said
+}
+
+// Known returns up to limit users whose ids are greater than after, in the order of
+// their ids.
+func (d *Directory) Known(tx *store.Tx, after string, limit int) (list []Known, err error) {
+	rows, err := tx.Query(sqlKnown, tx.Tenant(), after, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var k Known
+		var claims string
+		u, err := scanUser(func(columns ...any) error { return rows.Scan(append(columns, &k.Said.Provider, &claims)...) })
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(claims), &k.Said.Claims); err != nil {
+			return nil, err
+		}
+		k.User = u.User
+		list = append(list, k)
+	}
+	return list, rows.Err()
+}
+
 // Said returns what an identity provider said of a user.
 func (d *Directory) Said(tx *store.Tx, user string) (s Said, err error) {
 	text := ""

@@ -253,7 +253,7 @@ func (v *view) applies(policy int, r Request) stage {
 		return unmanned
 	case p.action == NonIdentity && r.Who.ServiceToken == "" && !r.Who.Certificate:
 		return unmanned
-	case !v.book.details[policy].opens(r, v.holds):
+	case !r.AnyLogin && !v.book.details[policy].opens(r, v.holds):
 		return unnamed
 	}
 	return allowed

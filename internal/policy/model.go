@@ -199,6 +199,8 @@ type Request struct {
 	// all that stand for the host. An application that is not of type
 	// Infrastructure is asked only by its id, and then whatever the host.
 	Application string
+	// AnyLogin asks whether a policy applies that lets people in, as whatever login.
+	AnyLogin bool
 	// Everywhere asks about every host there may be at Host.Port: only applications
 	// from which none is excepted are asked.
 	Everywhere bool

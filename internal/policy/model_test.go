@@ -182,6 +182,9 @@ func (n naive) addressed(e policy.Expression) bool {
 }
 
 func (n naive) opens(a policy.Application, p policy.Policy) bool {
+	if n.request.AnyLogin {
+		return true
+	}
 	alias := a.Type != policy.Infrastructure
 	if p.SSH != nil {
 		if slices.Contains(p.SSH.Usernames, n.request.Login) {
@@ -359,6 +362,7 @@ func (d dice) request() (r policy.Request) {
 	if d.IntN(4) == 0 {
 		r.Application = of(d, "0", "1", "2")
 	}
+	r.AnyLogin = d.IntN(6) == 0
 	if r.Everywhere = d.IntN(6) == 0; r.Everywhere {
 		r.Host = policy.Host{Protocol: policy.ProtocolSSH, Port: r.Host.Port}
 	}

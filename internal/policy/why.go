@@ -25,14 +25,16 @@ func (b *Rulebook) decision(r Request, holds []truth, o outcome) Decision {
 	section, n := b.decisive(&p.expression, holds)
 	d.Policy, d.Section, d.Rule = about.id, section, b.terms[n].rule
 	policy := fmt.Sprintf("policy %q of application %q", about.name, a.name)
-	switch o.stage {
-	case allowed:
+	switch {
+	case o.stage == allowed && r.AnyLogin:
+		d.Why = fmt.Sprintf("%s includes %s, and applies to %s", policy, b.terms[n], who)
+	case o.stage == allowed:
 		d.Why = fmt.Sprintf("%s includes %s, and lets %s in as %s", policy, b.terms[n], who, r.Login)
-	case denied:
+	case o.stage == denied:
 		d.Why = fmt.Sprintf("%s denies %s: it %s", policy, who, b.sentence(section, n, holds))
-	case unmanned:
+	case o.stage == unmanned:
 		d.Why = fmt.Sprintf("%s is for %s, and %s is none of them", policy, p.meant(), who)
-	case unnamed:
+	case o.stage == unnamed:
 		d.Why = fmt.Sprintf("%s applies to %s, and lets in as %s", policy, who, about.loginText(r, holds))
 	default:
 		d.Why = fmt.Sprintf("%s does not apply to %s: it %s", policy, who, b.sentence(section, n, holds))

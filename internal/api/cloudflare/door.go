@@ -105,6 +105,11 @@ var routes = []route{
 	{"PUT", scope + "/access/groups/{group}", door.authenticate, door.updateGroup},
 	{"DELETE", scope + "/access/groups/{group}", door.authenticate, door.removeGroup},
 
+	{"POST", "/accounts/{account}/access/policy-tests", door.authenticate, door.startPolicyTest},
+	{"GET", "/accounts/{account}/access/policy-tests/{test}", door.authenticate, door.showPolicyTest},
+	{"GET", "/accounts/{account}/access/policy-tests/{test}/users", door.authenticate, door.listPolicyTestUsers},
+	{"GET", scope + "/access/apps/{application}/user_policy_checks", door.authenticate, door.checkUser},
+
 	{"GET", scope + "/access/apps/ca", door.authenticate, door.listApplicationCAs},
 	{"GET", scope + "/access/apps/{application}/ca", door.authenticate, door.showApplicationCA},
 	{"POST", scope + "/access/apps/{application}/ca", door.authenticate, door.createApplicationCA},
