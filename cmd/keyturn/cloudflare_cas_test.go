@@ -223,6 +223,15 @@ func TestCloudflareCAOpensHost(t *testing.T) {
 	if !logsIn() {
 		t.Errorf("a certificate for application web does not open its host; the log of sshd ends\n%s", host.Log().Tail(20))
 	}
+	// That of an application for hosts signs whatever hosts those are: no others trust it.
+	w.lets("admin", "web*", nil, "deploy")
+	w.ok("ca", "create", "webs", "--application", "hosts web*")
+	w.ok("cert", "sign", "--ca", "webs", "--public-key", key+".pub", "--principal", "deploy")
+	for _, ca := range []string{"webs", "app-" + db.ID} {
+		if code, _, errs := w.try("cert", "sign", "--ca", ca, "--public-key", key+".pub", "--principal", "carol"); code == 0 || !strings.Contains(errs, `no certificate as "carol"`) || strings.Contains(errs, "every host") {
+			t.Errorf("by %s as somebody whom the application does not let in: %d %s", ca, code, errs)
+		}
+	}
 	if code, _, errs := w.try("cert", "sign", "--ca", "app-"+web.ID, "--public-key", key+".pub", "--principal", "root2"); code == 0 || !strings.Contains(errs, `no certificate as "root2"`) {
 		t.Errorf("as somebody whom the application does not let in: %d %s", code, errs)
 	}

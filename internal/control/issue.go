@@ -114,8 +114,8 @@ func (p *Plane) calledOnHosts(tx *store.Tx, actor identity.Actor) (string, error
 var anyHost = policy.Host{Hostname: strings.Repeat("*", 254), Protocol: policy.ProtocolSSH, Port: 22}
 
 // allow says by which policies an actor gets in as each of principals, or refuses by the
-// first that none lets in as. Where no application is given it has to be everywhere; of
-// several applications that let in there, the first decides, by their ids.
+// first that none lets in as: everywhere, or at whatever is of an application. Of several
+// applications that let in everywhere, the first decides, by their ids.
 func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, principals []string) (why string, err error) {
 	rules, err := p.books.Of(tx)
 	if err != nil {
@@ -127,9 +127,12 @@ func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, pr
 	}
 	var reasons []string
 	for _, login := range principals {
-		r := policy.Request{Who: who, Host: anyHost, Login: login, Application: application, Everywhere: application == ""}
+		r := policy.Request{Who: who, Host: anyHost, Login: login, Application: application, Everywhere: true}
 		d := rules.Decide(r)
-		if !d.Allowed {
+		switch {
+		case !d.Allowed && application != "":
+			return "", trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), d.Why)
+		case !d.Allowed:
 			return "", refusal(rules, r)
 		}
 		reasons = append(reasons, d.Why)

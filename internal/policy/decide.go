@@ -161,7 +161,7 @@ func (v *view) standing(i int, r Request) int {
 	}
 	for ; i < len(v.book.applications); i++ {
 		a := &v.book.applications[i]
-		if a.id == r.Application && (a.kind == SSH || a.kind == SelfHosted || v.matching(i, r) == i) {
+		if a.id == r.Application && (a.kind == SSH || a.kind == SelfHosted || a.kind == Infrastructure && (r.Everywhere || v.matching(i, r) == i)) {
 			break
 		}
 	}

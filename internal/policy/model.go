@@ -202,7 +202,8 @@ type Request struct {
 	// AnyLogin asks whether a policy applies that lets people in, as whatever login.
 	AnyLogin bool
 	// Everywhere asks about every host there may be at Host.Port: only applications
-	// from which none is excepted are asked.
+	// from which none is excepted are asked. With Application, it asks about every
+	// host of that one, whichever those are.
 	Everywhere bool
 }
 

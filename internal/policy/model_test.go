@@ -152,6 +152,9 @@ func (n naive) stands(a policy.Application) bool {
 	if a.Type != policy.Infrastructure {
 		return n.request.Application != "" && (a.Type == policy.SSH || a.Type == policy.SelfHosted)
 	}
+	if n.request.Application != "" && n.request.Everywhere {
+		return true
+	}
 	return slices.ContainsFunc(a.Criteria, func(c policy.Criterion) bool {
 		if n.request.Everywhere {
 			all := slices.Contains(c.Include.Hostnames, "*") && len(c.Require.Hostnames)+len(c.Require.Tags)+len(c.Exclude.Hostnames)+len(c.Exclude.Tags) == 0

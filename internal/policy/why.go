@@ -44,11 +44,13 @@ func (b *Rulebook) decision(r Request, holds []truth, o outcome) Decision {
 
 func uncoveredText(r Request) string {
 	host := fmt.Sprintf("host %q at port %d", r.Host.Hostname, r.Host.Port)
-	if r.Everywhere {
-		host = fmt.Sprintf("every host at port %d", r.Host.Port)
-	}
-	if r.Application != "" {
+	switch {
+	case r.Application != "" && r.Everywhere:
+		return fmt.Sprintf("application %q is not there, or is of a type that lets nobody in by SSH", r.Application)
+	case r.Application != "":
 		return fmt.Sprintf("application %q is not there, or does not stand for %s", r.Application, host)
+	case r.Everywhere:
+		host = fmt.Sprintf("every host at port %d", r.Host.Port)
 	}
 	return "no application stands for " + host
 }
