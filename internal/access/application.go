@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -138,19 +137,15 @@ func ApplicationByAud(tx *store.Tx, aud string) (Application, error) {
 	return only(list, err, "application", aud)
 }
 
-// Audiences returns Aud of up to 1,000 applications, by their ids.
-func Audiences(tx *store.Tx, applications []string) (map[string]string, error) {
-	of := make(map[string]string, len(applications))
-	if len(applications) == 0 {
-		return of, nil
-	}
-	wanted, args := placeholders(tx, applications)
+// Audiences returns Aud of the applications from one id to another, by their ids.
+func Audiences(tx *store.Tx, first, last string) (map[string]string, error) {
+	of := map[string]string{}
 	err := rows(tx, func(row *sql.Rows) error {
 		var id, aud string
 		err := row.Scan(&id, &aud)
 		of[id] = aud
 		return err
-	}, fmt.Sprintf(sqlAudiences, wanted), args...)
+	}, sqlAudiences, tx.Tenant(), first, last)
 	return of, err
 }
 

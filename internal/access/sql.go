@@ -27,7 +27,7 @@ const (
 	sqlListApplications       = sqlApplicationColumns + sqlFilter + ` AND id > $9 ORDER BY id LIMIT $10 OFFSET $11`
 	sqlApplicationsWithPolicy = sqlApplications + ` AND id IN (SELECT u.application_id FROM access_application_policies u
 		WHERE u.tenant = $1 AND u.policy_id = $2)`
-	sqlAudiences      = `SELECT id, aud FROM access_applications WHERE tenant = $1 AND id IN (%s)`
+	sqlAudiences      = `SELECT id, aud FROM access_applications WHERE tenant = $1 AND id >= $2 AND id <= $3`
 	sqlAddApplication = `INSERT INTO access_applications (tenant, id, aud, name, type, domain, document, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)`
 	sqlSetApplication = `UPDATE access_applications SET name = $3, type = $4, domain = $5, document = $6, updated_at = $7

@@ -19,9 +19,17 @@ func (s *Authorities) OfApplication(tx *store.Tx, application string) (Authority
 	return a, nil
 }
 
+// An ApplicationKey is what a listing says of the authority of an application: there are
+// thousands of them.
+type ApplicationKey struct {
+	ID          string
+	Application string
+	Public      trust.PublicKey
+}
+
 // OfApplications returns those of all applications, one of each as OfApplication does,
 // oldest first, and counts them. It skips offset of them and returns no more than limit.
-func (s *Authorities) OfApplications(tx *store.Tx, offset, limit int) (list []Authority, total int, err error) {
+func (s *Authorities) OfApplications(tx *store.Tx, offset, limit int) (list []ApplicationKey, total int, err error) {
 	if total, err = countOfApplications(tx); err != nil {
 		return nil, 0, err
 	}

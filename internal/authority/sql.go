@@ -99,18 +99,27 @@ func selectOfApplication(tx *store.Tx, application string) ([]Authority, error) 
 		tx.Tenant(), application)
 }
 
-// selectOfApplications returns of each application what current does: no other of it
-// began to sign later, or is to begin sooner where none has begun.
-func selectOfApplications(tx *store.Tx, offset, limit int) ([]Authority, error) {
-	return each(tx, scanAuthority, `SELECT `+authorityColumns+` FROM authorities a
-		WHERE tenant = $1 AND removed = 0 AND application <> '' AND NOT EXISTS (SELECT 1 FROM authorities b
-			WHERE b.tenant = a.tenant AND b.application = a.application AND b.removed = 0 AND
-			(b.signs_from <= $2 AND (a.signs_from > $2 OR b.id > a.id) OR b.signs_from > $2 AND a.signs_from > $2 AND b.id < a.id))
-		ORDER BY id LIMIT $3 OFFSET $4`, tx.Tenant(), store.Micros(tx.Now()), limit, offset)
+// ofApplications is of each application what current returns: the one that signs, or one
+// than which no other of it began later, or begins sooner where none has begun.
+const ofApplications = ` FROM authorities a WHERE tenant = $1 AND removed = 0 AND application <> '' AND
+	(signs_from <= $2 AND (signs_until = 0 OR signs_until > $2) OR NOT EXISTS (SELECT 1 FROM authorities b
+		WHERE b.tenant = a.tenant AND b.application = a.application AND b.removed = 0 AND
+		(b.signs_from <= $2 AND (a.signs_from > $2 OR b.id > a.id) OR b.signs_from > $2 AND a.signs_from > $2 AND b.id < a.id)))`
+
+func selectOfApplications(tx *store.Tx, offset, limit int) ([]ApplicationKey, error) {
+	scan := func(row interface{ Scan(...any) error }) (k ApplicationKey, err error) {
+		var public []byte
+		if err := row.Scan(&k.ID, &k.Application, &public); err != nil {
+			return k, err
+		}
+		k.Public, err = trust.ParsePublicKeyBlob(public)
+		return k, err
+	}
+	return each(tx, scan, `SELECT id, application, public`+ofApplications+` ORDER BY id LIMIT $3 OFFSET $4`, tx.Tenant(), store.Micros(tx.Now()), limit, offset)
 }
 
 func countOfApplications(tx *store.Tx) (n int, err error) {
-	err = tx.QueryRow(`SELECT count(DISTINCT application) FROM authorities WHERE tenant = $1 AND removed = 0 AND application <> ''`, tx.Tenant()).Scan(&n)
+	err = tx.QueryRow(`SELECT count(*)`+ofApplications, tx.Tenant(), store.Micros(tx.Now())).Scan(&n)
 	return n, err
 }
 

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"keyturn/internal/access"
 	"keyturn/internal/authority"
@@ -18,7 +19,7 @@ import (
 
 // An ApplicationAuthority is the authority of an application.
 type ApplicationAuthority struct {
-	authority.Authority
+	authority.ApplicationKey
 	Aud string // of the application
 }
 
@@ -26,19 +27,15 @@ type ApplicationAuthority struct {
 // says how many there are. A page beyond the last is empty.
 func (p *Plane) ListApplicationAuthorities(ctx context.Context, actor identity.Actor, page CountedPage) (list []ApplicationAuthority, total int, err error) {
 	err = p.view(ctx, actor, identity.AppsRead, func(tx *store.Tx) error {
-		var found []authority.Authority
+		var found []authority.ApplicationKey
 		found, total, err = p.authorities.OfApplications(tx, (page.Number-1)*page.Size, page.Size)
-		if err != nil {
+		if list = nil; err != nil || len(found) == 0 {
 			return err
 		}
-		ids := make([]string, len(found))
-		for i, a := range found {
-			ids[i] = a.Application
-		}
-		audiences, err := access.Audiences(tx, ids)
-		list = make([]ApplicationAuthority, len(found))
-		for i, a := range found {
-			list[i] = ApplicationAuthority{a, audiences[a.Application]}
+		byID := func(a, b authority.ApplicationKey) int { return strings.Compare(a.Application, b.Application) }
+		audiences, err := access.Audiences(tx, slices.MinFunc(found, byID).Application, slices.MaxFunc(found, byID).Application)
+		for _, k := range found {
+			list = append(list, ApplicationAuthority{k, audiences[k.Application]})
 		}
 		return err
 	})
@@ -60,12 +57,16 @@ func (p *Plane) ofApplication(tx *store.Tx, id string) (ApplicationAuthority, er
 		return ApplicationAuthority{}, err
 	}
 	a, err := p.authorities.OfApplication(tx, id)
-	return ApplicationAuthority{a, application.Aud}, err
+	return ofThe(application, a), err
+}
+
+func ofThe(application access.Application, a authority.Authority) ApplicationAuthority {
+	return ApplicationAuthority{authority.ApplicationKey{ID: a.ID, Application: application.ID, Public: a.Public}, application.Aud}
 }
 
 // CreateApplicationAuthority makes the authority of the application of an id. Who asks
 // again, because an answer was lost, gets the one that is there.
-func (p *Plane) CreateApplicationAuthority(ctx context.Context, actor identity.Actor, application string, again bool) (made ApplicationAuthority, err error) {
+func (p *Plane) CreateApplicationAuthority(ctx context.Context, actor identity.Actor, id string, again bool) (made ApplicationAuthority, err error) {
 	if err := require(actor, identity.AppsWrite); err != nil {
 		return made, err
 	}
@@ -74,20 +75,21 @@ func (p *Plane) CreateApplicationAuthority(ctx context.Context, actor identity.A
 		return made, err
 	}
 	defer key.Wipe()
-	name := "app-" + application
+	name := "app-" + id
 	err = p.update(ctx, actor, needs(identity.AppsWrite), "ca.create", "ca:"+subject(name), func(tx *store.Tx) error {
-		its, err := access.ApplicationByID(tx, application)
+		application, err := access.ApplicationByID(tx, id)
 		if err != nil {
 			return err
 		}
-		made.Aud = its.Aud
 		if again {
-			made.Authority, err = p.authorities.OfApplication(tx, application)
+			there, err := p.authorities.OfApplication(tx, id)
 			if trust.KindOf(err) != trust.NotFound {
+				made = ofThe(application, there)
 				return err
 			}
 		}
-		made.Authority, err = p.authorities.Create(tx, authority.NewAuthority{Name: name, Purpose: authority.User, Application: application}, key)
+		a, err := p.authorities.Create(tx, authority.NewAuthority{Name: name, Purpose: authority.User, Application: id}, key)
+		made = ofThe(application, a)
 		return err
 	})
 	return made, err
