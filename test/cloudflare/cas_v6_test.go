@@ -86,7 +86,7 @@ func TestApplicationCAs(t *testing.T) {
 		_, err := cas.New(ctx, apps[0], zt.AccessApplicationCANewParams{AccountID: account})
 		return err
 	})
-	s.fails("no such application", 404, 12135, func() error {
+	s.fails("no such application", 404, 11021, func() error {
 		_, err := cas.New(ctx, "1f4158e4-c12d-5097-a058-7bb2817e132b", zt.AccessApplicationCANewParams{ZoneID: zone})
 		return err
 	})

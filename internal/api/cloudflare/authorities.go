@@ -53,28 +53,29 @@ func (d door) listApplicationCAs(r *http.Request, a control.Actor) (answer, erro
 }
 
 func (d door) showApplicationCA(r *http.Request, a control.Actor) (answer, error) {
-	id, err := idOf(r, "application")
+	app, err := d.application(r, a)
 	if err != nil {
 		return answer{}, err
 	}
-	return oneApplicationCA(d.plane.ShowApplicationAuthority(r.Context(), a, id))
+	return oneApplicationCA(d.plane.ShowApplicationAuthority(r.Context(), a, app.ID))
 }
 
 // createApplicationCA passes over the body: Terraform sends {}, others nothing.
 func (d door) createApplicationCA(r *http.Request, a control.Actor) (answer, error) {
 	id, err := idOf(r, "application")
 	if err != nil {
-		return answer{}, err
+		return answer{}, unknownApplication(err)
 	}
-	return oneApplicationCA(d.plane.CreateApplicationAuthority(r.Context(), a, id, again(r)))
+	made, err := d.plane.CreateApplicationAuthority(r.Context(), a, id, again(r))
+	return oneApplicationCA(made, unknownApplication(err))
 }
 
 func (d door) removeApplicationCA(r *http.Request, a control.Actor) (answer, error) {
-	id, err := idOf(r, "application")
+	app, err := d.application(r, a)
 	if err != nil {
 		return answer{}, err
 	}
-	gone, err := d.plane.RemoveApplicationAuthority(r.Context(), a, id)
+	gone, err := d.plane.RemoveApplicationAuthority(r.Context(), a, app.ID)
 	return answer{status: http.StatusAccepted, result: removed{applicationCAID(gone)}}, err
 }
 
