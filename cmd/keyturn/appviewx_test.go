@@ -196,6 +196,33 @@ func TestAppViewX(t *testing.T) {
 			t.Errorf("search %s: %d %s", bad, status, text)
 		}
 	}
+	// What stands where it would not count is refused, and its place is said.
+	for _, bad := range []struct{ path, query, body, name, place string }{
+		{"/ssh/search/userKeys", "", `{"keywordSearch":{"keyname":"x"}}`, "keywordSearch", "input, in the body"},
+		{"/ssh/search/userKeys", "", `{"filter":{"keywordSearch":{"keyname":"x"}}}`, "keywordSearch", "input, in the body"},
+		{"/ssh/search/userKeys", "", `{"freeSearch":"x"}`, "freeSearch", "input, in the body"},
+		{"/ssh/search/userKeys", "", `{"keysFrom":"rotatedInventory"}`, "keysFrom", "the query"},
+		{"/ssh/search/userKeys", "", `{"input":{"keysFrom":"rotatedInventory"}}`, "keysFrom", "the query"},
+		{"/ssh/search/userKeys", "", `{"filter":{"discoveryName":"lab"}}`, "discoveryName", "the query"},
+		{"/ssh/search/userKeys", "", `{"start":"0","max":"10"}`, "max", "filter, in the body"},
+		{"/ssh/search/userKeys", "&keywordSearch=x", `{}`, "keywordSearch", "input, in the body"},
+		{"/ssh/key/rotate", "", `{"type":"User Keys","uuids":["` + uuid + `"],"discoveryName":"nix"}`, "discoveryName", "the query"},
+		{"/ssh/key/rollback", "", `{"type":"User Keys","uuids":["` + uuid + `"],"discoveryName":"nix"}`, "discoveryName", "the query"},
+		{"/ssh/key/rollback", "&keyInventory=true", `{"type":"User Keys","uuids":["` + uuid + `"]}`, "keyInventory", "the body"},
+	} {
+		status, text, _ := a.do("POST", bad.path+"?gwsource=x"+bad.query, bad.body)
+		if status != 400 || !strings.Contains(text, "values specified - "+bad.name+`","appStatusCode":"AVX-VLDTN-001"`) || !strings.Contains(text, `{"reason":"`+bad.name+" belongs in "+bad.place+`"}`) {
+			t.Errorf("%s%s %s: %d %s", bad.path, bad.query, bad.body, status, text)
+		}
+	}
+	// What says nothing, or is of no call here, is no mistake.
+	for _, good := range []struct{ query, body string }{
+		{"", `{"keywordSearch":null,"discoveryName":null}`}, {"&gwkey=f000ca01&requestId=7", `{"input":{"keywordSearch":{"keyname":"deploy@ci"}},"filter":{"start":0,"max":"10","sortColumn":"keyName","sortOrder":"asc"},"tags":{}}`},
+	} {
+		if status, text, _ := a.do("POST", "/ssh/search/userKeys?gwsource=x&keysFrom="+good.query, good.body); status != 200 || !strings.Contains(text, uuid) {
+			t.Errorf("search%s %s: %d %s", good.query, good.body, status, text)
+		}
+	}
 	// A discovery that there is: its own keys, and no complaint.
 	w.ok("discovery", "create", "lab", "--wait")
 	for _, path := range []string{"/ssh/key/rotate", "/ssh/key/rollback"} {

@@ -17,6 +17,7 @@ const maxUUIDs = 1000
 
 // keysRequest is the body of rotate and of rollback.
 type keysRequest struct {
+	named
 	Type         *string         `json:"type"`
 	UUIDs        []string        `json:"uuids"`
 	KeyInventory json.RawMessage `json:"keyInventory"`
@@ -28,6 +29,9 @@ func readKeys(r *http.Request) (keysRequest, []trust.KeyID, *fault) {
 	var q keysRequest
 	if err := api.ReadJSON(r, &q, false); err != nil {
 		return q, nil, bodyFault(err)
+	}
+	if f := misplaced(r, q.named); f != nil {
+		return q, nil, f
 	}
 	if q.Type == nil || *q.Type != "User Keys" {
 		return q, nil, invalid("type") // "Host Keys" among them: see docs/dialects
@@ -126,11 +130,14 @@ func flag(raw json.RawMessage) (value, ok bool) {
 // searchRequest is the body of a search. start and max come as strings or as
 // numbers.
 type searchRequest struct {
+	named
 	Input struct {
+		named
 		FreeSearch    string            `json:"freeSearch"`
 		KeywordSearch map[string]string `json:"keywordSearch"` // keyname, fingerprint
 	} `json:"input"`
 	Filter struct {
+		named
 		SortColumn string          `json:"sortColumn"`
 		SortOrder  string          `json:"sortOrder"`
 		Start      json.RawMessage `json:"start"`
@@ -177,6 +184,9 @@ func (d door) searchUserKeys(_ http.ResponseWriter, r *http.Request, a control.A
 	var q searchRequest
 	if err := api.ReadJSON(r, &q, false); err != nil {
 		return nil, bodyFault(err)
+	}
+	if f := misplaced(r, q.named, q.Input.named, q.Filter.named); f != nil {
+		return nil, f
 	}
 	f := control.KeyFilter{Kinds: []control.KeyKind{control.UserKey}, Text: q.Input.FreeSearch}
 	for keyword, value := range q.Input.KeywordSearch {
