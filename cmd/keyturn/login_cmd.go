@@ -45,10 +45,13 @@ func loginCommand(env environ) *cobra.Command {
 KEYTURN_TOKEN nor KEYTURN_USER is set.
 
 People log in by their identity provider, with a browser on this machine or, with
---device, on any other; where there is none, or with --user, with a password. Such a
-login holds for 12 hours, and for 2 without being used. A machine, such as a CI job,
-exchanges the token that its platform has issued it: KEYTURN_OIDC_TOKEN, or --jwt-stdin.
-Its login holds as long as that token, and for an hour at the most.
+--device, on any other; where there is none, or with --user, with a password. That is
+asked for, unless --password-stdin is given or --user and KEYTURN_PASSWORD, which is not
+sent for another user than KEYTURN_USER where that is set; KEYTURN_TOTP is the code of a
+user who has a second factor. Such a login holds for 12 hours, and for 2 without being
+used. A machine, such as a CI job, exchanges the token that its platform has issued it:
+KEYTURN_OIDC_TOKEN, or --jwt-stdin. Its login holds as long as that token, and for an hour
+at the most.
 
 "keyturn logout" ends a login at once, and so does another login. It is kept in
 $XDG_CONFIG_HOME/keyturn/credentials.json, or below ~/.config, which nobody else can
@@ -156,20 +159,25 @@ func (c *client) keep(cmd *cobra.Command, env environ, l loginJSON) error {
 }
 
 // loginWithPassword exchanges a user's password for a login. On a terminal it asks
-// for what it is not told.
+// for what neither the flags nor the environment say.
 func (c *client) loginWithPassword(cmd *cobra.Command, env environ, user string, stdin bool) (l loginJSON, err error) {
-	tty := onTerminal(cmd)
-	if !tty && (user == "" || !stdin) {
-		return l, &usageError{cmd.CommandPath(), errors.New("without a terminal, --user and --password-stdin have to be given")}
+	tty, known := onTerminal(cmd), ""
+	if by := env("KEYTURN_USER"); user != "" && !stdin && (by == "" || by == user) { // what belongs to another user is not sent
+		known = env("KEYTURN_PASSWORD")
+	}
+	if !tty && (user == "" || !stdin && known == "") {
+		return l, &usageError{cmd.CommandPath(), errors.New("without a terminal, --user has to be given, and --password-stdin or KEYTURN_PASSWORD in the environment")}
 	}
 	if user == "" {
 		if user, err = readLine(cmd, "User"); err != nil {
 			return l, err
 		}
 	}
-	password, err := readSecret(cmd, "Password of "+user)
-	if err != nil {
-		return l, err
+	password := known
+	if password == "" {
+		if password, err = readSecret(cmd, "Password of "+user); err != nil {
+			return l, err
+		}
 	}
 	in := map[string]string{"user": user, "password": password}
 	if code := env("KEYTURN_TOTP"); code != "" {

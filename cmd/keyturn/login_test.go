@@ -63,6 +63,19 @@ func TestLogin(t *testing.T) {
 	w.ok("user", "list")
 	w.refused(`"Users Write"`, "role", "set", "x", "--permission", "Keys Read")
 
+	// A password of the environment is taken as other commands take it: by who it is of.
+	w.env["KEYTURN_PASSWORD"] = "correct horse of alice"
+	w.stdin = "wrong horse"
+	w.ok("login", "--user", "alice")
+	w.refused("not valid", "login", "--user", "alice", "--password-stdin")
+	w.env["KEYTURN_USER"] = "alice"
+	w.ok("login", "--user", "alice")
+	w.env["KEYTURN_USER"] = "admin"
+	w.refused("KEYTURN_PASSWORD in the environment", "login", "--user", "alice")
+	delete(w.env, "KEYTURN_USER")
+	w.refused("--user has to be given", "login")
+	delete(w.env, "KEYTURN_PASSWORD")
+
 	// What the environment says goes before it.
 	login := w.env
 	w.env = map[string]string{"XDG_CONFIG_HOME": login["XDG_CONFIG_HOME"], "KEYTURN_SERVER": w.client.server, "KEYTURN_TOKEN": w.token}
