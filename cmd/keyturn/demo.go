@@ -236,17 +236,17 @@ func (d *demo) preview(ctx context.Context) error {
 		return err
 	}
 	for _, p := range places {
-		switch {
-		case p.Preview == nil:
-		case p.Preview.Diff != "":
-			for line := range strings.Lines(p.Preview.Diff) {
-				if len(line) > 100 {
-					line = line[:60] + " ... " + line[len(line)-30:]
-				}
-				fmt.Fprintf(d.cmd.OutOrStdout(), "        %s\n", plain(line))
+		if p.Preview == nil {
+			continue
+		}
+		if said := p.Preview.Text + p.Preview.Why; said != "" {
+			d.say("%s %s", p.Name, said)
+		}
+		for line := range strings.Lines(p.Preview.Diff) {
+			if len(line) > 100 {
+				line = line[:60] + " ... " + line[len(line)-30:]
 			}
-		default:
-			d.say("%s %s%s", p.Name, p.Preview.Text, p.Preview.Why)
+			fmt.Fprintf(d.cmd.OutOrStdout(), "        %s\n", plain(line))
 		}
 	}
 	for path, was := range d.before {

@@ -405,8 +405,16 @@ func TestCertificateGoesWithTheKey(t *testing.T) {
 	k, identity := w.inPlace()
 	certificate := identity + "-cert.pub"
 	w.write(certificate, w.certificate(k.PublicKey))
-	if out := w.ok("rotate", k.UUID, "--share", "--dry-run"); !strings.Contains(out, certificate+" would go") {
-		t.Errorf("the dry run says\n%s", out)
+	public := w.read(identity + ".pub")
+	out := w.ok("rotate", k.UUID, "--share", "--dry-run")
+	for _, says := range []string{
+		identity + " would hold the new private key", certificate + " would go",
+		identity + ".pub\n@@ -1,1 +1,1 @@\n-" + public + "+ssh-ed25519 (new key) deploy@ci\n",
+		certificate + "\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-" + w.read(certificate),
+	} {
+		if !strings.Contains(out, says) {
+			t.Errorf("the dry run says\n%s\nand not\n%s", out, says)
+		}
 	}
 	var r runJSON
 	w.json(&r, "rotate", k.UUID, "--share", "--wait", "--soak", "0s")

@@ -308,7 +308,8 @@ A key whose private half only its owner has is rotated to the one that he made:
 shows a login with the new one, and none with the old one during the soak; until
 then the run is held.
 
---dry-run changes nothing and prints what would change in each file.
+--dry-run changes nothing and prints what would change in each file: as a diff, and of
+private keys, which are not shown, in words.
 
 --compromised is for a key that may be in wrong hands: it does not soak and does
 not wait for uses of the old key to end, so that whoever still uses a copy that

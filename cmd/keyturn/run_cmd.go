@@ -515,14 +515,15 @@ func (c *client) printPreview(cmd *cobra.Command, id string) error {
 			if p.Preview.Needs != "" {
 				fmt.Fprintf(w, "%s: %s\n", plain(p.Name), plain(p.Preview.Needs))
 			}
-			switch v := p.Preview; {
-			case v.Why != "":
+			v := p.Preview
+			if v.Why != "" {
 				fmt.Fprintf(w, "%s would stay as it is: %s\n", plain(p.Name), plain(v.Why))
-			case v.Diff != "":
-				printDiff(w, v.Diff, colour)
-			case v.Text != "":
+				continue
+			}
+			if v.Text != "" {
 				fmt.Fprintf(w, "%s %s\n", plain(p.Name), plain(v.Text))
 			}
+			printDiff(w, v.Diff, colour)
 		}
 		_, err := fmt.Fprintln(w, "Nothing was changed.")
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"keyturn/internal/job"
 	"keyturn/internal/keyring"
+	"keyturn/internal/remote"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -24,11 +25,12 @@ type Preview struct {
 	// Needs is what has to be so before a rotation would do this: that the host
 	// answers, or may be changed.
 	Needs string `json:"needs,omitempty"`
-	// Diff is a unified diff of an authorized_keys file, from what it holds to
-	// what it would hold in the end. The new key is not made yet: its base64
-	// reads "(new key)", unless its owner supplied it.
+	// Diff is a unified diff of an authorized_keys file, or of the public key and
+	// the certificate beside an identity file, from what it holds to what it would
+	// hold in the end. The new key is not made yet: its base64 reads "(new key)",
+	// unless its owner supplied it.
 	Diff string `json:"diff,omitempty"`
-	// Text says in words what would happen to an identity file.
+	// Text says in words what would happen to an identity file, which is secret.
 	Text string `json:"text,omitempty"`
 }
 
@@ -98,7 +100,11 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 		if len(c.spec.Links) > 0 {
 			text += "; it is what these links lead to, which stay: " + strings.Join(c.spec.Links, ", ")
 		}
-		return nil, r.Save(Preview{Works: Written, Text: text, Needs: needs})
+		beside, err := previewBeside(c.spec.name(), files, c.pair)
+		if err != nil {
+			return nil, err
+		}
+		return nil, r.Save(Preview{Works: Written, Text: text, Diff: beside, Needs: needs})
 	}
 	files, why, err := ro.authorizedFiles(ctx, c, h)
 	if err != nil {
@@ -125,30 +131,55 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 	return nil, r.Save(p)
 }
 
-// previewDiff makes both edits of a rotation, with a key that is thrown away where none
-// was supplied.
+// previewDiff makes both edits of a rotation.
 func previewDiff(name string, content []byte, p Pair) (string, error) {
-	old, next := p.OldKey, p.NewKey
-	if !p.Supplied {
-		private, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
-		if err != nil {
-			return "", err
-		}
-		next = private.Public()
-		private.Wipe()
-	}
-	with, _, err := addSuccessors(content, old, next, nil)
+	next, err := p.successor()
 	if err != nil {
 		return "", err
 	}
-	after, _, err := withdraw(with, old, next, name)
+	with, _, err := addSuccessors(content, p.OldKey, next, nil)
 	if err != nil {
 		return "", err
 	}
+	after, _, err := withdraw(with, p.OldKey, next, name)
+	if err != nil {
+		return "", err
+	}
+	return string(diff.Diff(name, content, name, p.unnamed(after, next))), nil
+}
+
+// previewBeside makes of the public key and the certificate beside the identity at name
+// what row Install does.
+func previewBeside(name string, files remote.IdentityFiles, p Pair) (string, error) {
+	next, err := p.successor()
+	if err != nil {
+		return "", err
+	}
+	after := files.With(nil, next)
+	public, certificate := name+".pub", certificateOf(name)
+	return string(diff.Diff(public, files.Public, public, p.unnamed(after.Public, next))) +
+		string(diff.Diff(certificate, files.Certificate, "/dev/null", after.Certificate)), nil
+}
+
+// successor returns the key that a preview puts in the place of the old one: one that
+// is thrown away where none was supplied.
+func (p Pair) successor() (trust.PublicKey, error) {
 	if p.Supplied {
-		return string(diff.Diff(name, content, name, after)), nil
+		return p.NewKey, nil
 	}
-	after = bytes.ReplaceAll(after, []byte(next.String()), []byte(old.Type()+" (new key)"))
-	after = bytes.ReplaceAll(after, []byte(base64.StdEncoding.EncodeToString(next.Blob())), []byte("(new key)"))
-	return string(diff.Diff(name, content, name, after)), nil
+	private, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
+	if err != nil {
+		return trust.PublicKey{}, err
+	}
+	defer private.Wipe()
+	return private.Public(), nil
+}
+
+// unnamed is a text without a successor that is thrown away.
+func (p Pair) unnamed(text []byte, next trust.PublicKey) []byte {
+	if p.Supplied {
+		return text
+	}
+	text = bytes.ReplaceAll(text, []byte(next.String()), []byte(p.OldKey.Type()+" (new key)"))
+	return bytes.ReplaceAll(text, []byte(base64.StdEncoding.EncodeToString(next.Blob())), []byte("(new key)"))
 }

@@ -113,8 +113,8 @@ type preview struct {
 	Works string `json:"works,omitempty" doc:"How well the old key opens the place now"`
 	Why   string `json:"why,omitempty" doc:"Why the run would leave it as it is"`
 	Needs string `json:"needs,omitempty" doc:"What has to be so before a rotation would do this"`
-	Diff  string `json:"diff,omitempty" doc:"From what the file holds to what it would hold"`
-	Text  string `json:"text,omitempty"`
+	Diff  string `json:"diff,omitempty" doc:"From what the file holds to what it would hold; of an identity file, what lies beside it: its public key and its certificate"`
+	Text  string `json:"text,omitempty" doc:"What would become of an identity file"`
 }
 
 type placePage struct {
