@@ -24,6 +24,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -161,14 +162,27 @@ func (d *Directory) firstTenant(ctx context.Context) (b Beginning, err error) {
 	return b, err
 }
 
-// checkLasting refuses what checkActor does, and machines: what lets somebody in, or
-// says what they may do, would outlive the hour that a machine has.
+// checkLasting refuses what checkActor does, machines, and logins of some time ago: what
+// lets somebody in, or says what they may do, would outlive the hour that a machine has,
+// and what a thief has of a login.
 func checkLasting(tx *store.Tx, by Actor) error {
 	if by.Kind == "machine" {
 		return trust.Errorf(trust.Denied, "users, roles, passwords and identity providers outlive a machine's login, and %s is a machine", by.describe()).
 			WithHint("have a user do it, or a token of one")
 	}
-	return checkActor(tx, by)
+	return cmp.Or(checkActor(tx, by), checkAge(tx, by, lastingWithin, "users, roles, passwords and identity providers outlive a login, and are set"))
+}
+
+// lastingWithin is how long after a login what outlives it can be made.
+const lastingWithin = time.Hour
+
+// checkAge refuses a login that is older than age: its user may not be there, but a
+// thief of its token.
+func checkAge(tx *store.Tx, by Actor, age time.Duration, what string) error {
+	if by.webLogin == "" || tx.Now().Sub(by.began) <= age {
+		return nil
+	}
+	return trust.Errorf(trust.Denied, "%s within %s of it; this one is older", what, age).WithHint("keyturn login, and then the same again")
 }
 
 // checkActor refuses an actor of another tenant than that of tx: a fault of the

@@ -61,6 +61,9 @@ func (d *Directory) CreateToken(tx *store.Tx, by Actor, n NewToken) (Token, stri
 	if by.Owner == "" {
 		return Token{}, "", trust.Errorf(trust.Denied, "a token belongs to a user, and %s is none", by.describe())
 	}
+	if err := checkAge(tx, by, lastingWithin, "API tokens outlive a login, and are made"); err != nil {
+		return Token{}, "", err
+	}
 	if err := checkTokenName(n.Name); err != nil {
 		return Token{}, "", err
 	}
@@ -131,6 +134,9 @@ const maxOverlap = 30 * 24 * time.Hour
 // no less: whoever has a text can do as the token can.
 func (d *Directory) RotateToken(tx *store.Tx, by Actor, id string, overlap time.Duration) (Token, string, error) {
 	if err := checkActor(tx, by); err != nil {
+		return Token{}, "", err
+	}
+	if err := checkAge(tx, by, lastingWithin, "API tokens outlive a login, and are rotated"); err != nil {
 		return Token{}, "", err
 	}
 	if overlap < 0 || overlap > maxOverlap {

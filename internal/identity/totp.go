@@ -26,7 +26,7 @@ const (
 	totpDrift  = 1  // steps
 	totpSecret = 20 // bytes, as RFC 4226, section 4 recommends
 
-	// presentFor is for how long after a login it says that its user is there.
+	// presentFor is how long after a login a second factor can be set up.
 	presentFor = 10 * time.Minute
 
 	// Where the secret is in the keyring, under the user's id: while the user has
@@ -132,11 +132,7 @@ func (d *Directory) inPerson(tx *store.Tx, by Actor) (User, error) {
 	if err := u.checkOwn(); err != nil {
 		return User{}, err
 	}
-	if by.webLogin != "" && tx.Now().Sub(by.began) > presentFor {
-		return User{}, trust.Errorf(trust.Denied, "a second factor is set up within %s of a login, and this one is older", presentFor).
-			WithHint("keyturn login, and then keyturn user totp enable")
-	}
-	return u, nil
+	return u, checkAge(tx, by, presentFor, "a second factor outlives a login, and is set up")
 }
 
 // totpMatch returns the time step at which secret has the code, or 0 if it has it

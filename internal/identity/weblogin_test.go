@@ -368,6 +368,48 @@ func TestLoginTokenChangesNoCredential(t *testing.T) {
 	})
 }
 
+// A login of some time ago makes nothing that outlives it: whoever found its token would
+// be in for longer than it holds.
+func TestLoginTokenMakesNothingThatOutlivesIt(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		made, _, err := w.createToken(w.admin(), NewToken{Name: "there", Permissions: []Permission{All}})
+		must(t, err)
+		l, err := w.PasswordLogin(t.Context(), "admin", adminPassword, "", "192.0.2.1")
+		must(t, err)
+		n := 0
+		verbs := func() map[string]error {
+			n++
+			by, err := w.Bearer(t.Context(), l.Text, "192.0.2.1")
+			must(t, err)
+			name := fmt.Sprintf("made%d", n)
+			_, _, created := w.createToken(by, NewToken{Name: name, Permissions: []Permission{KeysRead}})
+			return map[string]error{
+				"a token": created,
+				"a token's text": w.update(w.tenant, func(tx *store.Tx) error {
+					_, _, err := w.RotateToken(tx, by, made.ID, 0)
+					return err
+				}),
+				"a role": w.update(w.tenant, func(tx *store.Tx) error {
+					_, err := w.SetRole(tx, by, name, []Permission{KeysRead})
+					return err
+				}),
+			}
+		}
+		for age := time.Duration(0); age < lastingWithin; age += 30 * time.Minute { // it ends when it is not used for long
+			for what, err := range verbs() {
+				if err != nil {
+					t.Errorf("%s by a login of %s: %v", what, age, err)
+				}
+			}
+			w.clock.Advance(30 * time.Minute)
+		}
+		w.clock.Advance(time.Second)
+		for what, err := range verbs() {
+			fails(t, what+" by an older login", err, trust.Denied, "older")
+		}
+	})
+}
+
 // A login of some time ago sets no second factor up: its user is not there to say so, and
 // could not log in again.
 func TestLoginTokenSetsUpASecondFactorAtOnce(t *testing.T) {
