@@ -115,7 +115,7 @@ func TestLoginByBrowser(t *testing.T) {
 	w.ok("key", "generate")
 	w.refused(`"Users Write"`, "provider", "remove", "corp")
 	w.env = admin
-	if out := w.ok("user", "list"); !regexp.MustCompile(`alice +Operator +- +- +- +corp`).MatchString(out) {
+	if out := w.ok("user", "list"); !regexp.MustCompile(`alice +- +Operator +- +- +- +corp`).MatchString(out) {
 		t.Errorf("the users are\n%s", out)
 	}
 	w.stdin = "a password of alice"
