@@ -12,23 +12,23 @@ import (
 )
 
 type authorityJSON struct {
-	ID           string         `json:"id"`
-	Name         string         `json:"name"`
-	Purpose      string         `json:"purpose"`
-	Application  string         `json:"application,omitempty"`
-	State        string         `json:"state"`
-	Type         string         `json:"type"`
-	Fingerprint  string         `json:"fingerprint"`
-	PublicKey    string         `json:"public_key"`
-	Profile      map[string]any `json:"profile"`
-	CreatedAt    *time.Time     `json:"created_at"`
-	SignsFrom    *time.Time     `json:"signs_from"`
-	SignsUntil   *time.Time     `json:"signs_until,omitempty"`
-	TrustedUntil *time.Time     `json:"trusted_until,omitempty"`
+	ID           string      `json:"id"`
+	Name         string      `json:"name"`
+	Purpose      string      `json:"purpose"`
+	Application  string      `json:"application,omitempty"`
+	State        string      `json:"state"`
+	Type         string      `json:"type"`
+	Fingerprint  string      `json:"fingerprint"`
+	PublicKey    string      `json:"public_key"`
+	Profile      profileJSON `json:"profile"`
+	CreatedAt    *time.Time  `json:"created_at"`
+	SignsFrom    *time.Time  `json:"signs_from"`
+	SignsUntil   *time.Time  `json:"signs_until,omitempty"`
+	TrustedUntil *time.Time  `json:"trusted_until,omitempty"`
 }
 
 func caCommand(env environ) *cobra.Command {
-	return parent("ca", "Sign certificates: authorities that hosts trust", caCreateCommand(env), caListCommand(env), caShowCommand(env), caRotateCommand(env), caRemoveCommand(env))
+	return parent("ca", "Sign certificates: authorities that hosts trust", caCreateCommand(env), caListCommand(env), caShowCommand(env), caProfileCommand(env), caRotateCommand(env), caRemoveCommand(env))
 }
 
 var authorityTypes = []string{"ecdsa-p256", "ed25519", "rsa-4096"}

@@ -182,6 +182,21 @@ func TestCertificateOpensHost(t *testing.T) {
 		t.Errorf("revoked, and shown as %+v", again)
 	}
 
+	// What the authority signs is what its profile says from then on.
+	var profile profileJSON
+	w.json(&profile, "ca", "profile", "people", "--max-valid", "10m", "--extension", "permit-pty", "--critical-option", "")
+	if profile.MaxValid != "10m0s" || profile.Valid != "5m0s" || len(profile.Extensions) != 1 || len(profile.CriticalOptions) != 0 || len(profile.KeyTypes) == 0 {
+		t.Errorf("the profile is %+v", profile)
+	}
+	if out := w.ok("ca", "profile", "people"); !strings.Contains(out, "10m0s") || !strings.Contains(out, "permit-pty") {
+		t.Errorf("printed as\n%s", out)
+	}
+	for _, args := range [][]string{{"--valid", "1h"}, {"--force-command", "id"}} {
+		if code, _, errs := w.try(append([]string{"cert", "sign", "--ca", "people", "--public-key", key + ".pub", "--principal", login}, args...)...); code == 0 || !strings.Contains(errs, "this authority signs") {
+			t.Errorf("%v: exit %d, %s", args, code, errs)
+		}
+	}
+
 	// A rotation at once: the old key's certificates open, and the new one's.
 	before := sign("--principal", login)
 	w.ok("ca", "rotate", "people", "--overlap", "0s")

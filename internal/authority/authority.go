@@ -180,7 +180,7 @@ func (s *Authorities) Create(tx *store.Tx, n NewAuthority, key keyring.Private) 
 	}
 	a := Authority{Name: n.Name, Purpose: n.Purpose, Application: n.Application, Comment: n.Comment, Profile: profileOf(n.Purpose)}
 	if n.Profile != nil {
-		a.Profile = *n.Profile
+		a.Profile = n.Profile.inOrder()
 	}
 	if a.Comment == "" {
 		a.Comment = a.Name
@@ -200,7 +200,7 @@ func (n NewAuthority) check() error {
 		return trust.Errorf(trust.Invalid, "the authority of an application is for users' certificates, not for those of purpose %q", n.Purpose).WithField("purpose")
 	}
 	if n.Profile != nil {
-		return n.Profile.check()
+		return n.Profile.checkFor(n.Purpose)
 	}
 	return nil
 }

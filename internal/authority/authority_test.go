@@ -285,6 +285,10 @@ func TestRevoke(t *testing.T) {
 				_, err := w.RevokePerson(tx, d.Person, "lost")
 				return err
 			},
+			"of-key": func(tx *store.Tx, _ Authority, d *Draft) error {
+				_, err := w.RevokeFor(tx, d.Key, "lost")
+				return err
+			},
 			"key": func(tx *store.Tx, _ Authority, d *Draft) error { return w.RevokeKey(tx, d.Key, "lost") },
 			"ca":  func(tx *store.Tx, a Authority, _ *Draft) error { _, err := w.Remove(tx, a.ID, "lost"); return err },
 		} {

@@ -44,13 +44,17 @@ func insertAuthority(tx *store.Tx, a Authority) error {
 	return err
 }
 
-// updateAuthority writes a's times.
+// updateAuthority writes a's profile and times.
 func updateAuthority(tx *store.Tx, a Authority) error {
+	profile, err := json.Marshal(a.Profile)
+	if err != nil {
+		return err
+	}
 	if err := changed(tx); err != nil {
 		return err
 	}
-	_, err := tx.Exec(`UPDATE authorities SET signs_until = $3, trusted_until = $4, removed = $5 WHERE tenant = $1 AND id = $2`,
-		tx.Tenant(), a.ID, store.Micros(a.SignsUntil), store.Micros(a.TrustedUntil), store.Micros(a.Removed))
+	_, err = tx.Exec(`UPDATE authorities SET profile = $3, signs_until = $4, trusted_until = $5, removed = $6 WHERE tenant = $1 AND id = $2`,
+		tx.Tenant(), a.ID, string(profile), store.Micros(a.SignsUntil), store.Micros(a.TrustedUntil), store.Micros(a.Removed))
 	return err
 }
 

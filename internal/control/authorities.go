@@ -158,6 +158,23 @@ func (p *Plane) nextSpec(ctx context.Context, actor identity.Actor, name, keyTyp
 // maxOverlap bounds how long a rotation of an authority takes to begin to sign.
 const maxOverlap = 366 * 24 * time.Hour
 
+// SetAuthorityProfile changes what the authorities of a name, or of that of an id, sign
+// from now on, and returns all of that name.
+func (p *Plane) SetAuthorityProfile(ctx context.Context, actor identity.Actor, name string, change ProfileChange) (all []Authority, err error) {
+	err = p.update(ctx, actor, needs(identity.CertificatesWrite), "ca.set", "ca:"+subject(name), func(tx *store.Tx) error {
+		if err := p.authorities.SetProfile(tx, name, change); err != nil {
+			return err
+		}
+		there, err := p.authorities.Named(tx, name)
+		all = nil
+		for _, a := range there {
+			all = append(all, Authority{a, a.State(tx.Now())})
+		}
+		return err
+	})
+	return all, err
+}
+
 // RemoveAuthority revokes an authority, the one of an id or the one that signs under a
 // name, with everything that it signed, and destroys its private key.
 func (p *Plane) RemoveAuthority(ctx context.Context, actor identity.Actor, name, reason string) error {

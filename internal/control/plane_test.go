@@ -154,6 +154,7 @@ var verbs = map[string][]identity.Permission{
 	"ShowAuthority":              {identity.CertificatesRead},
 	"CreateAuthority":            {identity.CertificatesWrite},
 	"RotateAuthority":            {identity.CertificatesWrite},
+	"SetAuthorityProfile":        {identity.CertificatesWrite},
 	"RemoveAuthority":            {identity.CertificatesWrite},
 	"ListApplicationAuthorities": {identity.AppsRead},
 	"ShowApplicationAuthority":   {identity.AppsRead},

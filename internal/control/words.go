@@ -51,6 +51,7 @@ type (
 
 	AuthorityFilter    = authority.Filter
 	AuthorityPurpose   = authority.Purpose
+	ProfileChange      = authority.ProfileChange
 	Certificate        = authority.Issued
 	CertificateOptions = authority.Options
 

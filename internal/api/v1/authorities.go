@@ -67,6 +67,40 @@ type rotateAuthority struct {
 	}
 }
 
+type setAuthorityProfile struct {
+	Authority string `path:"authority" maxLength:"100" doc:"Name or id"`
+	Body      struct {
+		Valid           *string   `json:"valid,omitempty" maxLength:"20" doc:"How long a certificate is valid where nobody says, such as 5m"`
+		MaxValid        *string   `json:"max_valid,omitempty" maxLength:"20" doc:"How long at most, such as 24h"`
+		KeyTypes        *[]string `json:"key_types,omitempty" maxItems:"32" doc:"The types of keys that are certified"`
+		MinRSA          *int      `json:"min_rsa,omitempty" minimum:"1024" maximum:"16384" doc:"The fewest bits of an RSA key"`
+		Extensions      *[]string `json:"extensions,omitempty" maxItems:"32" doc:"Those that a certificate may have, and has where nobody says"`
+		CriticalOptions *[]string `json:"critical_options,omitempty" maxItems:"32" doc:"Those that may be asked for"`
+		MaxPrincipals   *int      `json:"max_principals,omitempty" minimum:"1" maximum:"256" doc:"How many a certificate has at most"`
+	}
+}
+
+// read reads what is to change.
+func (in *setAuthorityProfile) read() (c control.ProfileChange, err error) {
+	b := in.Body
+	c = control.ProfileChange{KeyTypes: b.KeyTypes, MinRSA: b.MinRSA, Extensions: b.Extensions, CriticalOptions: b.CriticalOptions, MaxPrincipals: b.MaxPrincipals}
+	for _, d := range []struct {
+		name string
+		text *string
+		to   **time.Duration
+	}{{"valid", b.Valid, &c.Valid}, {"max_valid", b.MaxValid, &c.MaxValid}} {
+		if d.text == nil {
+			continue
+		}
+		v, err := duration(d.name, *d.text)
+		if err != nil {
+			return c, err
+		}
+		*d.to = &v
+	}
+	return c, nil
+}
+
 type removeAuthority struct {
 	Authority string `path:"authority" maxLength:"100" doc:"Name or id"`
 	Reason    string `query:"reason" maxLength:"200" doc:"Why, for those who look later"`
@@ -100,6 +134,15 @@ func (d door) authorityRoutes(a huma.API) {
 				}
 			}
 			list, err := d.plane.RotateAuthority(ctx, who, in.Authority, in.Body.Type, overlap)
+			return certificateAuthorities{Authorities: showAuthorities(list)}, err
+		})
+	operation(d, a, http.MethodPatch, "/authorities/{authority}/profile", "set-authority-profile", "Say what a certificate authority signs from now on",
+		func(ctx context.Context, who control.Actor, in *setAuthorityProfile) (certificateAuthorities, error) {
+			change, err := in.read()
+			if err != nil {
+				return certificateAuthorities{}, err
+			}
+			list, err := d.plane.SetAuthorityProfile(ctx, who, in.Authority, change)
 			return certificateAuthorities{Authorities: showAuthorities(list)}, err
 		})
 	operation(d, a, http.MethodDelete, "/authorities/{authority}", "remove-authority", "Revoke a certificate authority with all that it signed, and destroy its private key",
