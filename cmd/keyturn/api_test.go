@@ -161,6 +161,15 @@ func endpoints(w *world) []endpoint {
 		{"GET", "/runs/" + someKey + "/places", nil, []string{"Runs Read"}},
 		{"GET", "/findings", nil, []string{"Hosts Read"}},
 		{"GET", "/settings", nil, []string{"Settings Read"}},
+		{"GET", "/targets", nil, []string{"Zero Trust Read"}},
+		{"POST", "/targets", map[string]any{
+			"hostname": "web9", "addresses": []any{map[string]any{"ip": "192.0.2.9", "network": ""}}, "tags": map[string]any{"env": "prod"},
+		}, []string{"Zero Trust Write"}},
+		{"GET", "/targets/web9", nil, []string{"Zero Trust Read"}},
+		{"PATCH", "/targets/web9", map[string]any{
+			"hostname": "web9", "addresses": []any{map[string]any{"ip": "192.0.2.9"}}, "tags": map[string]any{"env": "prod"}, "untag": []string{"old"},
+		}, []string{"Zero Trust Write"}},
+		{"DELETE", "/targets/web9", nil, []string{"Zero Trust Write"}},
 		{"GET", "/seed", nil, []string{"Zero Trust Read"}},
 		{"POST", "/seed/rotate", map[string]any{"compromised": false}, []string{"Zero Trust Write"}},
 		{"GET", "/seed/keys", nil, []string{"Zero Trust Read"}},

@@ -139,7 +139,7 @@ KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 	root.AddCommand(
 		serveCommand(env), demoCommand(), lookCommand(), versionCommand(),
 		loginCommand(env), logoutCommand(env), whoamiCommand(env), accountCommand(env), userCommand(env), providerCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env), kekCommand(env),
-		hostCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env), policyCommand(env),
+		hostCommand(env), targetCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env), policyCommand(env),
 		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env), approvalCommand(env), agentCommand(env),
 		seedCommand(env), knownHostsCommand(env),
 		caCommand(env), certCommand(env), krlCommand(env),

@@ -112,6 +112,7 @@ func TestCompletionFromTheServer(t *testing.T) {
 	w.ok("discovery", "create", "nightly", "--every", "24h", "web1")
 	for want, args := range map[string][]string{
 		"web1":      {"host", "show", ""},
+		"127.0.0.1": {"target", "set", ""},
 		"nightly":   {"discovery", "show", ""},
 		"admin":     {"user", "show", ""},
 		"Operator":  {"user", "add", "x", "--role", ""},

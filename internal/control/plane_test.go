@@ -164,6 +164,12 @@ var verbs = map[string][]identity.Permission{
 	"CreateGatewayAuthority":     {identity.SSHAuditingWrite},
 	"RemoveGatewayAuthority":     {identity.SSHAuditingWrite},
 
+	"ListHostTargets":  {identity.ZeroTrustRead},
+	"ShowHostTarget":   {identity.ZeroTrustRead},
+	"AddHostTarget":    {identity.ZeroTrustWrite},
+	"ChangeHostTarget": {identity.ZeroTrustWrite},
+	"RemoveHostTarget": {identity.ZeroTrustWrite},
+
 	"ListCertificates":   {identity.CertificatesRead},
 	"ShowCertificate":    {identity.CertificatesRead},
 	"Issue":              {identity.CertificatesIssue},

@@ -401,6 +401,18 @@ func Targets(tx *store.Tx, f TargetFilter, p Page) (list []Target, total int, er
 	return list, total, err
 }
 
+// TargetsByID lists targets by id, at most limit of them behind the id after: the cheap
+// way to go over all of them.
+func TargetsByID(tx *store.Tx, f TargetFilter, after trust.HostID, limit int) ([]Target, error) {
+	q := newQuery(tx, sqlTargets, "targets")
+	if err := f.apply(q); err != nil {
+		return nil, err
+	}
+	q.and("host_id > ?", after)
+	q.add(" ORDER BY host_id LIMIT ?", limit)
+	return targetRows(tx, q)
+}
+
 // targetRows runs a query on sqlTargets' columns, and adds addresses and tags.
 func targetRows(tx *store.Tx, q *query) (list []Target, err error) {
 	at := map[trust.HostID]int{}

@@ -98,6 +98,7 @@ func New(p *control.Plane, log func(context.Context, error)) http.Handler {
 	d.policyRoutes(a)
 	d.groupRoutes(a)
 	d.hostRoutes(a)
+	d.targetRoutes(a)
 	d.discoveryRoutes(a)
 	d.keyRoutes(a)
 	d.seedRoutes(a)
