@@ -208,7 +208,7 @@ func TestWhatWasWrittenComesBack(t *testing.T) {
 			}
 			check(fmt.Sprintf("seed %d: a new", seed))
 			update(t, s, func(tx *store.Tx) error {
-				a = must[access.Application](t)(access.SetApplication(tx, must[access.Application](t)(access.ApplicationByID(tx, a.ID))))
+				a = must[access.Application](t)(access.SetApplication(tx, must[access.Application](t)(access.ApplicationByID(tx, a.ID)), nil))
 				for i, p := range policies {
 					policies[i] = must[access.Policy](t)(access.SetPolicy(tx, must[access.Policy](t)(access.PolicyByID(tx, p.ID))))
 				}
@@ -306,6 +306,29 @@ func TestPrecedence(t *testing.T) {
 		refused(t, s, trust.Conflict, "belongs to another application", func(tx *store.Tx) error {
 			return access.SetPolicies(tx, b.ID, []access.Policy{one})
 		})
+		// Another type takes the policies that go with it, and not those that it had.
+		bypass := allow("", "bypass")
+		bypass.Action = policy.Bypass
+		domain := a
+		domain.Type, domain.Criteria, domain.Domain = policy.SSH, nil, "a.example.com"
+		update(t, s, func(tx *store.Tx) error {
+			must[access.Application](t)(access.SetApplication(tx, domain, []access.Policy{bypass}))
+			return nil
+		})
+		if got := names(a.ID); got != "1:bypass " {
+			t.Error(got)
+		}
+		refused(t, s, trust.Invalid, "can only allow", func(tx *store.Tx) error {
+			_, err := access.SetApplication(tx, a, nil)
+			return err
+		})
+		update(t, s, func(tx *store.Tx) error {
+			must[access.Application](t)(access.SetApplication(tx, a, []access.Policy{{ID: shared.ID}}))
+			return nil
+		})
+		if got := names(a.ID); got != "1:shared " {
+			t.Error(got)
+		}
 		update(t, s, func(tx *store.Tx) error {
 			return errors.Join(access.RemoveApplication(tx, a.ID), access.RemoveApplication(tx, b.ID), access.RemovePolicy(tx, shared.ID))
 		})
@@ -515,7 +538,7 @@ func TestBooks(t *testing.T) {
 		update(t, s, func(tx *store.Tx) error {
 			a.Extra, p.Extra = json.RawMessage(`{"mfa_config":{}}`), nil
 			must[access.Policy](t)(access.SetPolicy(tx, p))
-			must[access.Application](t)(access.SetApplication(tx, a))
+			must[access.Application](t)(access.SetApplication(tx, a, nil))
 			return nil
 		})
 		expect("of an application with a second factor", false, "a second factor")

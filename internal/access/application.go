@@ -85,9 +85,10 @@ func AddApplication(tx *store.Tx, a Application) (Application, error) {
 	return a, changed(tx)
 }
 
-// SetApplication writes an application anew, but for its Aud. Errors: Invalid;
-// NotFound; Conflict, where it has policies that one of its type cannot have.
-func SetApplication(tx *store.Tx, a Application) (Application, error) {
+// SetApplication writes an application anew, but for its Aud, with the policies that it
+// is to have, as SetPolicies has them, or those that it has where they are nil. Errors:
+// Invalid, also of a policy that one of its type cannot have; NotFound; as of SetPolicies.
+func SetApplication(tx *store.Tx, a Application, policies []Policy) (Application, error) {
 	was, err := ApplicationByID(tx, a.ID)
 	if err != nil {
 		return Application{}, err
@@ -97,17 +98,19 @@ func SetApplication(tx *store.Tx, a Application) (Application, error) {
 	if err != nil {
 		return Application{}, err
 	}
-	policies, err := Policies(tx, a.ID)
-	if err != nil {
+	if _, err := tx.Exec(sqlSetApplication, tx.Tenant(), a.ID, a.Name, a.Type, a.Domain, document, store.Micros(tx.Now())); err != nil {
+		return Application{}, err
+	}
+	if policies != nil {
+		return a, SetPolicies(tx, a.ID, policies)
+	}
+	if policies, err = Policies(tx, a.ID); err != nil {
 		return Application{}, err
 	}
 	for _, p := range policies {
 		if err := p.fits(a); err != nil {
 			return Application{}, err
 		}
-	}
-	if _, err := tx.Exec(sqlSetApplication, tx.Tenant(), a.ID, a.Name, a.Type, a.Domain, document, store.Micros(tx.Now())); err != nil {
-		return Application{}, err
 	}
 	return a, changed(tx)
 }

@@ -104,7 +104,10 @@ func (p *Plane) AddApplication(ctx context.Context, actor identity.Actor, w Writ
 		if err != nil {
 			return err
 		}
-		if err := p.setPolicies(tx, id, w.Policies); err != nil {
+		if err := p.namePolicies(tx, w.Policies); err != nil {
+			return err
+		}
+		if err := access.SetPolicies(tx, id, w.Policies); err != nil {
 			return err
 		}
 		a, err = p.oneWithPolicies(tx, added)
@@ -127,11 +130,11 @@ func (p *Plane) SetApplication(ctx context.Context, actor identity.Actor, idOrNa
 		if next.Extra == nil {
 			next.Extra = was.Extra
 		}
-		set, err := access.SetApplication(tx, next)
-		if err != nil {
+		if err := p.namePolicies(tx, w.Policies); err != nil {
 			return err
 		}
-		if err := p.setPolicies(tx, was.ID, w.Policies); err != nil {
+		set, err := access.SetApplication(tx, next, w.Policies)
+		if err != nil {
 			return err
 		}
 		a, err = p.oneWithPolicies(tx, set)
@@ -149,18 +152,15 @@ func identify(list []access.Policy) {
 	}
 }
 
-// setPolicies gives an application exactly the policies of a list, where that is one.
-func (p *Plane) setPolicies(tx *store.Tx, application string, list []access.Policy) error {
-	if list == nil {
-		return nil
-	}
+// namePolicies names what the rules of policies name by ids, and notes which they are.
+func (p *Plane) namePolicies(tx *store.Tx, list []access.Policy) error {
 	for i := range list {
 		if err := p.named(tx, &list[i].Expression); err != nil {
 			return err
 		}
 		tx.Note("policy", list[i].ID)
 	}
-	return access.SetPolicies(tx, application, list)
+	return nil
 }
 
 // RemoveApplication removes an application with the policies that are its own, and with
