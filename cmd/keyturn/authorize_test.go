@@ -111,7 +111,7 @@ var roleRights = map[string]string{
 	"Scraper":       "Metrics Read",
 }
 
-const seesAccess = "Zero Trust Read; Access: Apps and Policies Read; Access: Policy Test Read; Access: SSH Auditing Read; Access: Organizations, Identity Providers, and Groups Read"
+const seesAccess = "Zero Trust Read; Access: Apps and Policies Read; Access: Audit Logs Read; Access: Policy Test Read; Access: SSH Auditing Read; Access: Organizations, Identity Providers, and Groups Read"
 
 // may reports whether a role may do something. Each user of these tests has Tokens Write,
 // too, because a token is something that only its owner can make.
@@ -206,6 +206,8 @@ func TestRolesAndCredentials(t *testing.T) {
 		ask{"cloudflare", "GET", settings, "", []string{"Zero Trust Read"}},
 		ask{"cloudflare", "PUT", settings, `{"public_key":""}`, []string{"Zero Trust Write"}},
 		ask{"cloudflare", "POST", settings + "/rotate_seed", "", []string{"Zero Trust Write"}},
+		ask{"cloudflare", "GET", account + "/access/logs/access_requests", "", []string{"Access: Audit Logs Read"}},
+		ask{"cloudflare", "GET", account + "/access/logs/access-requests", "", []string{"Access: Audit Logs Read"}},
 		ask{"cloudflare", "POST", account + "/access/policy-tests", `{"policies":["` + absent + `"]}`, []string{"Access: Policy Test Write"}},
 		ask{"cloudflare", "GET", account + "/access/policy-tests/" + absent, "", []string{"Access: Policy Test Read"}},
 		ask{"cloudflare", "GET", account + "/access/policy-tests/" + absent + "/users", "", []string{"Access: Policy Test Read"}},
@@ -391,6 +393,8 @@ func TestAccountsAreApart(t *testing.T) {
 			{"PUT", "/client/v4/accounts/OWN/access/groups/" + someKey, `{"name":"theirs","include":[{"everyone":{}}]}`},
 			{"DELETE", "/client/v4/accounts/OWN/access/groups/" + someKey, ""},
 			{"GET", "/client/v4/accounts/OTHER/access/policy-tests/" + someKey, ""},
+			{"GET", "/client/v4/accounts/OTHER/access/logs/access_requests", ""},
+			{"GET", "/client/v4/accounts/OWN/access/logs/access_requests?fields=app_uid&allowed=false", ""},
 			{"GET", "/client/v4/accounts/OWN/access/policy-tests/" + someKey, ""},
 			{"POST", "/client/v4/accounts/OWN/access/policy-tests", `{"policies":["` + someKey + `"]}`},
 			{"GET", "/client/v4/accounts/OWN/access/apps/" + someKey + "/user_policy_checks", ""},

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 		return c, signed, err
 	}
 	var draft *authority.Draft
+	var refused policy.Decision
 	err = p.update(ctx, actor, needs(identity.CertificatesIssue), "certificate.issue", "ca:"+subject(r.Authority), func(tx *store.Tx) error {
 		a, err := p.authorities.Find(tx, r.Authority)
 		if err != nil {
@@ -48,7 +50,7 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 			request.KeyID, request.Why, err = "host "+first(r.Principals), "who may change hosts asked for it", actor.Require(identity.HostsWrite)
 		case authority.User:
 			if request.KeyID, err = p.calledOnHosts(tx, actor); err == nil {
-				request.Why, err = p.allow(tx, actor, a.Application, r.Principals)
+				request.Why, refused, err = p.allow(tx, actor, a.Application, r.Principals)
 			}
 		default:
 			err = trust.Errorf(trust.Denied, "authority %q signs for the gateway, and for nobody else", a.Name)
@@ -63,10 +65,23 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 		return err
 	})
 	if err != nil {
-		return c, signed, err
+		return c, signed, cmp.Or(p.recordRefusal(ctx, actor, r, refused), err)
 	}
 	signed, err = draft.Sign()
 	return draft.Issued, signed, err
+}
+
+// recordRefusal tells the log that policies refuse a certificate, if they did: by which
+// application and policy that came nearest, as far as one did.
+func (p *Plane) recordRefusal(ctx context.Context, actor identity.Actor, r IssueCertificate, d policy.Decision) error {
+	if d.Why == "" {
+		return nil
+	}
+	return p.update(ctx, actor, nil, "certificate.refuse", "ca:"+subject(r.Authority), func(tx *store.Tx) error {
+		tx.Note("application", d.Application)
+		tx.Note("policy", d.Policy)
+		return nil
+	})
 }
 
 // usableUntil refuses a key that the inventory knows as one that is not in use any more,
@@ -116,14 +131,14 @@ var anyHost = policy.Host{Hostname: strings.Repeat("*", 254), Protocol: policy.P
 // allow says by which policies an actor gets in as each of principals, or refuses by the
 // first that none lets in as: everywhere, or at whatever is of an application. Of several
 // applications that let in everywhere, the first decides, by their ids.
-func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, principals []string) (why string, err error) {
+func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, principals []string) (why string, refused policy.Decision, err error) {
 	rules, err := p.books.Of(tx)
 	if err != nil {
-		return "", err
+		return "", refused, err
 	}
 	who, err := p.identityOf(tx, actor)
 	if err != nil {
-		return "", err
+		return "", refused, err
 	}
 	var reasons []string
 	for _, login := range principals {
@@ -131,14 +146,15 @@ func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, pr
 		d := rules.Decide(r)
 		switch {
 		case !d.Allowed && application != "":
-			return "", trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), d.Why)
+			return "", d, trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), d.Why)
 		case !d.Allowed:
-			return "", refusal(rules, r)
+			return "", d, refusal(rules, r)
 		}
 		reasons = append(reasons, d.Why)
+		tx.Note("application", d.Application)
 		tx.Note("policy", d.Policy)
 	}
-	return strings.Join(reasons, "; "), nil
+	return strings.Join(reasons, "; "), refused, nil
 }
 
 // refusal says why a request is refused, and what came nearest to letting it in.

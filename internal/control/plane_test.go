@@ -56,6 +56,7 @@ var verbs = map[string][]identity.Permission{
 	"RemovePolicy":         {identity.AppsWrite},
 	"AllowLogin":           {identity.AppsWrite},
 	"TestLogin":            {identity.AppsRead, identity.UsersRead, identity.HostsRead},
+	"SearchAccessLog":      {identity.AuditLogsRead},
 	"StartPolicyTest":      {identity.PolicyTestWrite},
 	"ShowPolicyTest":       {identity.PolicyTestRead},
 	"ListPolicyTestUsers":  {identity.PolicyTestRead},

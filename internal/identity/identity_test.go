@@ -380,7 +380,7 @@ func TestPermissions(t *testing.T) {
 		"Certificates Read", "Certificates Write", "Certificates Issue",
 		"Zero Trust Read", "Zero Trust Write", "Access: Apps and Policies Read", "Access: Apps and Policies Write", "Access: SSH Auditing Read", "Access: SSH Auditing Write",
 		"Access: Organizations, Identity Providers, and Groups Read", "Access: Organizations, Identity Providers, and Groups Write",
-		"Access: Policy Test Read", "Access: Policy Test Write",
+		"Access: Audit Logs Read", "Access: Policy Test Read", "Access: Policy Test Write",
 	}
 	list, err := ParsePermissions(names)
 	if err != nil || len(list) != len(Permissions) {

@@ -93,7 +93,7 @@ func (d *Directory) password(ctx context.Context, user, password, code, from str
 		}
 	}
 	if !ok || row.TOTP && step == 0 {
-		victim := string(row.tenant) + "/" + cmp.Or(row.ID, unknownUser)
+		victim := string(row.tenant) + "/" + cmp.Or(row.ID, UnknownUser)
 		if tell, count, elsewhere := d.throttle.failed(counting, victim, counted); tell {
 			if err := d.recordFailures(ctx, row, shown, count, elsewhere); err != nil {
 				return Actor{}, err
@@ -161,8 +161,8 @@ func (d *Directory) findLogin(ctx context.Context, tenant, name string) (row log
 	return row, err
 }
 
-// unknownUser stands in the log for every name that nobody has.
-const unknownUser = "unknown"
+// UnknownUser stands in the log for every name that nobody has.
+const UnknownUser = "unknown"
 
 // recordFailures tells the log of a burst of wrong passwords: of its first one,
 // with those refused or failed before that it was not told of, from that address and
@@ -172,7 +172,7 @@ func (d *Directory) recordFailures(ctx context.Context, row loginRow, source str
 	if row.tenant == "" {
 		return nil
 	}
-	id := cmp.Or(row.ID, unknownUser)
+	id := cmp.Or(row.ID, UnknownUser)
 	fields := []audit.Field{{Name: "failures", Value: strconv.Itoa(count)}}
 	if elsewhere > 0 {
 		fields = append(fields, audit.Field{Name: "elsewhere", Value: strconv.Itoa(elsewhere)})

@@ -52,6 +52,7 @@ const (
 	SSHAuditingWrite   Permission = "Access: SSH Auditing Write"
 	OrganizationsRead  Permission = "Access: Organizations, Identity Providers, and Groups Read"
 	OrganizationsWrite Permission = "Access: Organizations, Identity Providers, and Groups Write"
+	AuditLogsRead      Permission = "Access: Audit Logs Read"
 	PolicyTestRead     Permission = "Access: Policy Test Read"
 	PolicyTestWrite    Permission = "Access: Policy Test Write"
 )
@@ -95,6 +96,7 @@ var Permissions = []Grant{
 	{SSHAuditingWrite, "make and remove the authority that opens hosts for the gateway"},
 	{OrganizationsRead, "see groups, and how often the keys that sign logins are exchanged"},
 	{OrganizationsWrite, "change groups, and exchange the keys that sign logins"},
+	{AuditLogsRead, "see who asked for access, from which address, and whether it was given"},
 	{PolicyTestRead, "see tests of policies, with the names and addresses of the users whom they let in"},
 	{PolicyTestWrite, "test policies on all users"},
 }

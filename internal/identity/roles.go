@@ -30,11 +30,11 @@ var builtIn = []Role{
 	},
 	{
 		Name: "Operator", BuiltIn: true, Meaning: "look after hosts and keys, and read no private key",
-		Permissions: []Permission{AccountRead, UsersRead, HostsWrite, KeysWrite, RunsWrite, SettingsRead, CertificatesRead, AuditRead, MetricsRead, ZeroTrustRead, AppsRead, SSHAuditingRead, OrganizationsRead, PolicyTestRead},
+		Permissions: []Permission{AccountRead, UsersRead, HostsWrite, KeysWrite, RunsWrite, SettingsRead, CertificatesRead, AuditRead, MetricsRead, ZeroTrustRead, AppsRead, SSHAuditingRead, OrganizationsRead, AuditLogsRead, PolicyTestRead},
 	},
 	{
 		Name: "Auditor", BuiltIn: true, Meaning: "see everything, and change nothing",
-		Permissions: []Permission{AccountRead, UsersRead, TokensRead, HostsRead, KeysRead, RunsRead, SettingsRead, CertificatesRead, AuditRead, MetricsRead, ZeroTrustRead, AppsRead, SSHAuditingRead, OrganizationsRead, PolicyTestRead},
+		Permissions: []Permission{AccountRead, UsersRead, TokensRead, HostsRead, KeysRead, RunsRead, SettingsRead, CertificatesRead, AuditRead, MetricsRead, ZeroTrustRead, AppsRead, SSHAuditingRead, OrganizationsRead, AuditLogsRead, PolicyTestRead},
 	},
 }
 

@@ -18,9 +18,7 @@ type ids struct {
 }
 
 func (s *ids) next(now time.Time) uuid.UUID {
-	micros := uint64(now.UnixMicro())
-	// 60 bits: milliseconds, and the rest of the time as a fraction of 4096.
-	stamp := micros/1000<<12 | micros%1000<<12/1000
+	stamp := stampOf(now)
 	s.mu.Lock()
 	if stamp <= s.last {
 		stamp = s.last + 1
@@ -30,7 +28,17 @@ func (s *ids) next(now time.Time) uuid.UUID {
 
 	var id uuid.UUID
 	rand.Read(id[8:])
-	binary.BigEndian.PutUint64(id[:8], stamp>>12<<16|0x7000|stamp&0xfff)
+	putTime(&id, stamp)
 	id[8] = id[8]&0x3f | 0x80
 	return id
+}
+
+// stampOf returns a time in 60 bits: milliseconds, and the rest as a fraction of 4096.
+func stampOf(at time.Time) uint64 {
+	micros := uint64(max(0, at.UnixMicro()))
+	return micros/1000<<12 | micros%1000<<12/1000
+}
+
+func putTime(id *uuid.UUID, stamp uint64) {
+	binary.BigEndian.PutUint64(id[:8], stamp>>12<<16|0x7000|stamp&0xfff)
 }

@@ -105,6 +105,9 @@ var routes = []route{
 	{"PUT", scope + "/access/groups/{group}", door.authenticate, door.updateGroup},
 	{"DELETE", scope + "/access/groups/{group}", door.authenticate, door.removeGroup},
 
+	{"GET", "/accounts/{account}/access/logs/access_requests", door.authenticate, door.listAccessRequests},
+	{"GET", "/accounts/{account}/access/logs/access-requests", door.authenticate, door.listAccessRequests}, // as older SDKs have it
+
 	{"POST", "/accounts/{account}/access/policy-tests", door.authenticate, door.startPolicyTest},
 	{"GET", "/accounts/{account}/access/policy-tests/{test}", door.authenticate, door.showPolicyTest},
 	{"GET", "/accounts/{account}/access/policy-tests/{test}/users", door.authenticate, door.listPolicyTestUsers},
