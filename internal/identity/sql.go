@@ -361,14 +361,13 @@ func deleteWebLoginsBut(tx *store.Tx, owner string, kept int) error {
 // selectWebLogin returns the web login that is stored by a hash, or sql.ErrNoRows.
 func selectWebLogin(tx *store.Tx, hash string) (w webLoginRow, err error) {
 	var created, seen, idle, ends int64
-	var owner string
-	var tenant trust.TenantID
-	err = tx.QueryRow(`SELECT tenant, owner, created, seen, idle, ends FROM logins WHERE id = $1`, hash).Scan(&tenant, &owner, &created, &seen, &idle, &ends)
+	row := tx.QueryRow(`SELECT `+userColumns+`, l.created, l.seen, l.idle, l.ends FROM logins l JOIN users u ON u.tenant = l.tenant AND u.id = l.owner WHERE l.id = $1`, hash)
+	u, err := scanUser(func(to ...any) error { return row.Scan(append(to, &created, &seen, &idle, &ends)...) })
 	if err != nil {
 		return webLoginRow{}, err
 	}
 	w.seen, w.idle, w.ends = store.Time(seen), time.Duration(idle)*time.Microsecond, store.Time(ends)
-	u, err := readUser(tx, `u.tenant = $1 AND u.id = $2`, tenant, owner)
+	u.Permissions, err = permitted(tx, u.tenant, u.Rights)
 	w.actor = u.actor("")
 	w.actor.began = store.Time(created)
 	return w, err
