@@ -103,12 +103,12 @@ func selectOfApplication(tx *store.Tx, application string) ([]Authority, error) 
 		tx.Tenant(), application)
 }
 
-// ofApplications is of each application what current returns: the one that signs, or one
-// than which no other of it began later, or begins sooner where none has begun.
+// ofApplications is of each application what current returns: the one that signs, or the
+// one that began last, or else the one that is about to. No two of one are that.
 const ofApplications = ` FROM authorities a WHERE tenant = $1 AND removed = 0 AND application <> '' AND
 	(signs_from <= $2 AND (signs_until = 0 OR signs_until > $2) OR NOT EXISTS (SELECT 1 FROM authorities b
 		WHERE b.tenant = a.tenant AND b.application = a.application AND b.removed = 0 AND
-		(b.signs_from <= $2 AND (a.signs_from > $2 OR b.id > a.id) OR b.signs_from > $2 AND a.signs_from > $2 AND b.id < a.id)))`
+		b.signs_from <= $2 AND (a.signs_from > $2 OR b.id > a.id)))`
 
 func selectOfApplications(tx *store.Tx, offset, limit int) ([]ApplicationKey, error) {
 	scan := func(row interface{ Scan(...any) error }) (k ApplicationKey, err error) {
