@@ -369,6 +369,29 @@ func TestApplicationFilter(t *testing.T) {
 	})
 }
 
+func TestGroupFilter(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		update(t, s, func(tx *store.Tx) error {
+			for _, name := range []string{"Ops 100%", "ops", "devs"} {
+				must[access.Group](t)(access.PutGroup(tx, access.Group{ID: access.NewID(), Name: name, Expression: allow("", "x").Expression}))
+			}
+			must[access.IPList](t)(access.PutIPList(tx, access.IPList{ID: access.NewID(), Name: "ops"}))
+			return nil
+		})
+		view(t, s, func(tx *store.Tx) error {
+			for f, want := range map[access.GroupFilter]int{
+				{}: 3, {Name: "ops"}: 1, {Name: "op"}: 0, {Search: "OPS"}: 2, {Search: "0%"}: 1, {Search: "%0"}: 0, {Name: "devs", Search: "ops"}: 0,
+			} {
+				list, total, err := access.Groups(tx, f, access.Page{Limit: 2})
+				if len(list) != min(want, 2) || total != want || err != nil {
+					t.Errorf("%+v: %d of %d groups, %v, want %d", f, len(list), total, err, want)
+				}
+			}
+			return nil
+		})
+	})
+}
+
 func TestRefusals(t *testing.T) {
 	both(t, func(t *testing.T, s *store.Store) {
 		a := infra("a")

@@ -95,7 +95,7 @@ func Model(tx *store.Tx) (m policy.Model, err error) {
 
 func modelSets(tx *store.Tx, m *policy.Model) error {
 	all := Page{Limit: MaxSets}
-	found, _, err := Groups(tx, all)
+	found, _, err := Groups(tx, GroupFilter{}, all)
 	if err != nil {
 		return err
 	}

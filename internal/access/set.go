@@ -234,15 +234,23 @@ func findSet(tx *store.Tx, kind, idOrName string) (set, error) {
 	return only(first(list), err, kind, idOrName)
 }
 
-// Groups lists a page of the groups, and counts them all.
-func Groups(tx *store.Tx, page Page) (list []Group, total int, err error) {
+// A GroupFilter says which groups are listed: those for which all of it is so that is
+// not empty.
+type GroupFilter struct {
+	Name string
+	// Search is a part of the name, without regard to case.
+	Search string
+}
+
+// Groups lists a page of the groups that a filter lets through, and counts all of them.
+func Groups(tx *store.Tx, f GroupFilter, page Page) (list []Group, total int, err error) {
 	if page, err = page.check(); err != nil {
 		return nil, 0, err
 	}
-	if err := tx.QueryRow(sqlCountSets, tx.Tenant(), groups).Scan(&total); err != nil {
+	if err := tx.QueryRow(sqlCountGroups, tx.Tenant(), f.Name, likeText(f.Search)).Scan(&total); err != nil {
 		return nil, 0, err
 	}
-	found, err := sets(tx, groups, "", page)
+	found, err := readSets(tx, groups, sqlListGroups, tx.Tenant(), f.Name, likeText(f.Search), page.After, page.Limit, page.Offset)
 	for _, s := range found {
 		list = append(list, s.group())
 	}

@@ -67,11 +67,14 @@ const (
 
 // Sets.
 const (
-	sqlSetColumns = `SELECT id, name, rules, document, created_at, updated_at FROM access_sets`
-	sqlFindSet    = sqlSetColumns + ` WHERE tenant = $1 AND kind = $2 AND (id = $3 OR name = $3) ORDER BY id <> $3, id LIMIT 2`
-	sqlSets       = sqlSetColumns + ` WHERE tenant = $1 AND kind = $2 AND ($3 = '' OR id = $3) AND id > $4 ORDER BY id LIMIT $5 OFFSET $6`
-	sqlCountSets  = `SELECT count(*) FROM access_sets WHERE tenant = $1 AND kind = $2`
-	sqlPutSet     = `INSERT INTO access_sets (tenant, kind, id, name, rules, document, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+	sqlSetColumns  = `SELECT id, name, rules, document, created_at, updated_at FROM access_sets`
+	sqlFindSet     = sqlSetColumns + ` WHERE tenant = $1 AND kind = $2 AND (id = $3 OR name = $3) ORDER BY id <> $3, id LIMIT 2`
+	sqlSets        = sqlSetColumns + ` WHERE tenant = $1 AND kind = $2 AND ($3 = '' OR id = $3) AND id > $4 ORDER BY id LIMIT $5 OFFSET $6`
+	sqlGroupFilter = ` WHERE tenant = $1 AND kind = 'group' AND ($2 = '' OR name = $2) AND ($3 = '' OR lower(name) LIKE $3 ESCAPE '\')`
+	sqlCountGroups = `SELECT count(*) FROM access_sets` + sqlGroupFilter
+	sqlListGroups  = sqlSetColumns + sqlGroupFilter + ` AND id > $4 ORDER BY id LIMIT $5 OFFSET $6`
+	sqlCountSets   = `SELECT count(*) FROM access_sets WHERE tenant = $1 AND kind = $2`
+	sqlPutSet      = `INSERT INTO access_sets (tenant, kind, id, name, rules, document, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		ON CONFLICT (tenant, kind, id) DO UPDATE SET name = excluded.name, rules = excluded.rules, document = excluded.document,
 		updated_at = excluded.updated_at`
 	sqlRemoveSet = `DELETE FROM access_sets WHERE tenant = $1 AND kind = $2 AND id = $3`

@@ -12,10 +12,10 @@ import (
 
 // Groups, and lists of networks, are what rules name.
 
-// ListGroups lists a page of the groups, and counts all of them.
-func (p *Plane) ListGroups(ctx context.Context, actor identity.Actor, page access.Page) (list []access.Group, names Names, total int, err error) {
+// ListGroups lists a page of the groups that a filter lets through, and counts all of them.
+func (p *Plane) ListGroups(ctx context.Context, actor identity.Actor, f access.GroupFilter, page access.Page) (list []access.Group, names Names, total int, err error) {
 	err = p.view(ctx, actor, identity.OrganizationsRead, func(tx *store.Tx) error {
-		if list, total, err = access.Groups(tx, page); err != nil {
+		if list, total, err = access.Groups(tx, f, page); err != nil {
 			return err
 		}
 		names = Names{}

@@ -68,6 +68,7 @@ type (
 	PolicyAction      = policy.Action
 	SSHRules          = access.SSHRules
 	Group             = access.Group
+	GroupFilter       = access.GroupFilter
 	IPList            = access.IPList
 	AccessPage        = access.Page
 	Rule              = policy.Rule

@@ -52,7 +52,8 @@ func (d door) listGroups(r *http.Request, a control.Actor) (answer, error) {
 	if q.err != nil {
 		return answer{}, q.err
 	}
-	list, _, total, err := d.plane.ListGroups(r.Context(), a, accessPage(page))
+	filter := control.GroupFilter{Name: q.Get("name"), Search: q.Get("search")}
+	list, _, total, err := d.plane.ListGroups(r.Context(), a, filter, accessPage(page))
 	if err != nil {
 		return answer{}, err
 	}

@@ -90,7 +90,7 @@ type ipListPage struct {
 func (d door) groupRoutes(a huma.API) {
 	operation(d, a, http.MethodGet, "/groups", "list-groups", "List groups, which rules can name",
 		func(ctx context.Context, who control.Actor, in *Paging) (groupPage, error) {
-			list, names, total, err := d.plane.ListGroups(ctx, who, in.accessPage())
+			list, names, total, err := d.plane.ListGroups(ctx, who, control.GroupFilter{}, in.accessPage())
 			out := groupPage{Groups: make([]group, len(list)), Names: namesOf(names), Total: total}
 			for i, g := range list {
 				out.Groups[i] = showGroup(g)
