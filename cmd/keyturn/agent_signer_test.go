@@ -127,8 +127,11 @@ func TestSignedByAgent(t *testing.T) {
 	if err := s.Authorize(ops, ""); err != nil {
 		t.Fatal(err)
 	}
-	if out := w.ok("host", "credential", "add", "web1", "--key", k.UUID); strings.Count(out, "web1 is opened by key ") != 2 || !strings.HasSuffix(out, k.UUID+"\n") {
+	if out := w.ok("host", "credential", "add", "web1", "--key", k.UUID); strings.Count(out, "web1 is opened by key ") != 1 || !strings.Contains(out, "not seen to be opened by key "+k.UUID+": keyturn scan web1 --wait") {
 		t.Errorf("credentials: %s", out)
+	}
+	if code, _, errs := w.try("host", "credential", "remove", "web1", string(public.Fingerprint())); code == 0 || !strings.Contains(errs, "no other key was seen to open host") || !strings.Contains(errs, "keyturn scan web1 --wait") {
+		t.Errorf("the only credential that was seen to work was removed: %s", errs)
 	}
 	if got := scanned(); strings.Contains(got, "unreachable") {
 		t.Errorf("with another key: %s", got)

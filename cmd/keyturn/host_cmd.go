@@ -249,7 +249,11 @@ func printHost(w io.Writer, h hostJSON) error {
 		pairs = append(pairs, "host key", k.Fingerprint+" ("+k.Origin+")")
 	}
 	for _, k := range h.Credentials {
-		pairs = append(pairs, "credential", k.Key)
+		seen := "not seen to open it"
+		if k.LastWorked != nil {
+			seen = "opened it at " + when(k.LastWorked)
+		}
+		pairs = append(pairs, "credential", k.Key+" ("+seen+")")
 	}
 	for _, n := range h.Scan.Notes {
 		pairs = append(pairs, "note", noteText(n.User, n.Path, n.Text))

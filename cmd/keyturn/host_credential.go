@@ -24,7 +24,8 @@ func hostCredentialAddCommand(env environ) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "add NAME (--key UUID | --agent-key FILE)", Short: "Add a key to what opens a host",
 		Long: `Add a key to those by which Keyturn logs in to a host, which it tries in their
-order. The host has to accept it: nothing is changed there, and it is not tried now.`,
+order. The host has to accept it: nothing is changed there, and it is not tried now.
+"keyturn scan" logs in by each of them.`,
 		Example: "  keyturn host credential add web1 --agent-key ~/.ssh/hsm.pub --first\n  keyturn host credential add web1 --key 7f1c...",
 		Args:    exactly(1), ValidArgsFunction: completeHosts(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
@@ -52,15 +53,26 @@ order. The host has to accept it: nothing is changed there, and it is not tried 
 }
 
 func hostCredentialRemoveCommand(env environ) *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use: "remove NAME UUID", Short: "Take a key out of what opens a host",
 		Long: `Take a key out of those by which Keyturn logs in to a host, unless it is the last
-one. Its line on the host stays: "keyturn retire" withdraws it.`,
+one, or none of those that stay was seen to open it by the newest scan that tried them.
+Its line on the host stays: "keyturn retire" withdraws it.
+
+--force is for a key that has to go although nothing else is known to open the host, which
+may then be out of reach.`,
 		Args: exactly(2), ValidArgsFunction: completeHosts(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			return c.showCredentials(cmd, http.MethodDelete, "/hosts/"+url.PathEscape(args[0])+"/credentials/"+url.PathEscape(args[1]), nil)
+			path := "/hosts/" + url.PathEscape(args[0]) + "/credentials/" + url.PathEscape(args[1])
+			if force {
+				path += "?force=true"
+			}
+			return c.showCredentials(cmd, http.MethodDelete, path, nil)
 		}),
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "even where no key that stays was seen to open the host")
+	return cmd
 }
 
 func (c *client) showCredentials(cmd *cobra.Command, method, path string, in any) error {
@@ -70,7 +82,11 @@ func (c *client) showCredentials(cmd *cobra.Command, method, path string, in any
 	}
 	return show(cmd, h, func(w io.Writer) error {
 		for _, k := range h.Credentials {
-			if _, err := fmt.Fprintf(w, "%s is opened by key %s\n", h.Name, k.Key); err != nil {
+			says := "%s is opened by key %s\n"
+			if k.LastWorked == nil {
+				says = "%s was not seen to be opened by key %s: keyturn scan %[1]s --wait tries it\n"
+			}
+			if _, err := fmt.Fprintf(w, says, h.Name, k.Key); err != nil {
 				return err
 			}
 		}

@@ -186,10 +186,11 @@ func TestRotateOwnLogin(t *testing.T) {
 	old := hosts[0].Credentials[0].Key
 	before := w.read(w.authorized(0))
 	w.ok("rotate", old, "--wait", "--soak", "0s")
+	hosts = nil
 	w.json(&hosts, "host", "list")
 	for _, h := range hosts {
-		if len(h.Credentials) != 1 || h.Credentials[0].Key == old {
-			t.Errorf("%s is opened by %+v, want by the new key alone", h.Name, h.Credentials)
+		if len(h.Credentials) != 1 || h.Credentials[0].Key == old || h.Credentials[0].LastWorked == nil {
+			t.Errorf("%s is opened by %+v, want by the new key alone, which was seen to", h.Name, h.Credentials)
 		}
 	}
 	w.stop()

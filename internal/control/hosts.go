@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"keyturn/internal/discovery"
@@ -231,9 +232,10 @@ func (p *Plane) AddHostCredential(ctx context.Context, actor identity.Actor, nam
 	return now, err
 }
 
-// RemoveHostCredential takes a key out of what opens a host, unless it is the last one.
-// Its line on the host stays.
-func (p *Plane) RemoveHostCredential(ctx context.Context, actor identity.Actor, nameOrID, key string) (now inventory.Host, err error) {
+// RemoveHostCredential takes a key out of what opens a host, unless it is the last one,
+// or, without force, none of those that stay was seen to open it. Its line on the host
+// stays.
+func (p *Plane) RemoveHostCredential(ctx context.Context, actor identity.Actor, nameOrID, key string, force bool) (now inventory.Host, err error) {
 	err = p.changeHost(ctx, actor, "host.credential-remove", nameOrID, func(tx *store.Tx, h inventory.Host) error {
 		k, err := inventory.FindKey(tx, key)
 		if err != nil {
@@ -246,6 +248,14 @@ func (p *Plane) RemoveHostCredential(ctx context.Context, actor identity.Actor, 
 		}
 		if err := inventory.RemoveCredential(tx, h.ID, k.ID); err != nil {
 			return err
+		}
+		works := func(c inventory.Credential) bool { return c.Key != k.ID && !c.WorkedAt.IsZero() }
+		if !slices.ContainsFunc(h.Credentials, works) {
+			if !force {
+				return trust.Errorf(trust.Conflict, "no other key was seen to open host %q", h.Name).
+					WithHint("keyturn scan %s --wait tries each; --force takes this one out all the same", h.Name)
+			}
+			tx.Note("force", "no other key was seen to open it")
 		}
 		tx.Note("key", string(k.ID))
 		now, err = inventory.HostByID(tx, h.ID)

@@ -33,7 +33,7 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 		return inventory.Scan{}, err
 	}
 	defer hands.Close()
-	s := scanner{hands: hands, scan: inventory.Scan{Host: h.ID, Outcome: inventory.Scanned}}
+	s := scanner{hands: hands, scan: inventory.Scan{Host: h.ID, Outcome: inventory.Scanned, Opens: map[trust.KeyID]bool{hands.OpenedBy: true}}}
 	sshd, err := hands.Sshd(ctx)
 	if err != nil {
 		return inventory.Scan{}, err
@@ -71,10 +71,33 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 	if err := s.byOrigin(ctx); err != nil {
 		return inventory.Scan{}, err
 	}
+	if err := d.otherKeys(ctx, tenant, &s); err != nil {
+		return inventory.Scan{}, err
+	}
 	if len(s.scan.Unread) > 0 {
 		s.scan.Outcome, s.scan.Why = inventory.Partial, fmt.Sprintf("%d files or accounts cannot be read", len(s.scan.Unread))
 	}
 	return s.scan, nil
+}
+
+// otherKeys logs in by each key that is to open the host and did not now: one day it may
+// be all that is left. That a host does not answer says nothing of a key.
+func (d *Discoverer) otherKeys(ctx context.Context, tenant trust.TenantID, s *scanner) error {
+	for _, c := range s.hands.Row.Credentials {
+		if c.Key == s.hands.OpenedBy {
+			continue
+		}
+		err := d.reach.Try(ctx, tenant, s.scan.Host, c.Key)
+		switch kind := trust.KindOf(err); {
+		case err == nil:
+			s.scan.Opens[c.Key] = true
+		case kind == trust.Denied || kind == trust.Conflict:
+			s.scan.Opens[c.Key] = false
+		case kind == trust.Internal:
+			return err
+		}
+	}
+	return nil
 }
 
 // A scanner is one scan under way.

@@ -201,6 +201,13 @@ func CredentialWorked(tx *store.Tx, host trust.HostID, key trust.KeyID, at time.
 	return err
 }
 
+// CredentialFailed records that a key does not open a host. It is no change of the
+// host, either.
+func CredentialFailed(tx *store.Tx, host trust.HostID, key trust.KeyID) error {
+	_, err := tx.Exec(sqlCredentialFailed, tx.Tenant(), host, key)
+	return err
+}
+
 // CredentialHosts returns the hosts that a key opens for Keyturn, by name, at
 // most limit of them, and how many there are.
 func CredentialHosts(tx *store.Tx, key trust.KeyID, limit int) (hosts []HostRef, total int, err error) {

@@ -73,7 +73,8 @@ type Pin struct {
 type Credential struct {
 	Key     trust.KeyID
 	AddedAt time.Time
-	// WorkedAt is when it last opened the host, or zero.
+	// WorkedAt is when it was last seen to open the host, or zero where it never was, or
+	// was seen not to since.
 	WorkedAt time.Time
 }
 

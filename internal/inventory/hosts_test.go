@@ -237,6 +237,10 @@ func TestCredentials(t *testing.T) {
 		if c := host(t, s, h.ID).Credentials[0]; c.WorkedAt.IsZero() {
 			t.Error("a credential that moved has forgotten when it worked")
 		}
+		update(t, s, func(tx *store.Tx) error { return inventory.CredentialFailed(tx, h.ID, ids[3]) })
+		if c := host(t, s, h.ID).Credentials[0]; !c.WorkedAt.IsZero() {
+			t.Errorf("a credential that failed worked at %v", c.WorkedAt)
+		}
 
 		update(t, s, func(tx *store.Tx) error { return inventory.AddCredential(tx, other.ID, ids[1], 0) })
 		view(t, s, func(tx *store.Tx) error {

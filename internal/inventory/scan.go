@@ -34,6 +34,9 @@ type Scan struct {
 	Outcome Outcome
 	Why     string
 	// All that follows is without meaning where Outcome is Unreachable.
+	//
+	// Opens says of the credentials that were tried whether each opened the host.
+	Opens  map[trust.KeyID]bool
 	Facts  Facts
 	Notes  []Note
 	Files  []FoundFile
@@ -85,6 +88,16 @@ func RecordScan(tx *store.Tx, s Scan) (Delta, error) {
 	if s.Outcome == Unreachable {
 		_, err := tx.Exec(sqlHostMissed, tx.Tenant(), s.Host, s.Outcome, why, store.Micros(tx.Now()))
 		return Delta{}, err
+	}
+	for key, opened := range s.Opens {
+		if opened {
+			err = CredentialWorked(tx, s.Host, key, tx.Now())
+		} else {
+			err = CredentialFailed(tx, s.Host, key)
+		}
+		if err != nil {
+			return Delta{}, err
+		}
 	}
 	facts, err := json.Marshal(s.Facts)
 	if err != nil {

@@ -102,6 +102,7 @@ const (
 	sqlClearCredentials = `DELETE FROM host_credentials WHERE tenant = $1 AND host_id = $2`
 	sqlAddCredential    = `INSERT INTO host_credentials (tenant, host_id, key_id, position, added_at, worked_at) VALUES ($1, $2, $3, $4, $5, $6)`
 	sqlCredentialWorked = `UPDATE host_credentials SET worked_at = $4 WHERE tenant = $1 AND host_id = $2 AND key_id = $3 AND worked_at < $5`
+	sqlCredentialFailed = `UPDATE host_credentials SET worked_at = 0 WHERE tenant = $1 AND host_id = $2 AND key_id = $3 AND worked_at > 0`
 	// sqlCredentialHosts is a condition on hosts.
 	sqlCredentialHosts = `id IN (SELECT host_id FROM host_credentials c WHERE c.tenant = $1 AND c.key_id = ?)`
 )

@@ -152,6 +152,31 @@ func (r *Reach) Open(ctx context.Context, tenant trust.TenantID, host trust.Host
 	if h := r.kept(tenant, row, except); h != nil {
 		return h, nil
 	}
+	return r.login(ctx, tenant, row, except)
+}
+
+// Try logs in to a host by one of the keys that are to open it, and keeps no connection.
+// Errors: those of Open; Denied where the host does not take the key.
+func (r *Reach) Try(ctx context.Context, tenant trust.TenantID, host trust.HostID, key trust.KeyID) error {
+	row, err := r.row(ctx, tenant, host)
+	if err != nil {
+		return err
+	}
+	var others []trust.KeyID
+	for _, c := range row.Credentials {
+		if c.Key != key {
+			others = append(others, c.Key)
+		}
+	}
+	hands, err := r.login(ctx, tenant, row, others)
+	if err == nil {
+		hands.end()
+	}
+	return err
+}
+
+// login makes a connection to a host that none of the keys in except opens.
+func (r *Reach) login(ctx context.Context, tenant trust.TenantID, row inventory.Host, except []trust.KeyID) (*Hands, error) {
 	credentials, err := r.credentials(ctx, tenant, row, except)
 	if err != nil {
 		return nil, err

@@ -146,8 +146,17 @@ func (ro *Rotator) prove(ctx context.Context, r job.Run, t job.Target) (job.Reco
 			return err
 		}
 		at := slices.IndexFunc(h.Credentials, func(x inventory.Credential) bool { return x.Key == c.pair.Old })
-		return inventory.AddCredential(tx, h.ID, c.pair.New, max(at, 0))
+		return addProven(tx, h.ID, c.pair.New, max(at, 0), p.Level)
 	}, nil
+}
+
+// addProven lets a key open a host, to which a login with it got as far as level.
+func addProven(tx *store.Tx, host trust.HostID, key trust.KeyID, position int, level Level) error {
+	err := inventory.AddCredential(tx, host, key, position)
+	if err != nil || level != Login {
+		return err
+	}
+	return inventory.CredentialWorked(tx, host, key, tx.Now())
 }
 
 // proveAdded tries a login right after row Authorize wrote the line that lets it

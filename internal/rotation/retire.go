@@ -423,6 +423,6 @@ func (ro *Rotator) restored(ctx context.Context, r job.Run, t job.Target) (job.R
 		if !c.spec.Opens {
 			return nil
 		}
-		return inventory.AddCredential(tx, c.spec.Host, c.pair.New, -1)
+		return addProven(tx, c.spec.Host, c.pair.New, -1, now.Level)
 	}, nil
 }

@@ -37,7 +37,7 @@ type hostKey struct {
 
 type credential struct {
 	Key        string     `json:"key"`
-	LastWorked *time.Time `json:"last_worked_at,omitempty"`
+	LastWorked *time.Time `json:"last_worked_at,omitempty" doc:"When it was last seen to open the host; absent where it never was, or was seen not to since"`
 }
 
 type coverage struct {
@@ -105,7 +105,8 @@ type addCredential struct {
 
 type removeCredential struct {
 	ByHost
-	Key string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
+	Key   string `path:"key" maxLength:"100" doc:"UUID or fingerprint"`
+	Force bool   `query:"force" doc:"Even where none of the keys that stay was seen to open the host"`
 }
 
 type confirmHost struct {
@@ -227,7 +228,7 @@ func (d door) hostRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodDelete, "/hosts/{host}/credentials/{key}", "remove-host-credential", "Take a key out of what opens a host for Keyturn",
 		func(ctx context.Context, who control.Actor, in *removeCredential) (host, error) {
-			h, err := d.plane.RemoveHostCredential(ctx, who, in.Host, in.Key)
+			h, err := d.plane.RemoveHostCredential(ctx, who, in.Host, in.Key, in.Force)
 			return showHost(h), err
 		})
 	operation(d, a, http.MethodDelete, "/hosts/{host}", "remove-host", "Forget a host. Nothing on it changes",
