@@ -82,7 +82,7 @@ func TestCloudflareCAs(t *testing.T) {
 	expect(c, "GET", zone+"/"+web.ID+"/ca", "", 200, one)
 	expect(c, "GET", apps+"/ca?page=2", "", 200, `{"result":[],`+ends+info("0", "2", "2", "1"))
 	expect(c, "GET", apps+"/ca?page=2&per_page=1", "", 200, `{"result":[`+strings.Replace(shown, web.Aud, db.Aud, 1)+`],`+ends+strings.Replace(info("1", "2", "2", "2"), "1000", "1", 1))
-	for _, bad := range []string{"page=0", "per_page=1001", "page=x"} {
+	for _, bad := range []string{"page=-1", "per_page=1001", "page=x"} {
 		if status, text := c.do("GET", apps+"/ca?"+bad, ""); status != 400 || !strings.Contains(text, `{"code":12130,`) {
 			t.Errorf("%s: %d %s", bad, status, text)
 		}

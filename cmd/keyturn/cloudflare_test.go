@@ -253,7 +253,7 @@ func TestBadCloudflareTargets(t *testing.T) {
 		{"POST", at + "/" + id, good, 405, "7001"},
 		{"PATCH", at, good, 405, "7001"},
 		{"GET", at + "/" + id + "/more", "", 404, "7003"},
-		{"GET", at + "?page=0", "", 400, `"source":{"pointer":"/page"}`},
+		{"GET", at + "?page=-1", "", 400, `"source":{"pointer":"/page"}`},
 		{"GET", at + "?page=two", "", 400, `"source":{"pointer":"/page"}`},
 		{"GET", at + "?page=99999999999999999999", "", 400, `"source":{"pointer":"/page"}`},
 		{"GET", at + "?per_page=1001", "", 400, `"source":{"pointer":"/per_page"}`},
