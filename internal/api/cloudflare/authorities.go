@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"keyturn/internal/control"
+	"keyturn/internal/trust"
 )
 
 // comment is what Cloudflare writes behind the public key of every authority.
@@ -71,11 +72,16 @@ func (d door) createApplicationCA(r *http.Request, a control.Actor) (answer, err
 }
 
 func (d door) removeApplicationCA(r *http.Request, a control.Actor) (answer, error) {
-	app, err := d.application(r, a)
+	id, err := idOf(r, "application")
 	if err != nil {
-		return answer{}, err
+		return answer{}, unknownApplication(err)
 	}
-	gone, err := d.plane.RemoveApplicationAuthority(r.Context(), a, app.ID)
+	gone, err := d.plane.RemoveApplicationAuthority(r.Context(), a, id)
+	if trust.KindOf(err) == trust.NotFound { // one of the two is not there
+		if _, unknown := d.application(r, a); unknown != nil {
+			err = unknown
+		}
+	}
 	return answer{status: http.StatusAccepted, result: removed{applicationCAID(gone)}}, err
 }
 
