@@ -55,7 +55,14 @@ func TestIssueUntilKilled(t *testing.T) {
 		return err
 	})
 	for i := 0; ; i++ {
-		_, c := w.issue(all[i%len(all)], request(t))
+		d, err := w.asks(w.Authorities, all[i%len(all)].Name, request(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := d.Sign()
+		if err != nil {
+			t.Fatal(err)
+		}
 		fmt.Println("issued", c)
 	}
 }
