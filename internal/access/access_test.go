@@ -119,7 +119,7 @@ func (d dice) application() access.Application {
 	}
 	for range 1 + d.IntN(3) {
 		c := access.Criterion{Criterion: policy.Criterion{Protocol: policy.ProtocolSSH, Port: 1 + d.IntN(65535), Include: policy.Attributes{Hostnames: []string{"A", "b"}}}}
-		if c.Flat = d.IntN(2) == 0; !c.Flat {
+		if c.Sections = d.IntN(2) == 0; c.Sections {
 			c.Require, c.Exclude = d.attributes(), d.attributes()
 		}
 		if a.Type == policy.Infrastructure {
@@ -413,7 +413,6 @@ func TestRefusals(t *testing.T) {
 			"has more than 1000": func(a *access.Application) {
 				a.Criteria[0].Include.Hostnames = strings.Split(strings.Repeat("a ", 1001), " ")[:1001]
 			},
-			"hostnames only": func(a *access.Application) { a.Criteria[0].Flat, a.Criteria[0].Require = true, a.Criteria[0].Include },
 			"a port has one protocol": func(a *access.Application) {
 				a.Criteria = append(a.Criteria, a.Criteria[0])
 				a.Criteria[1].Protocol = "RDP"

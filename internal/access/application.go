@@ -52,9 +52,9 @@ type Application struct {
 // A Criterion is a policy.Criterion as it was written.
 type Criterion struct {
 	policy.Criterion
-	// Flat is whether it was written in the older form, which has hostnames to
-	// include and nothing else.
-	Flat bool `json:"flat,omitempty"`
+	// Sections is whether it was written in Cloudflare's newer form, although the older
+	// one, which has hostnames to include and nothing else, could say the same.
+	Sections bool `json:"sections,omitempty"`
 }
 
 // applicationDocument is what the column of that name holds.

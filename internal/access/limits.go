@@ -82,8 +82,6 @@ func (c Criterion) check() error {
 		return trust.Errorf(trust.Invalid, "%.80q is no protocol", c.Protocol)
 	case c.Include.IsZero():
 		return trust.Errorf(trust.Invalid, "a criterion includes no host")
-	case c.Flat && (len(c.Include.Tags) > 0 || !c.Require.IsZero() || !c.Exclude.IsZero()):
-		return trust.Errorf(trust.Invalid, "a criterion in the older form has hostnames only")
 	}
 	n := 0
 	for _, a := range []policy.Attributes{c.Include, c.Require, c.Exclude} {

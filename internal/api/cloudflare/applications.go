@@ -115,11 +115,12 @@ func (f fields) criteria() ([]control.Criterion, error) {
 // in the newer, with sections. What it does not know would say that it stands for other
 // hosts than it does.
 func (f fields) criterion() (c control.Criterion, err error) {
-	_, c.Flat = f["target_attributes"]
+	_, flat := f["target_attributes"]
+	c.Sections = !flat
 	if err := f.takeAll(into{"port", &c.Port}, into{"protocol", &c.Protocol}); err != nil {
 		return c, err
 	}
-	if c.Flat {
+	if flat {
 		c.Include, err = f.attributes("target_attributes")
 		return c, firstOf(err, f.none())
 	}
@@ -153,9 +154,11 @@ func (f fields) attributes(name string) (a control.Attributes, err error) {
 	return a, within(firstOf(err, of.none()), name)
 }
 
+// showCriterion shows a criterion in the form in which it was written; one that was not
+// written over this wire in the older one, which all clients know, where that can say it.
 func showCriterion(c control.Criterion) map[string]any {
 	known := map[string]any{"port": c.Port, "protocol": c.Protocol}
-	if c.Flat {
+	if !c.Sections && len(c.Include.Hostnames) > 0 && len(c.Include.Tags) == 0 && c.Require.IsZero() && c.Exclude.IsZero() {
 		known["target_attributes"] = map[string]any{"hostname": c.Include.Hostnames}
 		return known
 	}

@@ -2,6 +2,7 @@ package cloudflare
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -159,6 +160,29 @@ func TestContentTypes(t *testing.T) {
 			if err := isJSON(r); (err == nil) != (fine || body == "") {
 				t.Errorf("%q of type %q: %v", body, kind, err)
 			}
+		}
+	}
+}
+
+// A criterion comes back in the form in which it was written. One that Keyturn's own API
+// wrote is shown in the older form, which every client reads, where that can say it.
+func TestFormOfCriteria(t *testing.T) {
+	web := control.Attributes{Hostnames: []string{"web1"}}
+	tags := control.Attributes{Tags: map[string][]string{"env": {"prod"}}}
+	for _, c := range []struct {
+		include, exclude control.Attributes
+		sections         bool
+		want             string
+	}{
+		{web, control.Attributes{}, false, `{"port":22,"protocol":"SSH","target_attributes":{"hostname":["web1"]}}`},
+		{web, control.Attributes{}, true, `{"include":{"target_attributes":{"hostname":["web1"]}},"port":22,"protocol":"SSH"}`},
+		{tags, control.Attributes{}, false, `{"include":{"tags":{"env":["prod"]}},"port":22,"protocol":"SSH"}`},
+		{web, tags, false, `{"exclude":{"tags":{"env":["prod"]}},"include":{"target_attributes":{"hostname":["web1"]}},"port":22,"protocol":"SSH"}`},
+	} {
+		var written control.Criterion
+		written.Port, written.Protocol, written.Include, written.Exclude, written.Sections = 22, "SSH", c.include, c.exclude, c.sections
+		if got, err := json.Marshal(showCriterion(written)); string(got) != c.want || err != nil {
+			t.Errorf("%+v is shown as %s, %v; want %s", written, got, err, c.want)
 		}
 	}
 }
