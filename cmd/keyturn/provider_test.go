@@ -270,3 +270,25 @@ func TestLoginOfMachines(t *testing.T) {
 	w.env = with
 	w.refused("not valid", "whoami")
 }
+
+// A machine may do all, and makes nothing that would let somebody in when its hour is over.
+func TestMachineMakesNothingThatOutlivesIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	idp := oidctest.Start(t)
+	admin := w.env
+	w.ok("provider", "add", "ci", "--kind", "machines", "--issuer", idp.URL, "--audience", "keyturn", "--rule", "sub=job -> Administrator")
+	w.withoutCredential()
+	w.stdin = idp.Token("keyturn", time.Now(), oidctest.Claims{"sub": "job"})
+	w.ok("login", "--provider", "ci", "--jwt-stdin")
+	w.stdin = ""
+	w.refused("outlive", "account", "add", "two")
+	w.refused("outlive", "role", "set", "all", "--permission", "All")
+	w.refused("outlive", "provider", "remove", "ci")
+	w.stdin = "a password of alice"
+	w.refused("outlive", "user", "add", "alice", "--role", "Administrator", "--password-stdin")
+	w.env = admin
+	if out := w.ok("account", "list"); strings.Contains(out, "two") {
+		t.Errorf("the accounts are\n%s", out)
+	}
+}

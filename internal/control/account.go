@@ -80,7 +80,7 @@ func (p *Plane) AddAccount(ctx context.Context, actor identity.Actor, name, pass
 	}
 	err = p.update(ctx, actor, needs(identity.All), "account.add", "account:"+string(t.ID), func(tx *store.Tx) error {
 		tx.Note("name", name)
-		return nil
+		return identity.CheckLasting(tx, actor)
 	})
 	if err != nil {
 		return t, "", err

@@ -162,10 +162,10 @@ func (d *Directory) firstTenant(ctx context.Context) (b Beginning, err error) {
 	return b, err
 }
 
-// checkLasting refuses what checkActor does, machines, and logins of some time ago: what
+// CheckLasting refuses what checkActor does, machines, and logins of some time ago: what
 // lets somebody in, or says what they may do, would outlive the hour that a machine has,
 // and what a thief has of a login.
-func checkLasting(tx *store.Tx, by Actor) error {
+func CheckLasting(tx *store.Tx, by Actor) error {
 	if by.Kind == "machine" {
 		return trust.Errorf(trust.Denied, "users, roles, passwords and identity providers outlive a machine's login, and %s is a machine", by.describe()).
 			WithHint("have a user do it, or a token of one")

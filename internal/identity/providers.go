@@ -300,7 +300,7 @@ func (d *Directory) LookAtProvider(ctx context.Context, p Provider) (PublishedPr
 
 // overProvider returns a provider if by may do to it as it likes: all that it gives.
 func (d *Directory) overProvider(tx *store.Tx, by Actor, name string) (Provider, error) {
-	if err := checkLasting(tx, by); err != nil {
+	if err := CheckLasting(tx, by); err != nil {
 		return Provider{}, err
 	}
 	p, err := d.Provider(tx, name)
@@ -328,7 +328,7 @@ func (p Provider) given() (names []string) {
 // settleProvider checks a provider that by makes, and spells the roles as they are
 // called.
 func settleProvider(tx *store.Tx, by Actor, p Provider) (Provider, error) {
-	if err := checkLasting(tx, by); err != nil {
+	if err := CheckLasting(tx, by); err != nil {
 		return Provider{}, err
 	}
 	if p.Kind == People {

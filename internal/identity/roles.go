@@ -59,7 +59,7 @@ func (d *Directory) Roles(tx *store.Tx) ([]Role, error) {
 // SetRole makes a role or changes what it may do. Only who may do all that it may
 // before and after, may.
 func (d *Directory) SetRole(tx *store.Tx, by Actor, name string, list []Permission) (Role, error) {
-	if err := checkLasting(tx, by); err != nil {
+	if err := CheckLasting(tx, by); err != nil {
 		return Role{}, err
 	}
 	if !userName.MatchString(name) {
@@ -95,7 +95,7 @@ func (d *Directory) SetRole(tx *store.Tx, by Actor, name string, list []Permissi
 
 // RemoveRole removes a role that nobody has, and no identity provider gives.
 func (d *Directory) RemoveRole(tx *store.Tx, by Actor, name string) error {
-	if err := checkLasting(tx, by); err != nil {
+	if err := CheckLasting(tx, by); err != nil {
 		return err
 	}
 	r, err := findRole(tx, name)

@@ -51,7 +51,7 @@ func isUserName(name string) bool {
 // AddUser adds a user who may do no more than by may. A name that is taken is a
 // Conflict.
 func (d *Directory) AddUser(tx *store.Tx, by Actor, u NewUser) (User, error) {
-	if err := checkLasting(tx, by); err != nil {
+	if err := CheckLasting(tx, by); err != nil {
 		return User{}, err
 	}
 	if !isUserName(u.Name) {
@@ -186,7 +186,7 @@ func checkPresent(by Actor, u User) error {
 // overUser returns the user of an id if by may do to that user as it likes. What users do
 // to themselves, checkPresent bounds.
 func (d *Directory) overUser(tx *store.Tx, by Actor, id string) (User, error) {
-	self, check := by.Kind == "user" && by.ID == id, checkLasting
+	self, check := by.Kind == "user" && by.ID == id, CheckLasting
 	if self {
 		check = checkActor
 	}
