@@ -71,6 +71,17 @@ func TestPolicyByAddress(t *testing.T) {
 		t.Errorf("a token of its own made one that asks as its owner: exit %d, %s", code, errs)
 	}
 	w.env = admin
+	w.stdin = "a long password of bob"
+	w.ok("user", "add", "bob", "--password-stdin", "--email", "bob@example.com", "--permission", "Certificates Issue")
+	bob := map[string]string{"KEYTURN_SERVER": w.client.server, "KEYTURN_USER": "bob", "KEYTURN_PASSWORD": w.stdin}
+	w.stdin = ""
+	w.ok("policy", "allow", "--user", "bob", "--host", "*", "--login", "deploy")
+	sign(bob, "deploy", "")
+	w.env = admin
+	w.ok("user", "remove", "bob")
+	if text := w.ok("cert", "list", "--json"); strings.Count(text, "the user was removed") != 1 {
+		t.Errorf("with their user gone the certificates are\n%s", text)
+	}
 
 	// The address is a name that Cloudflare's clients have.
 	for address, want := range map[string]int{"alice@EXAMPLE.com": http.StatusForbidden, "alice@example.org": http.StatusForbidden} {

@@ -192,6 +192,13 @@ func TestSeedCertificates(t *testing.T) {
 			t.Errorf("made was %+v", c)
 		}
 	}
+	// Nobody else has a certificate for names of the gateway, however they are written.
+	w.keyFile(w.dir+"/mine", "mine")
+	gateway := first[0].Name[strings.Index(first[0].Name, "gw."):]
+	for _, name := range []string{gateway, first[0].Name, strings.ToUpper("any." + gateway), gateway + "."} {
+		w.refused("is a name of the gateway", "cert", "sign", "--ca", "hosts", "--public-key", w.dir+"/mine.pub", "--principal", "web1", "--principal", name)
+	}
+	w.ok("cert", "sign", "--ca", "hosts", "--public-key", w.dir+"/mine.pub", "--principal", "not"+gateway)
 	w.sameKnownHosts(w.awaitSeed("settled"))
 
 	// Of one name, hashed too, the line is for nothing else.

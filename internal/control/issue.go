@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"keyturn/internal/authority"
+	"keyturn/internal/hostid"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/policy"
@@ -47,7 +48,8 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 		}
 		switch a.Purpose {
 		case authority.Host:
-			request.KeyID, request.Why, err = "host "+first(r.Principals), "who may change hosts asked for it", actor.Require(identity.HostsWrite)
+			request.KeyID, request.Why = "host "+first(r.Principals), "who may change hosts asked for it"
+			err = cmp.Or(actor.Require(identity.HostsWrite), refuseGatewayNames(actor.Tenant, r.Principals))
 		case authority.User:
 			if request.KeyID, err = p.calledOnHosts(tx, actor); err == nil {
 				request.Why, refused, err = p.allow(tx, actor, a.Application, r.Principals)
@@ -104,6 +106,20 @@ func usableUntil(tx *store.Tx, key trust.PublicKey, until time.Time) (time.Time,
 		}
 	}
 	return until, nil
+}
+
+// refuseGatewayNames refuses to let anybody be the gateway: only the keys of its seed are
+// certified for its names.
+func refuseGatewayNames(tenant trust.TenantID, names []string) error {
+	gateway := hostid.Alias(tenant, hostid.Gateway(tenant))
+	for _, name := range names {
+		lower := strings.TrimSuffix(strings.ToLower(name), ".")
+		if lower == gateway || strings.HasSuffix(lower, "."+gateway) {
+			return trust.Errorf(trust.Denied, "%q is a name of the gateway, which has certificates for the keys of its own seed only", clip(name)).
+				WithField("principals").WithHint("keyturn seed certify")
+		}
+	}
+	return nil
 }
 
 // first returns the first of names, as far as there is one.

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 
 	"keyturn/internal/identity"
 	"keyturn/internal/store"
@@ -19,7 +20,7 @@ func (p *Plane) ListProviders(ctx context.Context, actor identity.Actor) (list [
 // AddProvider adds an identity provider, which gives no role that may do more than
 // the actor may.
 func (p *Plane) AddProvider(ctx context.Context, actor identity.Actor, n identity.NewProvider) (added identity.Provider, err error) {
-	err = p.update(ctx, actor, needs(identity.UsersWrite), "provider.add", "provider:"+subject(n.Name), func(tx *store.Tx) error {
+	err = p.update(ctx, actor, needs(identity.UsersWrite, identity.AppsWrite), "provider.add", "provider:"+subject(n.Name), func(tx *store.Tx) error {
 		added, err = p.directory.AddProvider(tx, actor, n)
 		noteProvider(tx, added)
 		return err
@@ -29,7 +30,7 @@ func (p *Plane) AddProvider(ctx context.Context, actor identity.Actor, n identit
 
 // SetProvider says anew what an identity provider's word is good for.
 func (p *Plane) SetProvider(ctx context.Context, actor identity.Actor, n identity.NewProvider) (set identity.Provider, err error) {
-	err = p.update(ctx, actor, needs(identity.UsersWrite), "provider.set", "provider:"+subject(n.Name), func(tx *store.Tx) error {
+	err = p.update(ctx, actor, needs(identity.UsersWrite, identity.AppsWrite), "provider.set", "provider:"+subject(n.Name), func(tx *store.Tx) error {
 		set, err = p.directory.SetProvider(tx, actor, n)
 		noteProvider(tx, set)
 		return err
@@ -41,9 +42,17 @@ func (p *Plane) SetProvider(ctx context.Context, actor identity.Actor, n identit
 // anybody has logged in with by it.
 func (p *Plane) RemoveProvider(ctx context.Context, actor identity.Actor, name string) error {
 	return p.update(ctx, actor, needs(identity.UsersWrite), "provider.remove", "provider:"+subject(name), func(tx *store.Tx) error {
+		users, err := p.directory.Users(tx)
+		if err != nil {
+			return err
+		}
 		removed, err := p.directory.RemoveProvider(tx, actor, name)
+		if err != nil {
+			return err
+		}
 		tx.Note("id", removed.ID)
-		return err
+		users = slices.DeleteFunc(users, func(u identity.User) bool { return u.Provider != removed.Name })
+		return p.revokeOf(tx, "the user's identity provider was removed", users...)
 	})
 }
 

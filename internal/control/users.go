@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strconv"
 	"strings"
 
 	"keyturn/internal/identity"
@@ -96,7 +97,7 @@ func (p *Plane) SetUserEmail(ctx context.Context, actor identity.Actor, idOrName
 // logins. Users may set their own.
 func (p *Plane) SetUserPassword(ctx context.Context, actor identity.Actor, idOrName, password string) (u identity.User, err error) {
 	if !namesActor(actor, idOrName) {
-		if err := actor.Require(identity.UsersWrite); err != nil {
+		if err := require(actor, identity.UsersWrite, identity.AppsWrite); err != nil {
 			return u, err
 		}
 	}
@@ -128,8 +129,26 @@ func (p *Plane) RemoveUser(ctx context.Context, actor identity.Actor, idOrName s
 			return err
 		}
 		tx.Note("id", u.ID)
-		return p.directory.RemoveUser(tx, actor, u.ID)
+		if err := p.directory.RemoveUser(tx, actor, u.ID); err != nil {
+			return err
+		}
+		return p.revokeOf(tx, "the user was removed", u)
 	})
+}
+
+// revokeOf revokes the certificates of users who are removed, which hosts would take
+// until they end.
+func (p *Plane) revokeOf(tx *store.Tx, reason string, users ...identity.User) error {
+	revoked := 0
+	for _, u := range users {
+		n, err := p.authorities.RevokePerson(tx, u.ID, reason)
+		if err != nil {
+			return err
+		}
+		revoked += n
+	}
+	tx.Note("certificates", strconv.Itoa(revoked))
+	return nil
 }
 
 // hash returns a password as it is stored; of none, that of a user who has none.
@@ -199,7 +218,7 @@ func (p *Plane) ConfirmTOTP(ctx context.Context, actor identity.Actor, code stri
 // RemoveTOTP takes a user's second factor away. Users may take away their own.
 func (p *Plane) RemoveTOTP(ctx context.Context, actor identity.Actor, idOrName string) (u identity.User, err error) {
 	if !namesActor(actor, idOrName) {
-		if err := actor.Require(identity.UsersWrite); err != nil {
+		if err := require(actor, identity.UsersWrite, identity.AppsWrite); err != nil {
 			return u, err
 		}
 	}
