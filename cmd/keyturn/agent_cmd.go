@@ -86,7 +86,7 @@ Who may use which key: "keyturn key allow --help". docs/agent.md tells more.`,
 			}
 			if len(usable) == 0 {
 				return trust.Errorf(trust.NotFound, "there is no key that signs for you%s", among(keys)).
-					WithHint("an operator says who may: keyturn key allow UUID --user NAME, and the permission Keys Use")
+					WithHint("who may write users says who may: keyturn key allow UUID --user NAME, and the permission Keys Use")
 			}
 			return serveAgent(cmd, &agent.Server{List: h.list, Sign: h.sign, Forwarded: forwarded}, socket, lifetime, args)
 		},

@@ -77,7 +77,7 @@ func (w *world) credentials(user, password string) map[string]credential {
 	service := w.find(`"response":"([^"]+)"`, "POST", "/avxapi/acctmgmt-get-service-token?gwsource=x", "grant_type=client_credentials", headers("Authorization", basic(id, token), "Content-Type", form))
 	return map[string]credential{
 		"a password":                    {own, "v1 cfengine"},
-		"an API token":                  {headers("Authorization", "Bearer "+token), "v1 cfengine cloudflare"},
+		"an API token":                  {headers("Authorization", "bearer "+token), "v1 cfengine cloudflare"},
 		"a login token":                 {headers("Authorization", "Bearer "+login), "v1"},
 		"an OAuth access token":         {headers("Authorization", "Bearer "+access), "cfengine"},
 		"a name and a token as a key":   {headers("X-Auth-Email", strings.ToUpper(user), "X-Auth-Key", token), "cloudflare"},

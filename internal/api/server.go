@@ -255,3 +255,10 @@ func withArticle(noun string) string {
 	}
 	return "a " + noun
 }
+
+// Bearer returns the token by which a request asks, if it does (RFC 6750, section 2.1).
+// The scheme is one in any case of letters (RFC 9110, section 11.1).
+func Bearer(r *http.Request) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
+}

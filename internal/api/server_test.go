@@ -160,3 +160,13 @@ func TestPanic(t *testing.T) {
 		t.Errorf("request %q is logged as %s", id, log.String())
 	}
 }
+
+func TestBearer(t *testing.T) {
+	for header, want := range map[string]string{"Bearer kt_a": "kt_a", "bearer  kt_a ": "kt_a", "Basic kt_a": "", "Bearer": "", "": "", "BearerX kt_a": ""} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Authorization", header)
+		if token, ok := Bearer(r); ok != (want != "") || ok && token != want {
+			t.Errorf("%q has the token %q, %v; want %q", header, token, ok, want)
+		}
+	}
+}

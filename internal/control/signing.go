@@ -209,7 +209,7 @@ func inUse(tx *store.Tx, k inventory.Key, means string) error {
 
 func notUsable(key string) error {
 	return trust.Errorf(trust.NotFound, "there is no key %q that signs for you", clip(key)).
-		WithHint("ssh-add -l lists those that do; keyturn key allow UUID --user NAME, as an operator")
+		WithHint("ssh-add -l lists those that do; keyturn key allow UUID --user NAME, by who may write users")
 }
 
 // algorithmOf returns the algorithm of a signature by a key, and refuses one by which a

@@ -50,6 +50,9 @@ func (d *Directory) UserByEmail(tx *store.Tx, address string) (User, error) {
 // by it, so that whoever calls this has to be one who may write those. No two users
 // have the same: a Conflict.
 func (d *Directory) SetEmail(tx *store.Tx, by Actor, id, address string) error {
+	if err := CheckLasting(tx, by); err != nil { // of oneself, too: policies go by it
+		return err
+	}
 	u, err := d.overUser(tx, by, id)
 	if err != nil {
 		return err

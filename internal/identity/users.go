@@ -183,8 +183,9 @@ func checkPresent(by Actor, u User) error {
 		WithHint("set KEYTURN_USER, KEYTURN_PASSWORD and, for a code, KEYTURN_TOTP")
 }
 
-// overUser returns the user of an id if by may do to that user as it likes. What users do
-// to themselves, checkPresent bounds.
+// overUser returns the user of an id if by may do to that user as it likes. Users may do
+// so to themselves, whenever they logged in: checkPresent and CheckLasting are for what
+// outlives that.
 func (d *Directory) overUser(tx *store.Tx, by Actor, id string) (User, error) {
 	self, check := by.Kind == "user" && by.ID == id, CheckLasting
 	if self {

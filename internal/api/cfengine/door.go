@@ -67,8 +67,7 @@ func (d door) as(fn func(r *http.Request, a control.Actor) (any, error)) http.Ha
 // beside the access tokens of grants.
 func (d door) authenticate(r *http.Request) (control.Actor, error) {
 	ctx, source := r.Context(), api.Source(r)
-	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
-		token = strings.TrimSpace(token)
+	if token, ok := api.Bearer(r); ok {
 		if strings.HasPrefix(token, "kt_") {
 			return d.plane.Token(ctx, token, source)
 		}

@@ -13,7 +13,6 @@ package metrics
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -106,8 +105,8 @@ func (m *Metrics) Handler(plane *control.Plane, log func(context.Context, error)
 func countsFor(r *http.Request, plane *control.Plane) (control.Counts, error) {
 	var actor control.Actor
 	var err error
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		actor, err = plane.Token(r.Context(), strings.TrimSpace(token), api.Source(r))
+	if token, ok := api.Bearer(r); ok {
+		actor, err = plane.Token(r.Context(), token, api.Source(r))
 	} else if user, password, ok := r.BasicAuth(); ok {
 		actor, err = plane.Password(r.Context(), user, password, r.Header.Get("Keyturn-TOTP"), api.Source(r))
 	} else {

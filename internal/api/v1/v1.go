@@ -193,8 +193,8 @@ func (d door) authenticate(a huma.API) func(huma.Context, func(huma.Context)) {
 
 func (d door) actor(r *http.Request) (control.Actor, error) {
 	ctx, source := r.Context(), api.Source(r)
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return d.plane.Bearer(ctx, strings.TrimSpace(token), source)
+	if token, ok := api.Bearer(r); ok {
+		return d.plane.Bearer(ctx, token, source)
 	}
 	if user, password, ok := r.BasicAuth(); ok {
 		return d.plane.Password(ctx, user, password, r.Header.Get("Keyturn-TOTP"), source)
