@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"slices"
 
 	"keyturn/internal/identity"
 	"keyturn/internal/store"
@@ -42,16 +41,11 @@ func (p *Plane) SetProvider(ctx context.Context, actor identity.Actor, n identit
 // anybody has logged in with by it.
 func (p *Plane) RemoveProvider(ctx context.Context, actor identity.Actor, name string) error {
 	return p.update(ctx, actor, needs(identity.UsersWrite), "provider.remove", "provider:"+subject(name), func(tx *store.Tx) error {
-		users, err := p.directory.Users(tx)
-		if err != nil {
-			return err
-		}
-		removed, err := p.directory.RemoveProvider(tx, actor, name)
+		removed, users, err := p.directory.RemoveProvider(tx, actor, name)
 		if err != nil {
 			return err
 		}
 		tx.Note("id", removed.ID)
-		users = slices.DeleteFunc(users, func(u identity.User) bool { return u.Provider != removed.Name })
 		return p.revokeOf(tx, "the user's identity provider was removed", users...)
 	})
 }

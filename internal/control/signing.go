@@ -184,9 +184,9 @@ func mayUse(tx *store.Tx, actor identity.Actor, k inventory.Key) error {
 	return inUse(tx, k, "signs no more")
 }
 
-// inUse refuses a key that is not in use any more, and says what that means. One that was rotated is, for as long
-// as an account is known that accepts it: who logs in through the server is not locked
-// out while a rotation is under way, or by a place that it left.
+// inUse refuses a key that is not in use any more, and says what that means. One that was
+// rotated is, for as long as an account is known that accepts it: who logs in through the
+// server is not locked out while a rotation is under way, or by a place that it left.
 func inUse(tx *store.Tx, k inventory.Key, means string) error {
 	if k.Compromised {
 		return trust.Errorf(trust.Conflict, "key %s is compromised, and %s", k.ID, means).WithHint("keyturn key show %s", k.ID)

@@ -34,7 +34,7 @@ type Actor struct {
 	Until time.Time
 
 	webLogin string    // the stored id of the web login that it came by, or ""
-	began    time.Time // when that began
+	began    time.Time // when that began, of a user's; zero otherwise
 }
 
 // System is Keyturn itself, at work for a tenant without anybody having asked:

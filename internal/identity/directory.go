@@ -179,7 +179,7 @@ const lastingWithin = time.Hour
 // checkAge refuses a login that is older than age: its user may not be there, but a
 // thief of its token.
 func checkAge(tx *store.Tx, by Actor, age time.Duration, what string) error {
-	if by.webLogin == "" || tx.Now().Sub(by.began) <= age {
+	if by.began.IsZero() || tx.Now().Sub(by.began) <= age {
 		return nil
 	}
 	return trust.Errorf(trust.Denied, "%s within %s of it; this one is older", what, age).WithHint("keyturn login, and then the same again")

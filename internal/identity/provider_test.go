@@ -482,6 +482,12 @@ func TestMachines(t *testing.T) {
 			_, _, err := w.CreateToken(tx, a, NewToken{Name: "x", Permissions: []Permission{KeysRead}})
 			return err
 		}), trust.Denied, "belongs to a user")
+		theirs, _, err := w.createToken(w.admin(), NewToken{Name: "theirs", Permissions: []Permission{KeysRead}})
+		must(t, err)
+		fails(t, "a token that a machine rotates", w.update(w.tenant, func(tx *store.Tx) error {
+			_, _, err := w.RotateToken(tx, a, theirs.ID, 0)
+			return err
+		}), trust.Denied, "belongs to somebody else")
 		a.Permissions = []Permission{All}
 		admin := w.admin()
 		for what, verb := range map[string]func(*store.Tx) error{
@@ -610,7 +616,7 @@ func TestProviderEnds(t *testing.T) {
 		}
 		remove := func(name string) {
 			t.Helper()
-			must(t, w.update(w.tenant, func(tx *store.Tx) error { _, err := w.RemoveProvider(tx, admin, name); return err }))
+			must(t, w.update(w.tenant, func(tx *store.Tx) error { _, _, err := w.RemoveProvider(tx, admin, name); return err }))
 		}
 		must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.RemoveUser(tx, admin, alice.Actor.ID) }))
 		if holds(alice) || !holds(bob) || !holds(machine) {
@@ -625,7 +631,7 @@ func TestProviderEnds(t *testing.T) {
 			return w.SetRights(tx, admin, bob.Actor.ID, Rights{Permissions: []Permission{All}})
 		}))
 		operator := Actor{Tenant: w.tenant, Kind: "user", ID: newID(), Name: "operator", Permissions: append(slices.Clone(builtIn[1].Permissions), builtIn[2].Permissions...)}
-		fails(t, "with a user who may do more", w.update(w.tenant, func(tx *store.Tx) error { _, err := w.RemoveProvider(tx, operator, "corp"); return err }), trust.Denied, `user "bob"`)
+		fails(t, "with a user who may do more", w.update(w.tenant, func(tx *store.Tx) error { _, _, err := w.RemoveProvider(tx, operator, "corp"); return err }), trust.Denied, `user "bob"`)
 		state, code := w.beginLogin()
 		remove("CORP")
 		if holds(bob) {
@@ -723,7 +729,7 @@ func TestProviders(t *testing.T) {
 		}
 		_, err = set(lesser, func(*NewProvider) {})
 		fails(t, "of one that gives more", err, trust.Denied, "gives the permission")
-		fails(t, "removing it", w.update(w.tenant, func(tx *store.Tx) error { _, err := w.RemoveProvider(tx, lesser, "corp"); return err }), trust.Denied, "gives the permission")
+		fails(t, "removing it", w.update(w.tenant, func(tx *store.Tx) error { _, _, err := w.RemoveProvider(tx, lesser, "corp"); return err }), trust.Denied, "gives the permission")
 		_, err = set(admin, func(n *NewProvider) { n.Issuer = "https://id.example.com" })
 		fails(t, "another issuer", err, trust.Conflict, "cannot become another")
 		p, err := set(admin, func(*NewProvider) {})
@@ -753,7 +759,7 @@ func TestProviders(t *testing.T) {
 			if len(list) != 0 {
 				t.Errorf("another tenant sees %+v", list)
 			}
-			_, unknown := w.RemoveProvider(tx, stranger, "corp")
+			_, _, unknown := w.RemoveProvider(tx, stranger, "corp")
 			fails(t, "another tenant's", unknown, trust.NotFound, "no identity provider")
 			return err
 		}))

@@ -266,28 +266,28 @@ func (d *Directory) SetProvider(tx *store.Tx, by Actor, n NewProvider) (Provider
 }
 
 // RemoveProvider removes an identity provider with the users that it vouched for,
-// their tokens, and all that anybody has logged in with by it.
-func (d *Directory) RemoveProvider(tx *store.Tx, by Actor, name string) (Provider, error) {
+// their tokens, and all that anybody has logged in with by it. It returns those users, too.
+func (d *Directory) RemoveProvider(tx *store.Tx, by Actor, name string) (Provider, []User, error) {
 	p, err := d.overProvider(tx, by, name)
 	if err != nil {
-		return Provider{}, err
+		return Provider{}, nil, err
 	}
 	users, err := selectUsersOf(tx, p.ID)
 	if err != nil {
-		return Provider{}, err
+		return Provider{}, nil, err
 	}
 	for _, u := range users {
 		if err := checkOver(by, u); err != nil {
-			return Provider{}, err
+			return Provider{}, nil, err
 		}
 		if err := d.removeUser(tx, u.ID); err != nil {
-			return Provider{}, err
+			return Provider{}, nil, err
 		}
 	}
 	if err := d.keyring.Forget(tx, providerSecret, p.ID); err != nil {
-		return Provider{}, err
+		return Provider{}, nil, err
 	}
-	return p, deleteProvider(tx, p.ID)
+	return p, users, deleteProvider(tx, p.ID)
 }
 
 // A PublishedProvider is what an identity provider says of itself.
