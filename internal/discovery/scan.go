@@ -83,21 +83,35 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 // otherKeys logs in by each key that is to open the host and did not now: one day it may
 // be all that is left. That a host does not answer says nothing of a key.
 func (d *Discoverer) otherKeys(ctx context.Context, tenant trust.TenantID, s *scanner) error {
+	try := func(key, works trust.KeyID) error {
+		err := d.reach.Try(ctx, tenant, s.scan.Host, key, works)
+		switch kind := trust.KindOf(err); {
+		case err == nil:
+			s.scan.Opens[key] = true
+		case kind == trust.Denied || kind == trust.Conflict:
+			s.scan.Opens[key] = false
+		case kind == trust.Internal:
+			return err
+		}
+		return nil
+	}
+	works := s.hands.OpenedBy
 	for _, c := range s.hands.Row.Credentials {
 		if c.Key == s.hands.OpenedBy {
 			continue
 		}
-		err := d.reach.Try(ctx, tenant, s.scan.Host, c.Key)
-		switch kind := trust.KindOf(err); {
-		case err == nil:
-			s.scan.Opens[c.Key] = true
-		case kind == trust.Denied || kind == trust.Conflict:
-			s.scan.Opens[c.Key] = false
-		case kind == trust.Internal:
+		if err := try(c.Key, s.hands.OpenedBy); err != nil {
 			return err
 		}
+		if s.scan.Opens[c.Key] {
+			works = c.Key
+		}
 	}
-	return nil
+	if !s.hands.Kept || len(s.hands.Row.Credentials) < 2 {
+		return nil
+	}
+	delete(s.scan.Opens, s.hands.OpenedBy) // until it is seen to log in
+	return try(s.hands.OpenedBy, works)
 }
 
 // A scanner is one scan under way.

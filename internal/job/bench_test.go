@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"keyturn/internal/need"
 	"keyturn/internal/store"
 	"keyturn/internal/store/storetest"
 	"keyturn/internal/trust"
@@ -153,6 +154,7 @@ func timeFloor(tb testing.TB, s *store.Store, cells, workers int) spent {
 // TestSoakMemory takes 100,000 targets through three rows and looks at what the
 // engine holds meanwhile: it must not grow with the number of targets.
 func TestSoakMemory(t *testing.T) {
+	need.Long(t)
 	if os.Getenv("KEYTURN_SOAK") == "" {
 		t.Log("100,000 targets only with KEYTURN_SOAK=1, here 2,000")
 	}

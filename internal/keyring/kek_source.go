@@ -57,7 +57,7 @@ func Start(ctx context.Context, s *store.Store, source, was Source) (*Keyring, e
 			return k, nil
 		}
 		tried := r.name
-		if r, err = readRoot(ctx, s); err == nil && r.name == tried {
+		if r, err = readRoot(ctx, s); ctx.Err() != nil || err == nil && r.name == tried {
 			return nil, why
 		}
 	}

@@ -64,6 +64,7 @@ func sources(t testing.TB) map[string]Source {
 // A node starts with each source, again and again, with no other, and changes over
 // from each to each, once; afterwards the one before is refused.
 func TestSources(t *testing.T) {
+	need.Long(t)
 	storetest.Both(t, schemas, func(t *testing.T, s *store.Store) {
 		kinds := []string{"file", "command", "passphrase file", "another file"}
 		all := sources(t)

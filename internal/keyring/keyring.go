@@ -29,6 +29,7 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -59,7 +60,7 @@ type Keyring struct {
 	mu    sync.Mutex
 	cache map[trust.TenantID]*cached // guarded by mu
 	lent  map[loan]lent              // guarded by mu; see Lend
-	asked map[trust.TenantID]bool    // guarded by mu: those who may lack ready keys
+	asked map[pool]bool              // guarded by mu: those that may lack ready keys
 	kept  map[binding]*opened        // guarded by mu: private halves that are open, see openFor
 	// claimed are the ready keys that Make has handed out and that are not put yet.
 	claimed map[string]bool // guarded by mu
@@ -67,6 +68,7 @@ type Keyring struct {
 
 	working chan struct{} // one for each Read and Make at work
 	queue   chan struct{} // one for each, at work or not
+	large   sync.Mutex    // held by the one Read at work of a file that isLarge
 }
 
 // A cached data keyset saves the unwrapping, never the reading: it counts only
@@ -109,7 +111,7 @@ func Open(ctx context.Context, s *store.Store, kek KEK) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, left: kek.left, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, asked: map[trust.TenantID]bool{}, kept: map[binding]*opened{}, claimed: map[string]bool{}, wake: make(chan struct{}, 1), working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
+	return &Keyring{store: s, root: sealer, handle: handle, source: kek.source, left: kek.left, cache: map[trust.TenantID]*cached{}, lent: map[loan]lent{}, asked: map[pool]bool{}, kept: map[binding]*opened{}, claimed: map[string]bool{}, wake: make(chan struct{}, 1), working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}, nil
 }
 
 // To open a private key file may take ten seconds of a CPU and 256 MiB, as its writer
@@ -127,6 +129,11 @@ func (k *Keyring) Read(ctx context.Context, file, passphrase []byte) (Private, e
 		return Private{}, err
 	}
 	defer done()
+	if isLarge(file) {
+		k.large.Lock()
+		defer k.large.Unlock()
+		defer debug.FreeOSMemory() // until a collection, what one took would lie beside what the next takes
+	}
 	return Parse(file, passphrase)
 }
 

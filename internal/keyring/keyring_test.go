@@ -637,6 +637,7 @@ func TestFirstSealsRace(t *testing.T) {
 // A thief of the data directory, or of a dump, finds no private byte in it, in
 // no spelling.
 func TestStolenData(t *testing.T) {
+	need.Long(t)
 	secrets := map[string][]byte{"snapshot": []byte("ssh-ed25519 AAAA this is line one of a snapshot\n"), "person": []byte("alice.liddell@example.org 192.0.2.77")}
 	fill := func(t *testing.T, s *store.Store) {
 		kekPath := filepath.Join(t.TempDir(), "kek")

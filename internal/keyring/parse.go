@@ -38,7 +38,7 @@ func Parse(file, passphrase []byte) (Private, error) {
 	if len(file) > maxKeyFile {
 		return Private{}, trust.Errorf(trust.Invalid, "private key file of %d bytes is larger than %d", len(file), maxKeyFile)
 	}
-	if bytes.HasPrefix(file, []byte("PuTTY-User-Key-File-")) {
+	if bytes.HasPrefix(file, []byte(ppkPrefix)) {
 		return parsePPK(file, passphrase)
 	}
 	for rest := file; ; {

@@ -96,6 +96,7 @@ func TestWrittenKeysAreReadByOpenSSH(t *testing.T) {
 // What OpenSSH writes, in each container, encrypted and not, we read as the key
 // that ssh-keygen says it is.
 func TestParseReadsWhatOpenSSHWrites(t *testing.T) {
+	need.Long(t)
 	types := [][]string{{"-t", "ed25519"}, {"-t", "ecdsa", "-b", "256"}, {"-t", "ecdsa", "-b", "384"}, {"-t", "ecdsa", "-b", "521"}, {"-t", "rsa", "-b", "2048"}}
 	containers := map[Format]string{OpenSSH: "RFC4716", PEM: "PEM", PKCS8: "PKCS8"}
 	for _, kind := range types {
@@ -153,6 +154,7 @@ func refusesOtherPassphrases(t *testing.T, file []byte, passphrase string) {
 
 // ssh-keygen encrypts with whatever cipher it is told.
 func TestParseReadsEveryCipher(t *testing.T) {
+	need.Long(t)
 	for name := range openSSHCiphers {
 		path := filepath.Join(t.TempDir(), "id")
 		sshKeygen(t, "-q", "-t", "ed25519", "-a", "2", "-Z", name, "-f", path, "-N", "secret", "-C", "of "+name)
@@ -184,6 +186,7 @@ func TestParseReadsEveryCipher(t *testing.T) {
 // What we encrypt, ssh-keygen opens, with the same comment, and with no other
 // passphrase; and so do we.
 func TestEncryptedKeysAreReadByOpenSSH(t *testing.T) {
+	need.Long(t)
 	for i, spec := range specs {
 		p, err := Generate(spec)
 		if err != nil {
@@ -273,6 +276,7 @@ func roundsOf(t *testing.T, text []byte) uint32 {
 // openssl writes PKCS#8 with other ciphers and pseudo-random functions than
 // ssh-keygen does, and SEC 1 with its parameters before it.
 func TestParseReadsWhatOpenSSLWrites(t *testing.T) {
+	need.Long(t)
 	program := need.Program(t, "openssl", "openssl")
 	openssl := func(args ...string) []byte {
 		out, err := exec.Command(program, args...).Output()

@@ -26,6 +26,9 @@ import (
 // PuTTY manual. The whole file is authenticated: under a key derived from the
 // passphrase where it is encrypted, and else under one that everybody knows.
 
+// ppkPrefix begins every one of them.
+const ppkPrefix = "PuTTY-User-Key-File-"
+
 // What a file may cost to open. PuTTY takes 8 MiB by itself, and as many passes
 // as fit into a tenth of a second.
 const (
@@ -268,6 +271,16 @@ func (a argon2Params) check() error {
 			WithHint("write it anew: puttygen KEY.ppk --reencrypt -o NEW.ppk")
 	}
 	return nil
+}
+
+// isLarge reports whether a file takes much more memory to open than PuTTY's own do.
+func isLarge(file []byte) bool {
+	if !bytes.HasPrefix(file, []byte(ppkPrefix)) {
+		return false
+	}
+	f, err := readPPK(file)
+	clear(f.private)
+	return err == nil && f.kdf.memory > 16<<10
 }
 
 func (a argon2Params) derive(passphrase []byte, length uint32) []byte {

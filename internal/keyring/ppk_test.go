@@ -10,7 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -32,6 +35,7 @@ func puttygen(t *testing.T, args ...string) string {
 // What puttygen writes, in both versions, under each key derivation and in clear,
 // we read as the key that ssh-keygen made, with its comment.
 func TestParseReadsWhatPuTTYWrites(t *testing.T) {
+	need.Long(t)
 	secret, none := writeFile(t, "passphrase", []byte("correct horse")), writeFile(t, "none", nil)
 	for _, spec := range specs {
 		p, err := Generate(spec)
@@ -265,6 +269,39 @@ func TestErrorsTellNothing(t *testing.T) {
 			if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, secret[4:12]) || strings.Contains(text, "my secret") {
 				t.Errorf("byte %d changed: %v", i, err)
 			}
+		}
+	}
+}
+
+// Whoever may import keys can send many at once that take as much memory to open as a
+// file may: one of them has it at a time, and it is given back.
+func TestReadOpensOneLargeFileAtATime(t *testing.T) {
+	need.Long(t)
+	const block = 64 << 20
+	blob := base64.StdEncoding.EncodeToString(generate(t, "ed25519").Public().Blob())
+	k := &Keyring{working: make(chan struct{}, maxWorking), queue: make(chan struct{}, maxQueue)}
+	for _, variant := range []string{"Argon2id", "Argon2i", "Argon2d"} {
+		file := fmt.Sprintf("PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: aes256-cbc\nComment: x\nPublic-Lines: 1\n%s\n"+
+			"Key-Derivation: %s\nArgon2-Memory: %d\nArgon2-Passes: 1\nArgon2-Parallelism: 1\nArgon2-Salt: %032x\nPrivate-Lines: 1\n%s\nPrivate-MAC: %064x\n",
+			blob, variant, block>>10, 7, base64.StdEncoding.EncodeToString(make([]byte, 48)), 7)
+		var before, after runtime.MemStats
+		debug.FreeOSMemory()
+		runtime.ReadMemStats(&before)
+		var files sync.WaitGroup
+		for range 6 {
+			files.Go(func() {
+				if _, err := k.Read(t.Context(), []byte(file), []byte("passphrase")); err == nil || !strings.Contains(err.Error(), "does not open with this passphrase") {
+					t.Errorf("%s: %v", variant, err)
+				}
+			})
+		}
+		files.Wait()
+		runtime.ReadMemStats(&after)
+		if grown := int64(after.HeapSys - before.HeapSys); grown > 2*block {
+			t.Errorf("%s: six files that take %d MiB each took %d MiB", variant, block>>20, grown>>20)
+		}
+		if kept := int64(after.HeapSys-after.HeapReleased) - int64(before.HeapSys-before.HeapReleased); kept > block/2 {
+			t.Errorf("%s: %d MiB are kept afterwards", variant, kept>>20)
 		}
 	}
 }

@@ -15,12 +15,32 @@ import (
 	"keyturn/internal/trust"
 )
 
-// An RSA key of 4096 bits takes half a second of a CPU or several. So for a tenant
-// that has asked for one, a few are kept ready, sealed like any other: Stock makes
-// them when nobody else has anything made, and Make hands them out.
+// An RSA key of 4096 bits takes half a second of a CPU or several, and one of 2048 a
+// tenth of that. So for a tenant that has asked for one, a few are kept ready, sealed like
+// any other: Stock makes them when nobody else has anything made, and Make hands them out.
 
-// readySpec is what is kept ready.
-func readySpec() Spec { return Spec{Type: "rsa", Bits: 4096} }
+// A pool is the keys of one size that lie ready for a tenant.
+type pool struct {
+	tenant trust.TenantID
+	bits   int
+}
+
+func (p pool) spec() Spec { return Spec{Type: "rsa", Bits: p.bits} }
+
+// The sizes of which keys are kept ready: those that log in, as many as Stock is told, and
+// those that sign tokens, of which a tenant needs one at a time.
+const (
+	loginBits = 4096
+	tokenBits = 2048
+)
+
+// most returns how many keys are kept ready, of which so many are to log in.
+func (p pool) most(login int) int {
+	if p.bits == tokenBits {
+		return min(login, 1)
+	}
+	return login
+}
 
 // ErrTaken is the cause of the Conflict in which Put ends for a key that another node
 // has handed out since Make did. Another one is then to be made.
@@ -38,9 +58,10 @@ type ready struct {
 // ready: it is gone from those when Put has been committed, and lies there again after
 // Wipe otherwise.
 func (k *Keyring) Make(ctx context.Context, tenant trust.TenantID, spec Spec) (Private, error) {
-	if spec == readySpec() {
-		k.ask(tenant)
-		if p, err := k.takeReady(ctx, tenant); err != nil || !p.IsZero() {
+	of := pool{tenant, spec.Bits}
+	if spec == of.spec() && (spec.Bits == loginBits || spec.Bits == tokenBits) {
+		k.ask(of)
+		if p, err := k.takeReady(ctx, of); err != nil || !p.IsZero() {
 			return p, err
 		}
 	}
@@ -52,10 +73,10 @@ func (k *Keyring) Make(ctx context.Context, tenant trust.TenantID, spec Spec) (P
 	return Generate(spec)
 }
 
-// ask notes that a tenant uses keys of readySpec.
-func (k *Keyring) ask(tenant trust.TenantID) {
+// ask notes that a tenant uses keys of a size.
+func (k *Keyring) ask(of pool) {
 	k.mu.Lock()
-	k.asked[tenant] = true
+	k.asked[of] = true
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
@@ -63,15 +84,15 @@ func (k *Keyring) ask(tenant trust.TenantID) {
 	}
 }
 
-// takeReady returns a key that lies ready for tenant and that nobody else of this
-// process has, or none.
-func (k *Keyring) takeReady(ctx context.Context, tenant trust.TenantID) (p Private, err error) {
-	err = k.store.View(ctx, tenant, func(tx *store.Tx) error {
-		r, err := firstReady(tx, k.claim)
+// takeReady returns a key that lies ready in a pool and that nobody else of this process
+// has, or none.
+func (k *Keyring) takeReady(ctx context.Context, of pool) (p Private, err error) {
+	err = k.store.View(ctx, of.tenant, func(tx *store.Tx) error {
+		r, err := firstReady(tx, of.bits, k.claim)
 		if err != nil || r.id == "" {
 			return err
 		}
-		if p, err = k.openReady(tenant, r); err != nil {
+		if p, err = k.openReady(of.tenant, r); err != nil {
 			k.release(r.id)
 		}
 		return err
@@ -174,15 +195,21 @@ func (r *ready) took(tx *store.Tx) error {
 	return err
 }
 
-// Drop destroys what lies ready for the tenant of tx beyond so many.
+// Drop destroys what lies ready for the tenant of tx beyond so many that log in.
 func (k *Keyring) Drop(tx *store.Tx, beyond int) error {
-	ids, err := selectReadyIDs(tx)
-	for _, id := range ids[min(beyond, len(ids)):] {
-		if _, err := deleteReady(tx, id); err != nil {
+	for _, bits := range []int{loginBits, tokenBits} {
+		of := pool{tx.Tenant(), bits}
+		ids, err := selectReadyIDs(tx, bits)
+		if err != nil {
 			return err
 		}
+		for _, id := range ids[min(of.most(beyond), len(ids)):] {
+			if _, err := deleteReady(tx, id); err != nil {
+				return err
+			}
+		}
 	}
-	return err
+	return nil
 }
 
 // Stock makes keys ready until ctx ends: for each tenant that has asked for one, as
@@ -195,7 +222,7 @@ func (k *Keyring) Stock(ctx context.Context, size func(*store.Tx) (int, error), 
 		retry = time.Minute            // after an error
 	)
 	for rest := calm; ; {
-		tenant, ok := k.wanting()
+		of, ok := k.wanting()
 		if !ok {
 			select {
 			case <-ctx.Done():
@@ -209,11 +236,11 @@ func (k *Keyring) Stock(ctx context.Context, size func(*store.Tx) (int, error), 
 			return
 		case <-time.After(rest):
 		}
-		k.heard(tenant) // first, lest a key that is taken after the look be forgotten
+		k.heard(of) // first, lest a key that is taken after the look be forgotten
 		begun := time.Now()
-		worked, full, err := k.stockOne(ctx, tenant, size)
+		worked, full, err := k.stockOne(ctx, of, size)
 		if !full {
-			k.ask(tenant)
+			k.ask(of)
 		}
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -229,34 +256,34 @@ func (k *Keyring) Stock(ctx context.Context, size func(*store.Tx) (int, error), 
 	}
 }
 
-// wanting returns a tenant that has asked for a key and may lack ready ones.
-func (k *Keyring) wanting() (trust.TenantID, bool) {
+// wanting returns a pool of which somebody has asked for a key and that may lack some.
+func (k *Keyring) wanting() (pool, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for tenant := range k.asked {
-		return tenant, true
+	for of := range k.asked {
+		return of, true
 	}
-	return "", false
+	return pool{}, false
 }
 
-// heard takes back that a tenant has asked.
-func (k *Keyring) heard(tenant trust.TenantID) {
+// heard takes back that somebody has asked.
+func (k *Keyring) heard(of pool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.asked, tenant)
+	delete(k.asked, of)
 }
 
 // stockOne makes one key ready, unless there are enough, which is full, or others are
 // at work.
-func (k *Keyring) stockOne(ctx context.Context, tenant trust.TenantID, size func(*store.Tx) (int, error)) (worked, full bool, err error) {
+func (k *Keyring) stockOne(ctx context.Context, of pool, size func(*store.Tx) (int, error)) (worked, full bool, err error) {
 	lacking := func(tx *store.Tx) (ids []string, lacks bool, err error) {
-		if ids, err = selectReadyIDs(tx); err != nil {
+		if ids, err = selectReadyIDs(tx, of.bits); err != nil {
 			return nil, false, err
 		}
 		most, err := size(tx)
-		return ids, len(ids) < most, err
+		return ids, len(ids) < of.most(most), err
 	}
-	err = k.store.View(ctx, tenant, func(tx *store.Tx) error {
+	err = k.store.View(ctx, of.tenant, func(tx *store.Tx) error {
 		_, lacks, err := lacking(tx)
 		full = !lacks
 		return err
@@ -268,7 +295,7 @@ func (k *Keyring) stockOne(ctx context.Context, tenant trust.TenantID, size func
 	if err != nil {
 		return false, false, err
 	}
-	p, err := Generate(readySpec())
+	p, err := Generate(of.spec())
 	done()
 	if err != nil {
 		return false, false, err
@@ -276,7 +303,7 @@ func (k *Keyring) stockOne(ctx context.Context, tenant trust.TenantID, size func
 	defer p.Wipe()
 	id := string(p.Public().Fingerprint())
 	err = k.store.Update(ctx, audit.Event{
-		Tenant: tenant, Actor: audit.Actor{Kind: "system", ID: "stock"}, Action: "key.prepare", Subject: "ready-key:" + id,
+		Tenant: of.tenant, Actor: audit.Actor{Kind: "system", ID: "stock"}, Action: "key.prepare", Subject: "ready-key:" + id,
 	}, func(tx *store.Tx) error {
 		there, lacks, err := lacking(tx)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +17,13 @@ import (
 	"keyturn/internal/trust"
 )
 
-// smallRSA makes a key that lies ready in the place of one that takes longer.
+// The pools of keys that log in, and that sign tokens.
+var (
+	logins = pool{storetest.Tenant, loginBits}
+	tokens = pool{storetest.Tenant, tokenBits}
+)
+
+// smallRSA makes a key as one that lies ready to sign tokens: it takes less time.
 func smallRSA(t testing.TB) Private {
 	t.Helper()
 	p, err := Generate(Spec{Type: "rsa", Bits: 2048})
@@ -24,10 +31,10 @@ func smallRSA(t testing.TB) Private {
 	return p
 }
 
-func lyingReady(t testing.TB, s *store.Store) (ids []string) {
+func lyingReady(t testing.TB, s *store.Store, of pool) (ids []string) {
 	t.Helper()
 	must(t, s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) (err error) {
-		ids, err = selectReadyIDs(tx)
+		ids, err = selectReadyIDs(tx, of.bits)
 		return err
 	}))
 	return ids
@@ -48,7 +55,7 @@ func TestReadyKeys(t *testing.T) {
 		}
 		take := func(k *Keyring) Private {
 			t.Helper()
-			p, err := k.Make(t.Context(), storetest.Tenant, readySpec())
+			p, err := k.Make(t.Context(), storetest.Tenant, tokens.spec())
 			must(t, err)
 			return p
 		}
@@ -75,7 +82,7 @@ func TestReadyKeys(t *testing.T) {
 				t.Errorf("the other node stores it as %q: %v, want that it was taken", id, err)
 			}
 		}
-		if left := lyingReady(t, s); len(left) != 2 || left[0] != all[1] {
+		if left := lyingReady(t, s, tokens); len(left) != 2 || left[0] != all[1] {
 			t.Errorf("%q are left of %q", left, all)
 		}
 
@@ -85,7 +92,7 @@ func TestReadyKeys(t *testing.T) {
 		if err := update(s, storetest.Tenant, func(tx *store.Tx) error { return errors.Join(other.Put(tx, "c", third), failed) }); !errors.Is(err, failed) {
 			t.Error(err)
 		}
-		if left := lyingReady(t, s); len(left) != 2 {
+		if left := lyingReady(t, s, tokens); len(left) != 2 {
 			t.Errorf("after a commit that failed %q are left", left)
 		}
 
@@ -113,12 +120,12 @@ func TestReadyKeys(t *testing.T) {
 		}
 
 		must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Drop(tx, 1) }))
-		if left := lyingReady(t, s); len(left) != 1 || left[0] != all[1] {
+		if left := lyingReady(t, s, tokens); len(left) != 1 || left[0] != all[1] {
 			t.Errorf("dropped to %q, want the oldest of %q", left, all[1:])
 		}
 		must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Drop(tx, 5) }))
 		must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Drop(tx, 0) }))
-		if left := lyingReady(t, s); len(left) != 0 {
+		if left := lyingReady(t, s, tokens); len(left) != 0 {
 			t.Errorf("dropped all but %q", left)
 		}
 	})
@@ -147,7 +154,7 @@ func TestReadyKeysAreHandedOutOnce(t *testing.T) {
 		for i := range ready {
 			wg.Go(func() {
 				for {
-					p, err := nodes[i%2].takeReady(context.Background(), storetest.Tenant)
+					p, err := nodes[i%2].takeReady(context.Background(), tokens)
 					if err != nil || p.IsZero() {
 						t.Errorf("there was nothing: %v", err)
 						return
@@ -169,7 +176,7 @@ func TestReadyKeysAreHandedOutOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if left := lyingReady(t, s); len(stored) != ready || len(left) != 0 {
+		if left := lyingReady(t, s, tokens); len(stored) != ready || len(left) != 0 {
 			t.Errorf("%v were handed out, %q are left", stored, left)
 		}
 	})
@@ -190,26 +197,26 @@ func TestStock(t *testing.T) {
 	if _, err := k.Make(t.Context(), storetest.Tenant, Spec{Type: "ed25519"}); err != nil {
 		t.Fatal(err)
 	}
-	if tenant, ok := k.wanting(); ok {
-		t.Errorf("keys are made ready for %s, which has asked for none", tenant)
+	if of, ok := k.wanting(); ok {
+		t.Errorf("keys are made ready for %v, which has asked for none", of)
 	}
-	made, err := k.Make(t.Context(), storetest.Tenant, readySpec())
+	made, err := k.Make(t.Context(), storetest.Tenant, logins.spec())
 	must(t, err)
-	for len(lyingReady(t, s)) < 2 {
+	for len(lyingReady(t, s, logins)) < 2 {
 		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
 	<-done
-	left := lyingReady(t, s)
+	left := lyingReady(t, s, logins)
 	if len(left) != 2 || left[0] == string(made.Public().Fingerprint()) {
 		t.Errorf("%q are ready", left)
 	}
-	p, err := k.Make(t.Context(), storetest.Tenant, readySpec())
+	p, err := k.Make(t.Context(), storetest.Tenant, logins.spec())
 	must(t, err)
 	if string(p.Public().Fingerprint()) != left[0] || p.Public().Bits() != 4096 {
 		t.Errorf("handed out is %s of %d bits, ready were %q", p.Public().Fingerprint(), p.Public().Bits(), left)
 	}
-	if worked, full, err := k.stockOne(t.Context(), storetest.Tenant, func(*store.Tx) (int, error) { return 0, nil }); worked || !full || err != nil {
+	if worked, full, err := k.stockOne(t.Context(), logins, func(*store.Tx) (int, error) { return 0, nil }); worked || !full || err != nil {
 		t.Errorf("with a pool of 0: %t, %t, %v", worked, full, err)
 	}
 }
@@ -226,13 +233,52 @@ func TestStockHearsWhileItLooks(t *testing.T) {
 		defer close(done)
 		k.Stock(ctx, func(tx *store.Tx) (int, error) {
 			if looks++; looks == 1 {
-				k.ask(tx.Tenant()) // as one who takes a key at this instant
+				k.ask(logins) // as one who takes a key at this instant
 			} else {
 				cancel()
 			}
 			return 0, nil
 		}, func(err error) { t.Error(err) })
 	}()
-	k.ask(storetest.Tenant)
+	k.ask(logins)
 	<-done
+}
+
+// Beside keys that log in, one that signs tokens lies ready for who has asked for one, and
+// each is handed out for what it is.
+func TestStockOfTokenKeys(t *testing.T) {
+	t.Parallel()
+	need.Within(t, 3*time.Minute)
+	s := storetest.Open(t, schemas...)
+	k := open(t, s, testKEK(t, "kek"))
+	stock := func(of pool, size int) (worked, full bool) {
+		t.Helper()
+		worked, full, err := k.stockOne(t.Context(), of, func(*store.Tx) (int, error) { return size, nil })
+		must(t, err)
+		return worked, full
+	}
+	for _, of := range []pool{logins, tokens} {
+		if worked, full := stock(of, 2); !worked || full {
+			t.Errorf("%+v: worked %t, full %t", of, worked, full)
+		}
+	}
+	if worked, full := stock(tokens, 2); worked || !full {
+		t.Errorf("of those that sign tokens, a second one: worked %t, full %t", worked, full)
+	}
+	if worked, full := stock(tokens, 0); worked || !full {
+		t.Errorf("with a pool of 0: worked %t, full %t", worked, full)
+	}
+	ready := lyingReady(t, s, logins)
+	for _, bits := range []int{2048, 4096} {
+		p, err := k.Make(t.Context(), storetest.Tenant, Spec{Type: "rsa", Bits: bits})
+		must(t, err)
+		if lay := slices.Contains(ready, string(p.Public().Fingerprint())); p.Public().Bits() != bits || lay != (bits == loginBits) || p.half().ready == nil {
+			t.Errorf("handed out for %d bits is one of %d, that lay ready: %t", bits, p.Public().Bits(), p.half().ready != nil)
+		}
+		p.Wipe()
+	}
+	must(t, update(s, storetest.Tenant, func(tx *store.Tx) error { return k.Drop(tx, 0) }))
+	if p, err := k.Make(t.Context(), storetest.Tenant, tokens.spec()); err != nil || p.half().ready != nil {
+		t.Errorf("after all were dropped one lay ready: %v", err)
+	}
 }

@@ -115,19 +115,22 @@ func deletePrivate(tx *store.Tx, id trust.KeyID) error {
 	return err
 }
 
-// selectReadyIDs returns the keys that lie ready for the tenant of tx, oldest first.
-func selectReadyIDs(tx *store.Tx) (ids []string, err error) {
-	rows, err := tx.Query(`SELECT id FROM ready_keys WHERE tenant = $1 ORDER BY created, id`, tx.Tenant())
+// selectReadyIDs returns the keys of a size that lie ready for the tenant of tx, oldest
+// first.
+func selectReadyIDs(tx *store.Tx, bits int) (ids []string, err error) {
+	rows, err := tx.Query(`SELECT id, public FROM ready_keys WHERE tenant = $1 ORDER BY created, id`, tx.Tenant())
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		var r readyRow
+		if err := rows.Scan(&r.id, &r.public); err != nil {
 			return nil, err
 		}
-		ids = append(ids, id)
+		if r.bits() == bits {
+			ids = append(ids, r.id)
+		}
 	}
 	return ids, rows.Err()
 }
@@ -138,9 +141,18 @@ type readyRow struct {
 	public, sealed, keyset []byte
 }
 
-// firstReady returns the oldest key that lies ready for the tenant of tx and is wanted,
-// or none.
-func firstReady(tx *store.Tx, wanted func(id string) bool) (r readyRow, err error) {
+// bits returns the size of a key, or 0 of what is none.
+func (r readyRow) bits() int {
+	public, err := trust.ParsePublicKeyBlob(r.public)
+	if err != nil {
+		return 0
+	}
+	return public.Bits()
+}
+
+// firstReady returns the oldest key of a size that lies ready for the tenant of tx and is
+// wanted, or none.
+func firstReady(tx *store.Tx, bits int, wanted func(id string) bool) (r readyRow, err error) {
 	rows, err := tx.Query(`SELECT r.id, r.public, r.sealed, k.wrapped FROM ready_keys r
 		JOIN keysets k ON k.tenant = r.tenant AND k.id = $2
 		WHERE r.tenant = $1 ORDER BY r.created, r.id`, tx.Tenant(), dataID)
@@ -152,7 +164,7 @@ func firstReady(tx *store.Tx, wanted func(id string) bool) (r readyRow, err erro
 		if err := rows.Scan(&r.id, &r.public, &r.sealed, &r.keyset); err != nil {
 			return readyRow{}, err
 		}
-		if wanted(r.id) {
+		if r.bits() == bits && wanted(r.id) {
 			return r, nil
 		}
 	}

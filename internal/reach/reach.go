@@ -97,6 +97,9 @@ type Hands struct {
 	// OpenedBy is the key that opened the connection; empty where a password did,
 	// which is then not kept.
 	OpenedBy trust.KeyID
+	// Kept: the connection was made for an earlier caller, and so says nothing of whether
+	// the key opens the host now.
+	Kept bool
 
 	reach  *Reach
 	tenant trust.TenantID
@@ -152,35 +155,54 @@ func (r *Reach) Open(ctx context.Context, tenant trust.TenantID, host trust.Host
 	if h := r.kept(tenant, row, except); h != nil {
 		return h, nil
 	}
-	return r.login(ctx, tenant, row, except)
+	credentials, err := r.credentials(ctx, tenant, row, except)
+	if err != nil {
+		return nil, err
+	}
+	return r.login(ctx, tenant, row, credentials)
 }
 
 // Try logs in to a host by one of the keys that are to open it, and keeps no connection.
-// Errors: those of Open; Denied where the host does not take the key.
-func (r *Reach) Try(ctx context.Context, tenant trust.TenantID, host trust.HostID, key trust.KeyID) error {
+// Where that key is refused, works, which may be empty, brings the connection to a good
+// end: one that ends without a login counts as an attack. Errors: those of Open; Denied
+// where the host does not take the key.
+func (r *Reach) Try(ctx context.Context, tenant trust.TenantID, host trust.HostID, key, works trust.KeyID) error {
 	row, err := r.row(ctx, tenant, host)
 	if err != nil {
 		return err
 	}
-	var others []trust.KeyID
+	offered, err := r.credentials(ctx, tenant, row, allBut(row, key))
+	if err != nil {
+		return err
+	}
+	if works != "" && works != key {
+		if good, err := r.credentials(ctx, tenant, row, allBut(row, works)); err == nil {
+			offered = append(offered, good...)
+		}
+	}
+	hands, err := r.login(ctx, tenant, row, offered)
+	if err != nil {
+		return err
+	}
+	hands.end()
+	if hands.OpenedBy != key {
+		return trust.Errorf(trust.Denied, "host %s does not take key %s", row.Name, key)
+	}
+	return nil
+}
+
+// allBut returns the keys that are to open a host, but for one.
+func allBut(row inventory.Host, key trust.KeyID) (others []trust.KeyID) {
 	for _, c := range row.Credentials {
 		if c.Key != key {
 			others = append(others, c.Key)
 		}
 	}
-	hands, err := r.login(ctx, tenant, row, others)
-	if err == nil {
-		hands.end()
-	}
-	return err
+	return others
 }
 
-// login makes a connection to a host that none of the keys in except opens.
-func (r *Reach) login(ctx context.Context, tenant trust.TenantID, row inventory.Host, except []trust.KeyID) (*Hands, error) {
-	credentials, err := r.credentials(ctx, tenant, row, except)
-	if err != nil {
-		return nil, err
-	}
+// login makes a connection to a host that one of the credentials opens.
+func (r *Reach) login(ctx context.Context, tenant trust.TenantID, row inventory.Host, credentials []dial.Credential) (*Hands, error) {
 	begun := time.Now()
 	conn, err := dial.Dial(ctx, target(row, row.User), credentials)
 	r.count("login", begun, err)
@@ -251,7 +273,7 @@ func (r *Reach) kept(tenant trust.TenantID, row inventory.Host, except []trust.K
 			h.end()
 			continue
 		}
-		h.Row = row
+		h.Row, h.Kept = row, true
 		return h
 	}
 }

@@ -117,9 +117,7 @@ func (h *Host) Config(ctx context.Context, s Sshd, user string, source netip.Add
 // ask returns the configuration for a connection, the version of the program that
 // has it, and why it was not the program that told it, if so.
 func (h *Host) ask(ctx context.Context, s Sshd, conn trust.SSHDConnection) (config trust.SSHDConfig, version trust.ServerVersion, evaluated string, err error) {
-	if h.banner != "" {
-		version, _ = trust.ParseServerVersion(h.banner)
-	}
+	version = h.announced()
 	if s.Family != trust.OpenSSH {
 		return fixedConfig(s), version, "", nil
 	}
@@ -310,10 +308,7 @@ func (h *Host) ByOrigin(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, h.fail(err, "")
 	}
-	var version trust.ServerVersion
-	if h.banner != "" {
-		version, _ = trust.ParseServerVersion(h.banner)
-	}
+	version := h.announced()
 	source, _, err := h.source(ctx, s, h.login, version, lines)
 	if err != nil {
 		return nil, err

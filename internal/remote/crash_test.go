@@ -77,6 +77,7 @@ func crashEverywhere(t *testing.T, shells []string, setUp func(t *testing.T) (pa
 }
 
 func TestEditCrashesEverywhere(t *testing.T) {
+	need.Long(t)
 	crashEverywhere(t, need.Share(t, 1, "dash", "bash"),
 		func(t *testing.T) string { _, path := home(t, "nobody", "one\n"); return path },
 		func(h *Host, l Lock, path string) error {
@@ -94,6 +95,7 @@ func TestEditCrashesEverywhere(t *testing.T) {
 }
 
 func TestCreationCrashesEverywhere(t *testing.T) {
+	need.Long(t)
 	crashEverywhere(t, []string{"bash"},
 		func(t *testing.T) string {
 			dir, _ := home(t, "nobody", "absent")
@@ -116,10 +118,11 @@ func TestCreationCrashesEverywhere(t *testing.T) {
 // At every instant the files of the identity are a pair that logs in: .pub is absent
 // or belongs to the private key.
 func TestInstallCrashesEverywhere(t *testing.T) {
+	need.Long(t)
 	old, next := pair(t, "-t", "ed25519"), pair(t, "-t", "ed25519")
 	old.Certificate = []byte("a certificate for the old key\n")
 	read := func(path string) IdentityFiles {
-		return IdentityFiles{mustRead(path), mustRead(path + ".pub"), mustRead(path + "-cert.pub")}
+		return IdentityFiles{Private: mustRead(path), Public: mustRead(path + ".pub"), Certificate: mustRead(path + "-cert.pub")}
 	}
 	crashEverywhere(t, []string{"dash"},
 		func(t *testing.T) string { _, path := place(t, "nobody", old); return path },

@@ -79,6 +79,13 @@ func Open(ctx context.Context, conn *dial.Conn, name string, become Become, hook
 	return h, nil
 }
 
+// announced returns the version that the host's server says it is, or the zero value where
+// there is no connection, or none that can be read.
+func (h *Host) announced() trust.ServerVersion {
+	version, _ := trust.ParseServerVersion(h.banner)
+	return version
+}
+
 func open(ctx context.Context, name, login string, become Become, hook Hook,
 	exec func(context.Context, string, []byte, int) (dial.Result, error),
 	start func(context.Context, string) (*dial.Process, error),

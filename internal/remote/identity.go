@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -17,6 +18,23 @@ import (
 // its hash.
 type IdentityFiles struct {
 	Private, Public, Certificate []byte
+	// PublicPerm and CertificatePerm are those of X.pub and X-cert.pub, which come back
+	// with them; nil where they are not known.
+	PublicPerm, CertificatePerm *Perm
+}
+
+// A Perm is the owner and the permission bits of a file.
+type Perm struct {
+	Mode     uint32
+	UID, GID int
+}
+
+// or returns p, or other where p is not known, as op install takes it.
+func (p *Perm) or(other Perm) []string {
+	if p != nil {
+		other = *p
+	}
+	return []string{strconv.FormatUint(uint64(other.Mode), 8), strconv.Itoa(other.UID), strconv.Itoa(other.GID)}
 }
 
 // IdentityFiles reads the files of the identity at path, as user sees them.
@@ -36,7 +54,26 @@ func (h *Host) IdentityFiles(ctx context.Context, user, path string) (IdentityFi
 		return IdentityFiles{}, trust.Errorf(trust.Conflict, "%s:%s is a symbolic link to %s, which is the identity", h.name, path, files[0].Real).
 			WithHint("keyturn scan %s, then take this run back and rotate again: a link follows what it leads to", h.name)
 	}
-	return IdentityFiles{Private: files[0].Content, Public: files[1].Content, Certificate: files[2].Content}, nil
+	// Another name's file is not ours to write, and a file in the link's place would not
+	// be what its owner keeps there.
+	for _, f := range files[1:] {
+		if f.Link {
+			return IdentityFiles{}, trust.Errorf(trust.Conflict, "%s:%s is a symbolic link to %s, beside an identity that is a file", h.name, f.Path, cmp.Or(f.Real, "what cannot be reached")).
+				WithHint("have a file there instead (as %s on %s: cp --remove-destination -- \"$(readlink -f %s)\" %s), or leave the place to its owner", user, h.name, f.Path, f.Path)
+		}
+	}
+	return IdentityFiles{
+		Private: files[0].Content, Public: files[1].Content, Certificate: files[2].Content,
+		PublicPerm: files[1].perm(), CertificatePerm: files[2].perm(),
+	}, nil
+}
+
+// perm returns the owner and mode of a file, or nil where there is none.
+func (f File) perm() *Perm {
+	if f.Content == nil {
+		return nil
+	}
+	return &Perm{Mode: f.Mode, UID: f.UID, GID: f.GID}
 }
 
 // Absent reports whether there is no private key.
@@ -46,12 +83,18 @@ func (f IdentityFiles) Absent() bool { return f.Private == nil }
 // whatever the private half is, and finds out what to offer from the private half
 // only where X.pub names none. It takes the first line that it can read.
 func (f IdentityFiles) Named() trust.PublicKey {
+	key, _ := f.named()
+	return key
+}
+
+// named returns the key that X.pub names, and the comment of its line.
+func (f IdentityFiles) named() (key trust.PublicKey, comment string) {
 	for line := range strings.Lines(string(f.Public)) {
-		if key, _, err := trust.ParsePublicKey(line); err == nil {
-			return key
+		if key, comment, err := trust.ParsePublicKey(line); err == nil {
+			return key, comment
 		}
 	}
-	return trust.PublicKey{}
+	return key, ""
 }
 
 // SHA256 returns the hash of the private key file in hex, or "" if there is none.
@@ -72,10 +115,10 @@ func (f IdentityFiles) Equal(other IdentityFiles) bool {
 // key, its .pub with f's comment if f has one, and no certificate, which was for
 // f's key.
 func (f IdentityFiles) With(private []byte, public trust.PublicKey) IdentityFiles {
-	next := IdentityFiles{Private: private}
+	next := IdentityFiles{Private: private, PublicPerm: f.PublicPerm}
 	if f.Public != nil {
 		text := public.String()
-		if _, comment, err := trust.ParsePublicKey(string(f.Public)); err == nil && comment != "" {
+		if _, comment := f.named(); comment != "" {
 			text += " " + comment
 		}
 		next.Public = []byte(text + "\n")
@@ -89,7 +132,11 @@ func (f IdentityFiles) Format(s fmt.State, _ rune) {
 }
 
 // marshalled begins what Marshal returns: a name and a version.
-const marshalled = "keyturn identity files 1\n"
+const marshalled = "keyturn identity files 2\n"
+
+// marshalledWithoutPerms begins what was sealed before the owners and modes of X.pub and
+// X-cert.pub were: so that what was rotated then can be rolled back.
+const marshalledWithoutPerms = "keyturn identity files 1\n"
 
 // Marshal returns the files as bytes to be sealed.
 func (f IdentityFiles) Marshal() []byte {
@@ -102,6 +149,16 @@ func (f IdentityFiles) Marshal() []byte {
 		out = binary.BigEndian.AppendUint32(append(out, 1), uint32(len(b)))
 		out = append(out, b...)
 	}
+	for _, p := range []*Perm{f.PublicPerm, f.CertificatePerm} {
+		if p == nil {
+			out = append(out, 0)
+			continue
+		}
+		out = append(out, 1)
+		for _, n := range []uint32{p.Mode, uint32(p.UID), uint32(p.GID)} {
+			out = binary.BigEndian.AppendUint32(out, n)
+		}
+	}
 	return out
 }
 
@@ -109,30 +166,52 @@ func (f IdentityFiles) Marshal() []byte {
 func UnmarshalIdentityFiles(data []byte) (IdentityFiles, error) {
 	bad := trust.Errorf(trust.Internal, "these %d bytes are no identity files", len(data))
 	rest, ok := bytes.CutPrefix(data, []byte(marshalled))
+	perms := ok
+	if !ok {
+		rest, ok = bytes.CutPrefix(data, []byte(marshalledWithoutPerms))
+	}
 	if !ok {
 		return IdentityFiles{}, bad
 	}
-	var parts [3][]byte
-	for i := range parts {
+	present := func() bool {
 		if len(rest) == 0 || rest[0] > 1 {
-			return IdentityFiles{}, bad
+			ok = false
+			return false
 		}
-		present := rest[0] == 1
+		is := rest[0] == 1
 		rest = rest[1:]
-		if !present {
-			continue
-		}
-		if len(rest) < 4 || uint64(binary.BigEndian.Uint32(rest)) > uint64(len(rest)-4) {
-			return IdentityFiles{}, bad
+		return is
+	}
+	number := func() uint32 {
+		if len(rest) < 4 {
+			ok = false
+			return 0
 		}
 		n := binary.BigEndian.Uint32(rest)
-		parts[i] = append([]byte{}, rest[4:4+n]...)
-		rest = rest[4+n:]
+		rest = rest[4:]
+		return n
 	}
-	if len(rest) != 0 {
+	var f IdentityFiles
+	for _, part := range []*[]byte{&f.Private, &f.Public, &f.Certificate} {
+		if !present() {
+			continue
+		}
+		n := number()
+		if uint64(n) > uint64(len(rest)) {
+			return IdentityFiles{}, bad
+		}
+		*part = append([]byte{}, rest[:n]...)
+		rest = rest[n:]
+	}
+	for _, perm := range []**Perm{&f.PublicPerm, &f.CertificatePerm} {
+		if perms && present() {
+			*perm = &Perm{Mode: number(), UID: int(number()), GID: int(number())}
+		}
+	}
+	if !ok || len(rest) != 0 {
 		return IdentityFiles{}, bad
 	}
-	return IdentityFiles{parts[0], parts[1], parts[2]}, nil
+	return f, nil
 }
 
 // Install makes the identity at path consist of exactly the files want, where it
@@ -184,6 +263,8 @@ func (h *Host) install(ctx context.Context, l Lock, user, path string, now, want
 	c.args = append([]string{got.dir, got.name}, l.args()...)
 	c.args = append(c.args, got.token, old, sum, mode, strconv.Itoa(uid), strconv.Itoa(gid), hexSum(all),
 		strconv.Itoa(len(want.Private)), strconv.Itoa(len(want.Public)), strconv.Itoa(len(want.Certificate)))
+	usual := Perm{Mode: 0o644, UID: uid, GID: gid}
+	c.args = append(append(c.args, want.PublicPerm.or(usual)...), want.CertificatePerm.or(usual)...)
 	lines, err := h.run(ctx, c)
 	if err != nil {
 		return h.lockFailure(err, l, path)

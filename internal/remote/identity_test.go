@@ -78,6 +78,10 @@ func TestKeyOfEveryContainer(t *testing.T) {
 			if err != nil || !back.Equal(f) || back.Certificate != nil {
 				t.Errorf("unmarshalled %v, %v", back, err)
 			}
+			before := append([]byte(marshalledWithoutPerms), bytes.TrimPrefix(IdentityFiles{Private: f.Private, Public: f.Public}.Marshal(), []byte(marshalled))...)
+			if back, err := UnmarshalIdentityFiles(before[:len(before)-2]); err != nil || !back.Equal(f) || back.PublicPerm != nil {
+				t.Errorf("what was sealed without modes comes back as %v, %v", back, err)
+			}
 			if text := fmt.Sprintf("%v %+v %#v %s %q", f, f, f, f, &f); strings.Contains(text, "PRIVATE") || strings.Contains(text, "LS0t") {
 				t.Errorf("prints its secret: %s", text)
 			}
@@ -130,6 +134,56 @@ func TestInstallAndBack(t *testing.T) {
 		}
 		must(t, h.Release(t.Context(), mine, "nobody", path))
 		only(t, filepath.Join(dir, ".ssh"), "id_ed25519", "id_ed25519-cert.pub", "id_ed25519.pub")
+	})
+}
+
+// The comment of X.pub goes over to the new key, whatever else stands in the file.
+func TestCommentOfThePublicHalf(t *testing.T) {
+	old, next := pair(t, "-t", "ed25519"), pair(t, "-t", "ed25519")
+	key, next0 := old.Named(), next.Named()
+	for text, comment := range map[string]string{
+		key.String() + " a b\n":                                " a b",
+		key.String() + " a b\r\n":                              " a b",
+		key.String() + " a b\r\n# trailing\r\n":                " a b",
+		"# leading\n" + key.String() + " a b\n# trailing\n":    " a b",
+		key.String() + "\r\n" + next0.String() + " second\r\n": "",
+		"":           "",
+		"# no key\n": "",
+	} {
+		old.Public = []byte(text)
+		if got, want := string(old.With(next.Private, next0).Public), next0.String()+comment+"\n"; got != want {
+			t.Errorf("of %q comes %q, want %q", text, got, want)
+		}
+	}
+}
+
+// What comes back has the mode and the owner that it had, also where nothing lies there
+// by then of which to take them.
+func TestInstallBringsModesBack(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		old, next := pair(t, "-t", "ed25519"), pair(t, "-t", "ed25519")
+		old.Certificate = []byte("ssh-ed25519-cert-v01@openssh.com AAAA\n")
+		_, path := place(t, "nobody", old)
+		modes := map[string]os.FileMode{"": 0o400, ".pub": 0o640, "-cert.pub": 0o600}
+		for suffix, mode := range modes {
+			must(t, os.Chmod(path+suffix, mode))
+		}
+		before, err := h.IdentityFiles(t.Context(), "nobody", path)
+		must(t, err)
+		key, _, err := next.Key()
+		must(t, err)
+		want := before.With(next.Private, key)
+		must(t, h.Install(t.Context(), mine, "nobody", path, before, want))
+		must(t, os.Remove(path+".pub"))
+		sealed, err := UnmarshalIdentityFiles(before.Marshal())
+		must(t, err)
+		must(t, h.Install(t.Context(), mine, "nobody", path, want, sealed))
+		for suffix, mode := range modes {
+			if info, err := os.Stat(path + suffix); err != nil || info.Mode() != mode || owner(info) != "65534:65534" {
+				t.Errorf("%s came back as %v of %s: %v; want %v", suffix, info.Mode(), owner(info), err, mode)
+			}
+		}
+		must(t, h.Release(t.Context(), mine, "nobody", path))
 	})
 }
 
@@ -271,9 +325,17 @@ func mustRead(path string) []byte {
 func FuzzUnmarshalIdentityFiles(f *testing.F) {
 	f.Add(IdentityFiles{Private: []byte("p"), Certificate: []byte{}}.Marshal())
 	f.Add([]byte(marshalled))
+	f.Add([]byte(marshalledWithoutPerms + "\x01\x00\x00\x00\x01p\x00\x01\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		files, err := UnmarshalIdentityFiles(data)
-		if err == nil && !bytes.Equal(files.Marshal(), data) {
+		if err != nil {
+			return
+		}
+		want := data
+		if rest, ok := bytes.CutPrefix(data, []byte(marshalledWithoutPerms)); ok {
+			want = append(append([]byte(marshalled), rest...), 0, 0)
+		}
+		if !bytes.Equal(files.Marshal(), want) {
 			t.Errorf("%q comes back as %q", data, files.Marshal())
 		}
 	})

@@ -165,10 +165,11 @@ import (
 // lock; or [prev NAME + block]... no pending. Removes the lock.
 //
 // install DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID SUM PRIVATE PUBLIC
-// CERTIFICATE <BYTES -> now SHA256. OLD (or "-") and NEW are SHA256 of the private key
+// CERTIFICATE [MODE UID GID]... <BYTES -> now SHA256. OLD (or "-") and NEW are SHA256 of the private key
 // file before and after. BYTES, with hash SUM, are the private key file, X.pub and
 // X-cert.pub, of so many bytes each; 0 for the last two means that there is none
-// afterwards, and for the first that the key is "next". Changes the identity.
+// afterwards, and for the first that the key is "next". The modes and owners are of X.pub
+// and of X-cert.pub, where they are not there already. Changes the identity.
 //
 // generate DIR NAME INSTALLATION EPOCH RUN TOKEN TYPE BITS openssh|pem COMMENT -> public
 // LINE, sum SHA256. Makes "next", once, in the lock directory.

@@ -332,7 +332,7 @@ func plays(id, next IdentityFiles) map[string]func(w *twin) {
 			path := w.at("id_ed25519")
 			w.write(path, string(id.Private), 0o600)
 			w.write(path+".pub", string(id.Public), 0o640)
-			w.write(path+"-cert.pub", "a certificate\n", 0o644)
+			w.write(path+"-cert.pub", "a certificate\n", 0o600)
 			now, err := w.h.IdentityFiles(w.t.Context(), w.user, path)
 			w.says("read", err, string(now.Private), string(now.Public), string(now.Certificate))
 			w.says("install", w.h.Install(w.t.Context(), mine, w.user, path, now, next))

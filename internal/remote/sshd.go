@@ -157,8 +157,8 @@ func (h *Host) findSshd(ctx context.Context, a answer) (Sshd, error) {
 func (h *Host) unseenSshd(ctx context.Context, binary string) (Sshd, error) {
 	denied := trust.Errorf(trust.Denied, "%s hides the processes of others from %q (hidepid), so that its sshd cannot be found", h.name, h.login).
 		WithHint("set become for that host to sudo or doas")
-	serving, err := trust.ParseServerVersion(h.banner)
-	if !strings.HasPrefix(binary, "/") || err != nil || serving.Family != trust.OpenSSH {
+	serving := h.announced()
+	if !strings.HasPrefix(binary, "/") || serving.Family != trust.OpenSSH {
 		return Sshd{}, denied
 	}
 	s := Sshd{Family: trust.OpenSSH, Binary: binary, Found: "default"}

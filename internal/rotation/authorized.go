@@ -39,6 +39,8 @@ type proven struct {
 	Level Level     `json:"level"`
 	At    time.Time `json:"at"`
 	SHA   string    `json:"sha256"` // of the file that was proven
+	// Asked is job.Run.Asked at the proof.
+	Asked int64 `json:"asked,omitempty"`
 }
 
 // told is what row Reprove saves when it holds the run: what a person has been
@@ -125,7 +127,7 @@ func (ro *Rotator) prove(ctx context.Context, r job.Run, t job.Target) (job.Reco
 	if _, err := r.ResultOf(ctx, "Authorize", t, &a); err != nil {
 		return nil, err
 	}
-	p := proven{At: time.Now().UTC(), SHA: a.SHA}
+	p := proven{At: time.Now().UTC(), SHA: a.SHA, Asked: r.Asked}
 	if p.Level, err = ro.proveAdded(ctx, c, f, a); err != nil {
 		return nil, err
 	}
@@ -282,11 +284,10 @@ func (ro *Rotator) reprove(ctx context.Context, r job.Run, t job.Target) (job.Re
 	if err := ro.mayGo(ctx, c, h, t, file, uses, since); err != nil {
 		return nil, err
 	}
-	// A proof that is seconds old, of these very bytes, stands.
 	var p proven
 	if ok, err := r.ResultOf(ctx, "Prove", t, &p); err != nil {
 		return nil, err
-	} else if ok && p.SHA == file.SHA256 && time.Since(p.At) < freshProof {
+	} else if ok && c.stands(p, file) {
 		return nil, r.Save(p)
 	}
 	p = proven{At: time.Now().UTC(), SHA: file.SHA256}
@@ -296,8 +297,17 @@ func (ro *Rotator) reprove(ctx context.Context, r job.Run, t job.Target) (job.Re
 	return nil, r.Save(p)
 }
 
-// freshProof is how long a proof stands for a file that did not change.
+// freshProof is how long a proof stands where nothing lay between.
 const freshProof = time.Minute
+
+// stands reports whether row Prove's proof of these very bytes spares row Reprove a login:
+// only where the run did not soak, nobody asked anything of it since, such as to pause it
+// or to go on after it was held, and no attempt has failed. What sshd makes of a line that
+// nobody touched, only a login shows: RevokedKeys, AllowUsers, the modes above the file.
+func (c cell) stands(p proven, file remote.File) bool {
+	soaked := c.args.Soak > 0 && !c.args.Compromised
+	return !soaked && p.Asked == c.run.Asked && c.run.Attempt == 1 && p.SHA == file.SHA256 && time.Since(p.At) < freshProof
+}
 
 // withdraw is row Withdraw: the file no longer holds the old key. It goes over
 // a connection that another key opened.

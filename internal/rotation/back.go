@@ -288,8 +288,8 @@ func (ro *Rotator) leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Eff
 		return additive, err
 	}
 	var f found
-	if _, err := r.In(tx).ResultOf("Baseline", job.Target{List: Places, N: c.spec.Place, Name: c.spec.name()}, &f); err != nil || f.Refused {
-		return job.Effect{}, err // the old key does not open it either
+	if _, err := r.In(tx).ResultOf("Baseline", job.Target{List: Places, N: c.spec.Place, Name: c.spec.name()}, &f); err != nil || f.Refused && f.Works == "" {
+		return job.Effect{}, err // the old key does not open it either, and nothing was touched
 	}
 	installing, err := r.In(tx).Began("Install")
 	if err != nil {

@@ -30,7 +30,8 @@ type found struct {
 	Works Level  `json:"works"`
 	Why   string `json:"why,omitempty"`
 	// Refused: why it was refused is not known, so that it may be accepted again
-	// at any time. A person said to go on without the place.
+	// at any time. A person said to go on without the place, or the run is a way back,
+	// which touches it all the same.
 	Refused bool   `json:"refused,omitempty"`
 	SHA     string `json:"sha256,omitempty"` // of the file's content
 
@@ -138,7 +139,7 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 		f.Beside = f.Beside || len(olds)+len(news) > 0
 	}
 	files := append(others, file)
-	refused := false
+	refused := ""
 	f.Opens = h.Row.User == c.spec.User && opens(h.Row, c.pair.Old)
 	f.Opened = h.Row.User == c.spec.User && opens(h.Row, c.pair.New)
 	for _, key := range []trust.KeyID{c.pair.Old, c.pair.New} {
@@ -149,22 +150,30 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 		if p.Level != "" || key == c.pair.Old {
 			f.Works, f.Restricted, f.Why = p.Level, p.Restricted, p.Why
 		}
-		refused = refused || p.Unexplained
+		if p.Unexplained {
+			refused = cmp.Or(refused, p.Why)
+		}
 		if p.Level != "" {
 			break
 		}
 	}
-	if f.Works == "" && c.pair.NewKey.IsZero() && len(f.OldLines) > 0 {
-		f.Works = Written // a retirement takes the lines out, whatever the server makes of them
+	f.Refused = refused != "" && !c.pair.NewKey.IsZero() && !c.args.Compromised
+	wayBack := !c.args.Since.IsZero()
+	if f.Works == "" && len(f.OldLines) > 0 && (c.pair.NewKey.IsZero() || f.Refused && wayBack) {
+		// A retirement takes the lines out, whatever the server makes of them. So does a
+		// way back, which may be wanted for that very refusal: row Prove has the key that
+		// comes back get in first.
+		f.Works = Written
 	}
-	f.Refused = refused && !c.pair.NewKey.IsZero() && !c.args.Compromised
-	if !f.Refused && f.untouched() == "" {
+	held := f.Refused && !wayBack
+	if !held && f.untouched() == "" {
 		return nil, c.run.Save(f)
 	}
 	if err := h.Release(ctx, c.lock(), c.spec.User, c.spec.Path); err != nil {
 		return nil, err
 	}
-	if f.Refused {
+	if held {
+		f.Why = refused
 		return nil, c.refused(f)
 	}
 	return c.passOver(f)

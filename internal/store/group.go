@@ -15,15 +15,17 @@ import (
 // and a change some tens; so one goroutine, the writer, owns the connection
 // that writes and commits the changes of many callers at once. Its rules:
 //
-//   - A member of a group runs in a savepoint of its own: what fails is rolled
-//     back to it, and fails alone.
+//   - What fails is undone, and fails alone. Few changes fail, and of those most
+//     before they have changed a row; so a group runs without savepoints, for
+//     which SQLite copies each page that is touched. Where a member fails that has
+//     changed something, the group is rolled back and its members run again,
+//     each in a savepoint; and so do the next groups, at once.
 //   - The function of a member runs in the goroutine of its caller, when the
 //     writer gives it the turn. So a panic or runtime.Goexit happens where it
 //     belongs, and costs that member only.
 //   - No context of a caller reaches the driver. An interrupt, a full disk or
 //     an I/O error makes SQLite roll back everybody; the first must not
-//     happen, and the others are found by the rollback hook and by the
-//     savepoint that is not there any more.
+//     happen, and the others are found by the rollback hook.
 //   - Then, and when COMMIT fails, nothing of the group was changed: each
 //     member runs again, in a transaction of its own. This includes those that
 //     had failed: they may have failed by what they saw of another.
@@ -38,6 +40,9 @@ const (
 	maxGroup = 256
 	// maxHold bounds for how long a group takes in further members.
 	maxHold = 50 * time.Millisecond
+	// waryGroups is how many groups run in savepoints after one that had to run
+	// again for want of them.
+	waryGroups = 64
 	// maxQueue is how many requests may wait before senders do.
 	maxQueue = 1024
 )
@@ -86,6 +91,7 @@ type writer struct {
 	stopped chan struct{} // closed: the goroutine has ended
 	hold    time.Duration // maxHold
 
+	wary       int  // groups to come that run in savepoints
 	committing bool // a commit is wanted; read by the commit hook
 	standing   bool // the transaction has not been rolled back; set by the rollback hook
 }
@@ -179,27 +185,41 @@ func (w *writer) loop() {
 
 // group commits first and whoever comes while it is at work.
 func (w *writer) group(first *request) {
-	members, whole := w.together(first)
+	members, outcome := w.together(first)
+	if outcome == spoiled {
+		w.wary = waryGroups
+		outcome = w.again(members)
+	}
 	for _, r := range members {
 		if r.err == errFled {
 			continue // nobody waits for the outcome
 		}
-		if !whole {
+		if outcome != committed {
 			w.alone(r)
 		}
 		r.word <- word{err: r.err}
 	}
 }
 
-// together runs members in one transaction and commits it. It reports false if
-// nothing of it holds.
-func (w *writer) together(first *request) (members []*request, whole bool) {
+// An outcome is what became of the transaction of a group.
+type outcome int
+
+const (
+	committed outcome = iota // or will be
+	spoiled                  // rolled back, for one who failed and had changed something
+	lost                     // rolled back by SQLite, or never begun
+)
+
+// together runs members in one transaction and commits it.
+func (w *writer) together(first *request) (members []*request, o outcome) {
+	wary := w.wary > 0
+	w.wary = max(0, w.wary-1)
 	if err := w.begin(); err != nil {
 		if first.state.CompareAndSwap(waiting, taken) {
 			first.err = err
 			members = append(members, first)
 		}
-		return members, true // the error is theirs
+		return members, committed // the error is theirs
 	}
 	begun := time.Now()
 	for r := first; r != nil; r = w.another(len(members), begun) {
@@ -207,12 +227,38 @@ func (w *writer) together(first *request) (members []*request, whole bool) {
 			continue
 		}
 		members = append(members, r)
-		if !w.member(r) {
+		if o := w.member(r, wary); o != committed {
 			w.rollback()
-			return members, false
+			return members, o
 		}
 	}
-	return members, w.commit() == nil
+	return members, w.end()
+}
+
+// again runs the members of a spoiled group in one transaction, each in a savepoint,
+// and commits it.
+func (w *writer) again(members []*request) outcome {
+	if w.begin() != nil {
+		return lost
+	}
+	for _, r := range members {
+		if r.err == errFled {
+			continue
+		}
+		if o := w.member(r, true); o != committed {
+			w.rollback()
+			return o
+		}
+	}
+	return w.end()
+}
+
+// end commits the transaction of a group.
+func (w *writer) end() outcome {
+	if w.commit() != nil {
+		return lost
+	}
+	return committed
 }
 
 // another returns the next member of a group of n, or nil to commit.
@@ -228,19 +274,27 @@ func (w *writer) another(n int, begun time.Time) *request {
 	}
 }
 
-// member runs r in a savepoint. It reports false if the transaction does not
-// stand any more.
-func (w *writer) member(r *request) bool {
-	if err := w.control("SAVEPOINT member"); err != nil {
-		return false
+// member runs r as one of a group, if wary in a savepoint, and returns what becomes
+// of the group by it.
+func (w *writer) member(r *request, wary bool) outcome {
+	if wary && w.control("SAVEPOINT member") != nil {
+		return lost
 	}
 	r.word <- word{run: true}
-	if r.err = <-r.done; r.err != nil {
-		if err := w.control("ROLLBACK TO member"); err != nil {
-			return false
-		}
+	r.err = <-r.done
+	switch {
+	case !w.standing:
+		return lost
+	case !wary && r.err != nil && r.tx.changed:
+		return spoiled
+	case !wary:
+		return committed
+	case r.err != nil && w.control("ROLLBACK TO member") != nil:
+		return lost
+	case w.control("RELEASE member") != nil || !w.standing:
+		return lost
 	}
-	return w.control("RELEASE member") == nil && w.standing
+	return committed
 }
 
 // alone runs r in a transaction of its own.

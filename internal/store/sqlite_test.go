@@ -196,7 +196,8 @@ func TestPanicInAGroup(t *testing.T) {
 	if members[1].said != "on purpose" {
 		t.Errorf("recovered %v", members[1].said)
 	}
-	if members[0].err != nil || members[2].err != nil || members[0].runs != 1 || members[2].runs != 1 {
+	// The first runs again, as what it did cannot be told from what the second did.
+	if members[0].err != nil || members[2].err != nil || members[0].runs != 2 || members[2].runs != 1 {
 		t.Errorf("the others: %v, %v after %d, %d runs", members[0].err, members[2].err, members[0].runs, members[2].runs)
 	}
 	if got := thingsOf(t, s, storetest.Tenant); got != "a=1 c=1" {
@@ -204,6 +205,70 @@ func TestPanicInAGroup(t *testing.T) {
 	}
 	if got := commits(t, path) - before; got > 2 {
 		t.Errorf("%d commits", got)
+	}
+}
+
+// Who fails before having changed anything costs the others nothing.
+func TestNobodyRunsAgainForARefusal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyturn.db")
+	s := openFile(t, path)
+	refused := errors.New("refused")
+	var members []*member
+	for i := range 8 {
+		members = append(members, change(add(fmt.Sprint(i), 1)), change(func(tx *store.Tx) error {
+			var n int
+			if err := tx.QueryRow(`SELECT count(*) FROM things`).Scan(&n); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(`DELETE FROM things WHERE tenant = $1 AND id = 'none'`, string(tx.Tenant())); err != nil {
+				return err
+			}
+			return refused
+		}))
+	}
+	before := commits(t, path)
+	together(t, s, members, nil)
+	for i, m := range members {
+		want := error(nil)
+		if i%2 == 1 {
+			want = refused
+		}
+		if m.err != want || m.runs != 1 {
+			t.Errorf("update %d: %v after %d runs", i, m.err, m.runs)
+		}
+	}
+	if got := commits(t, path) - before; got > 2 {
+		t.Errorf("%d commits", got)
+	}
+}
+
+// Who fails after a change has the group run again, and the next ones in savepoints:
+// whoever does so all the time costs the others that once.
+func TestGroupsAreWary(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyturn.db")
+	s := openFile(t, path)
+	failed := errors.New("failed")
+	// insert has what changes a row tell so in another way than Exec does.
+	insert := func(tx *store.Tx) error {
+		var id string
+		return errors.Join(tx.QueryRow(`INSERT INTO things (tenant, id) VALUES ($1, 'half') RETURNING id`, string(tx.Tenant())).Scan(&id), failed)
+	}
+	for round, wantRuns := range []int{2, 1} {
+		members := []*member{change(add(fmt.Sprint("a", round), 1)), change(insert), change(add(fmt.Sprint("b", round), 1))}
+		before := commits(t, path)
+		together(t, s, members, nil)
+		if members[0].err != nil || members[2].err != nil || members[0].runs != wantRuns || members[2].runs != 1 {
+			t.Errorf("round %d: %v, %v after %d, %d runs", round, members[0].err, members[2].err, members[0].runs, members[2].runs)
+		}
+		if !errors.Is(members[1].err, failed) {
+			t.Errorf("round %d: got %v, want the function's own error", round, members[1].err)
+		}
+		if got := commits(t, path) - before; got > 2 {
+			t.Errorf("round %d: %d commits", round, got)
+		}
+	}
+	if got := thingsOf(t, s, storetest.Tenant); got != "a0=1 a1=1 b0=1 b1=1" {
+		t.Errorf("things %q", got)
 	}
 }
 

@@ -38,12 +38,13 @@ type Tx struct {
 	also   []audit.Event // further events
 
 	// Set by the engine for each run of fn.
-	conn   conn
-	ctx    context.Context // what statements run under
-	caller context.Context // what is asked between statements
-	err    error           // why nothing more is executed
-	rows   *sql.Rows       // of the last Query, if it is to be looked at
-	row    *sql.Row        // of the last QueryRow, if it is to be looked at
+	conn    conn
+	ctx     context.Context // what statements run under
+	caller  context.Context // what is asked between statements
+	changed bool            // rows, perhaps
+	err     error           // why nothing more is executed
+	rows    *sql.Rows       // of the last Query, if it is to be looked at
+	row     *sql.Row        // of the last QueryRow, if it is to be looked at
 }
 
 // A conn is a connection within a transaction: *session of SQLite or
@@ -92,9 +93,12 @@ func (tx *Tx) Exec(query string, args ...any) (rows int64, err error) {
 	}
 	result, err := tx.conn.ExecContext(tx.ctx, query, values...)
 	if err != nil {
+		tx.changed = true
 		return 0, tx.fail(tx.explain(err))
 	}
-	return result.RowsAffected()
+	rows, err = result.RowsAffected()
+	tx.changed = tx.changed || rows != 0 || err != nil
+	return rows, err
 }
 
 // Query runs a query. Its rows are read to their end or closed before the next
@@ -105,6 +109,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 	if err != nil {
 		return nil, err
 	}
+	tx.changed = tx.changed || verbOf(query) != "select"
 	tx.rows, err = tx.conn.QueryContext(tx.ctx, query, values...)
 	if err != nil {
 		return nil, tx.fail(tx.explain(err))
@@ -119,6 +124,7 @@ func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 	if err != nil {
 		return failedRow(err)
 	}
+	tx.changed = tx.changed || verbOf(query) != "select"
 	tx.row = tx.conn.QueryRowContext(tx.ctx, query, values...)
 	if err := tx.row.Err(); err != nil {
 		return failedRow(tx.fail(tx.explain(err)))
@@ -179,7 +185,7 @@ func (tx *Tx) prepare(query string, args []any) ([]any, error) {
 		return nil, tx.fail(trust.Errorf(trust.Exhausted, "statement of %d bytes is longer than %d: %s", len(query), MaxQuery, clip(query)))
 	case len(args) > MaxArgs:
 		return nil, tx.fail(trust.Errorf(trust.Exhausted, "statement with %d parameters has more than %d: %s", len(args), MaxArgs, clip(query)))
-	case !isPlain(query):
+	case verbOf(query) == "":
 		return nil, tx.fail(trust.Errorf(trust.Internal, "statement is none of select, insert, update, delete: %s", clip(query)))
 	}
 	values := make([]any, len(args))
@@ -220,7 +226,7 @@ func (tx *Tx) settle() {
 // error, or that of a statement which fn passed over.
 func (tx *Tx) run(ctx, caller context.Context, c conn, fn func(*Tx) error) error {
 	tx.conn, tx.ctx, tx.caller = c, ctx, caller
-	tx.err, tx.rows, tx.row, tx.notes, tx.also = nil, nil, nil, nil, nil
+	tx.changed, tx.err, tx.rows, tx.row, tx.notes, tx.also = false, nil, nil, nil, nil, nil
 	defer func() {
 		tx.closeRows()
 		tx.conn = nil
@@ -242,23 +248,24 @@ func (tx *Tx) closeRows() {
 	}
 }
 
-// isPlain reports whether a statement reads or changes rows, as opposed to
-// tables, settings or the transaction itself.
-func isPlain(query string) bool {
+// verbOf returns what a statement begins with where it reads or changes rows, and
+// "" for one that is about tables, settings or the transaction itself.
+func verbOf(query string) string {
 	query = strings.TrimLeft(query, " \t\r\n")
 	for strings.HasPrefix(query, "--") {
 		_, query, _ = strings.Cut(query, "\n")
 		query = strings.TrimLeft(query, " \t\r\n")
 	}
-	word, _, _ := strings.Cut(query, " ")
-	if i := strings.IndexAny(word, "\t\r\n("); i >= 0 {
-		word = word[:i]
+	word := query
+	if i := strings.IndexAny(query, " \t\r\n("); i >= 0 {
+		word = query[:i]
 	}
-	switch strings.ToLower(word) {
-	case "select", "insert", "update", "delete", "with", "values":
-		return true
+	for _, verb := range []string{"select", "insert", "update", "delete", "with", "values"} {
+		if strings.EqualFold(word, verb) {
+			return verb
+		}
 	}
-	return false
+	return ""
 }
 
 // bind returns an argument in one of the forms that both drivers store alike.

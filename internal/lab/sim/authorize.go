@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -24,6 +25,9 @@ func (h *Host) lets(user string, key trust.PublicKey, from netip.Addr) (trust.Gr
 	}
 	if err := h.config.AcceptsKey(key); err != nil {
 		return trust.Grant{}, err
+	}
+	if slices.Contains(h.faults.revoked, key) {
+		return trust.Grant{}, trust.Errorf(trust.Denied, "key %s is revoked", key.Fingerprint())
 	}
 	var files []*trust.AuthorizedKeys
 	for _, text := range h.authorized(a) {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"keyturn/internal/trust"
 )
 
 // faults is what is wrong with a host.
@@ -14,6 +16,7 @@ type faults struct {
 	op                       string              // the op that is cut off
 	when                     When
 	before                   map[string]func() // by op, done once
+	revoked                  []trust.PublicKey
 }
 
 // When says when something happens to an op.
@@ -68,6 +71,14 @@ func (h *Host) Lie() {
 		frozen[user] = h.authorized(a)
 	}
 	h.faults.frozen = frozen
+}
+
+// Revoke makes the host refuse a key, whatever its files say: RevokedKeys in
+// sshd_config(5).
+func (h *Host) Revoke(key trust.PublicKey) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.faults.revoked = append(h.faults.revoked, key)
 }
 
 // Pretend makes the host answer to swap and install as if they were done, and

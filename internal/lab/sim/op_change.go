@@ -275,7 +275,7 @@ func (p *process) release(arg []string) *refusal {
 }
 
 // install DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID SUM PRIVATE
-// PUBLIC CERTIFICATE <BYTES
+// PUBLIC CERTIFICATE [MODE UID GID]... <BYTES
 func (p *process) install(arg []string) *refusal {
 	c, old, next, mode, uid, gid, all := claim{arg[2], arg[3], arg[4], arg[5]}, arg[6], arg[7], arg[8], arg[9], arg[10], arg[11]
 	private, _ := strconv.Atoi(arg[12])
@@ -305,12 +305,13 @@ func (p *process) install(arg []string) *refusal {
 		return nil
 	}
 	parts := []struct {
-		beside, at, mode string
-		data             []byte
+		beside, at     string
+		mode, uid, gid string
+		data           []byte
 	}{
-		{".key", f.name, mode, p.stdin[:private]},
-		{".pub", f.name + ".pub", "644", p.stdin[private : private+public]},
-		{".cert", f.name + "-cert.pub", "644", p.stdin[private+public:]},
+		{".key", f.name, mode, uid, gid, p.stdin[:private]},
+		{".pub", f.name + ".pub", arg[15], arg[16], arg[17], p.stdin[private : private+public]},
+		{".cert", f.name + "-cert.pub", arg[18], arg[19], arg[20], p.stdin[private+public:]},
 	}
 	defer func() {
 		for _, o := range lock.names("new." + c.token + ".*") {
@@ -325,7 +326,7 @@ func (p *process) install(arg []string) *refusal {
 		if err != nil {
 			return failed("write", err)
 		}
-		if r := p.keep(n, f.dir.entries[part.at], part.mode, uid, gid); r != nil {
+		if r := p.keep(n, f.dir.entries[part.at], part.mode, part.uid, part.gid); r != nil {
 			return r
 		}
 	}

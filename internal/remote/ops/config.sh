@@ -31,8 +31,11 @@ case $nl$o$nl in *"${nl}usedns yes$nl"*)
     case $how in -h) try -T -h "$d/key" -C "$spec" "$@";; *) try $how -C "$spec" "$@";; esac || o=$was;;
   esac;;
 esac;
-k=${o#*uthorized[kK]eys[fF]ile }; k=${k%%"$nl"*};
-set -f; part=; for x in $k; do case $x in /*|.*|%h*) ;; *) part=yes;; esac; done; set +f;
+# Line by line: to cut off what stands before it takes a shell time that grows with the
+# square of that.
+k=$o; set -f; IFS=$nl;
+for l in $o; do case $l in [aA]uthorized[kK]eys[fF]ile" "*) k=${l#* }; break;; esac; done;
+unset IFS; part=; for x in $k; do case $x in /*|.*|%h*) ;; *) part=yes;; esac; done; set +f;
 [ -z "$part" ] || { files -C "$spec" "$@"; [ -z "$main" ] || printf "%s\n" "$main"; };
 echo "how $how";
 set -f; IFS=$nl;

@@ -1,11 +1,12 @@
 # install DIR NAME INSTALLATION EPOCH RUN TOKEN OLD NEW MODE UID GID SUM PRIVATE
-# PUBLIC CERTIFICATE <BYTES: an identity changes hands. BYTES are the private key
-# (of PRIVATE bytes), the .pub file and the -cert.pub file, one after the other,
-# and SUM is their SHA-256; with PRIVATE 0 the key is the one that generate made.
+# PUBLIC CERTIFICATE [MODE UID GID]... <BYTES: an identity changes hands. BYTES are the
+# private key (of PRIVATE bytes), the .pub file and the -cert.pub file, one after the
+# other, and SUM is their SHA-256; with PRIVATE 0 the key is the one that generate made.
+# The last two get the modes and owners at the end, unless they are there already.
 # Each state alone logs in: no .pub stands beside the old key, nor the new one,
 # while they change.
 I=$3; E=$4; R=$5; T=$6; old=$7; new=$8; mode=$9; enter "$1" "$2";
-shift 9; uid=$1; gid=$2; all=$3; npriv=$4; npub=$5; ncert=$6;
+shift 9; uid=$1; gid=$2; all=$3; npriv=$4; npub=$5; ncert=$6; shift 6;
 held; [ "$own" = "$T" ] || no lost;
 a=new.$T; f=$a.key; g=$a.pub; c=$a.cert; r=$a.rest;
 e=$( (set -C; : >"$a"; : >"$f"; : >"$g"; : >"$c"; : >"$r") 2>&1) || no write "$e";
@@ -19,8 +20,8 @@ if [ $npub = 0 ]; then part "$r" "$c" bs=65536;
 else part "$r" "$g" bs=$npub count=1; part "$r" "$c" bs=$npub skip=1; fi;
 sum "$f"; [ "$s" = "$new" ] || no short;
 keep "$f" "../$N" "$mode" "$uid" "$gid";
-keep "$g" "../$N.pub" 644 "$uid" "$gid";
-keep "$c" "../$N-cert.pub" 644 "$uid" "$gid";
+keep "$g" "../$N.pub" "$1" "$2" "$3";
+keep "$c" "../$N-cert.pub" "$4" "$5" "$6";
 e=$(sync "$f" "$g" "$c" 2>&1) || no write "$e";
 held; [ "$own" = "$T" ] || no lost;
 if [ -e "../$N" ]; then sum "../$N"; [ "$s" = "$old" ] || [ "$s" = "$new" ] || no changed;

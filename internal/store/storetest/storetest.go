@@ -50,7 +50,12 @@ func Open(tb testing.TB, schemas ...fs.FS) *store.Store {
 // closed at the end of the test.
 func OpenURL(tb testing.TB, url string, schemas ...fs.FS) *store.Store {
 	tb.Helper()
-	s, err := store.Open(context.Background(), store.Options{URL: url, Schema: schemas})
+	return open(tb, store.Options{URL: url, Schema: schemas})
+}
+
+func open(tb testing.TB, o store.Options) *store.Store {
+	tb.Helper()
+	s, err := store.Open(context.Background(), o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -65,12 +70,18 @@ func OpenURL(tb testing.TB, url string, schemas ...fs.FS) *store.Store {
 // Both runs a test on either engine, each time with a new store.
 func Both(t *testing.T, schemas []fs.FS, test func(t *testing.T, s *store.Store)) {
 	t.Helper()
+	BothAt(t, time.Now, schemas, test)
+}
+
+// BothAt is Both with stores that have now for a clock.
+func BothAt(t *testing.T, now func() time.Time, schemas []fs.FS, test func(t *testing.T, s *store.Store)) {
+	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
 		need.Within(t, 5*time.Minute)
-		test(t, Open(t, schemas...))
+		test(t, open(t, store.Options{URL: "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db"), Schema: schemas, Now: now}))
 	})
 	t.Run("postgres", func(t *testing.T) {
 		need.Within(t, 5*time.Minute)
-		test(t, OpenURL(t, Postgres(t, schemas...), schemas...))
+		test(t, open(t, store.Options{URL: Postgres(t, schemas...), Schema: schemas, Now: now}))
 	})
 }
