@@ -48,10 +48,11 @@ var mayImport = map[string]string{
 	// mechanisms
 	"discovery": "store inventory job remote reach",
 	"hostid":    "store audit keyring authority job",
+	"jwk":       "store audit keyring job",
 	"rotation":  "store audit inventory job remote dial keyring reach",
 
 	// verbs: never a host's wire, so neither dial nor remote
-	"control": "audit policy store keyring authority identity access inventory job discovery rotation hostid",
+	"control": "audit policy store keyring authority identity access inventory job discovery rotation hostid jwk",
 
 	// front doors: a protocol comes in, one verb goes out; they never meet
 	"api":            "control",

@@ -91,11 +91,10 @@ The password of that user is read with --password-stdin, or made and printed onc
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			in := map[string]any{"name": args[0]}
 			if password {
-				secret, err := readSecret(cmd, "Password of "+args[0]+"/admin")
-				if err != nil {
+				var err error
+				if in["password"], err = readGiven(cmd, "Password of "+args[0]+"/admin", "without --password-stdin one is made"); err != nil {
 					return err
 				}
-				in["password"] = secret
 			}
 			var a addedAccountJSON
 			if err := c.call(cmd.Context(), http.MethodPost, "/accounts", in, &a); err != nil {
@@ -125,8 +124,8 @@ stored by its hash only. A permission that the server does not know is refused
 with a list of those that there are; "All" is everything that you may do.
 
 Where policies decide who logs in to a host, a token asks in its own name, as a
-machine. With --personal it asks as you, so that what lets you in lets in whoever
-has the token.`,
+machine. With --personal it asks as you, so that what lets you in lets in whoever has
+the token, but for what goes by how you have logged in, or by what a provider says.`,
 		Example: `  keyturn token create ci --permission "Keys Read" --permission "Runs Read" --expires 24h`,
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -192,7 +191,10 @@ stay as they are. The old text ends at once, or after --overlap.`,
 	}
 	rotate.Flags().StringVar(&overlap, "overlap", "", "how long the old text holds beside the new one, such as 1h (default not at all)")
 	revoke := &cobra.Command{
-		Use: "revoke ID", Short: "End an API token, and those that it made, at once", Args: exactly(1), ValidArgsFunction: completeTokens(env),
+		Use: "revoke ID", Short: "End an API token, and those that it made, at once",
+		Long: `End an API token, and those that it made, at once. The certificates that were asked
+for with them are revoked.`,
+		Args: exactly(1), ValidArgsFunction: completeTokens(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out struct {
 				Revoked int `json:"revoked"`

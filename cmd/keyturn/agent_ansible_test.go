@@ -18,6 +18,7 @@ import (
 // with no key file, as long as the user may.
 func TestAgentAnsible(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	program, err := exec.LookPath("ansible-playbook")
 	if err != nil {
 		need.Optional(t, "ansible-playbook is not installed (package ansible, which is large)")

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"keyturn/internal/need"
 )
 
 // The structs into which the vendor's published client decodes answers. What
@@ -68,6 +70,7 @@ func (a avx) with(name, value string) avx {
 // and a rollback on real servers.
 func TestAppViewX(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 2)
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
 	for _, s := range w.servers {

@@ -48,6 +48,7 @@ func (w *world) latest(procedure string) string {
 // that somebody has added since.
 func TestUndoneRestoreTakesOnlyItsOwnLines(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 2)
 	gone, uuid, before := w.wanted()
 	w.servers[1].Stop()
@@ -250,6 +251,7 @@ func TestRetireAgain(t *testing.T) {
 // elsewhere: nobody is told that it is gone.
 func TestRollBackPastAPlaceThatStays(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 3)
 	first := w.keyFile(w.dir+"/first", "first")
 	for i, options := range []string{"", "no-such-option"} { // web2 ignores its line

@@ -40,6 +40,7 @@ const (
 //	hosts-ms/host    processor time of the servers and all that they start, and
 //	                 hosts-floor-ms/host the same for the bare program
 func BenchmarkRotateFleet(b *testing.B) {
+	adoptOrphans(b) // or what they took is missing in descendantsTime
 	w := newServers(b, benchHosts)
 	w.workers = benchWorkers
 	ops, deploy := w.opsKey(), w.keyFile(w.dir+"/deploy", "deploy@ci")

@@ -68,16 +68,18 @@ only hosts of the application should trust it. An application has one, which goe
 	cmd.Flags().StringVar(&kind, "type", "ecdsa-p256", "of its key: "+strings.Join(authorityTypes, ", "))
 	cmd.Flags().StringVar(&purpose, "purpose", "user", `what its certificates are for: "user", "host" or "gateway"`)
 	cmd.Flags().StringVar(&application, "application", "", "name or id of the application that it is for (default: the whole account)")
+	_ = cmd.RegisterFlagCompletionFunc("application", completeApplications(env))
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(authorityTypes, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("purpose", cobra.FixedCompletions([]string{"user", "host", "gateway"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func caListCommand(env environ) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List certificate authorities", Args: noArgs,
+	var application string
+	cmd := &cobra.Command{
+		Use: "list [--application NAME]", Short: "List certificate authorities", Args: noArgs,
 		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
-			all, err := list[authorityJSON](cmd.Context(), c, "/authorities", "authorities", nil)
+			all, err := list[authorityJSON](cmd.Context(), c, "/authorities", "authorities", given("application", application))
 			if err != nil {
 				return err
 			}
@@ -90,6 +92,9 @@ func caListCommand(env environ) *cobra.Command {
 			})
 		}),
 	}
+	cmd.Flags().StringVar(&application, "application", "", "only those of the application of this name or id")
+	_ = cmd.RegisterFlagCompletionFunc("application", completeApplications(env))
+	return cmd
 }
 
 func caShowCommand(env environ) *cobra.Command {

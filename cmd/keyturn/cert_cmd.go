@@ -91,14 +91,16 @@ By an authority for hosts it is a host's, and principals are the names of that h
 }
 
 func certListCommand(env environ) *cobra.Command {
-	var user string
+	var user, application string
 	var valid bool
 	cmd := &cobra.Command{
-		Use: "list [--user NAME] [--valid]", Short: "List certificates, newest first", Args: noArgs,
+		Use: "list [--user NAME] [--application NAME] [--valid]", Short: "List certificates, newest first", Args: noArgs,
 		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			query := url.Values{}
-			if user != "" {
-				query.Set("user", user)
+			for name, value := range map[string]string{"user": user, "application": application} {
+				if value != "" {
+					query.Set(name, value)
+				}
 			}
 			if valid {
 				query.Set("valid", "true")
@@ -116,7 +118,8 @@ func certListCommand(env environ) *cobra.Command {
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&user, "user", "", "only those of this user")
+	cmd.Flags().StringVar(&user, "user", "", "only those of this user, by name or id, also of one who is gone")
+	cmd.Flags().StringVar(&application, "application", "", "only those that this application let, by name or id")
 	cmd.Flags().BoolVar(&valid, "valid", false, "only those that have not ended")
 	_ = cmd.RegisterFlagCompletionFunc("user", completeUsers(env))
 	return cmd
@@ -140,15 +143,21 @@ func certShowCommand(env environ) *cobra.Command {
 }
 
 func certRevokeCommand(env environ) *cobra.Command {
-	var keyID, user, file, reason string
+	var keyID, user, application, file, reason string
 	cmd := &cobra.Command{
-		Use: "revoke [SERIAL] [--key-id ID | --user NAME | --public-key FILE]", Short: "Revoke certificates",
-		Long: `Revoke one certificate by its serial number, all of a key id or of a user that have
-not ended, or a public key for ever: every certificate for it, and the key itself where
-hosts would let it in without one. Hosts learn of it by the key revocation list, "keyturn
-krl". All of an authority are revoked by "keyturn ca remove".
+		Use: "revoke [SERIAL] [--key-id ID | --user NAME | --application NAME | --public-key FILE]", Short: "Revoke certificates",
+		Long: `Revoke one certificate by its serial number, all of a key id, of a user or of those
+that an application let, as far as they have not ended, or a public key for ever: every
+certificate for it, and the key itself where hosts would let it in without one. Hosts
+learn of it by the key revocation list, "keyturn krl". All of an authority are revoked by
+"keyturn ca remove".
 
-It takes back what there is. What a user may have next is for policies to say.`,
+Which application let them, a certificate keeps: also when its policies have changed, or
+when it was removed and is named by its id.
+
+It takes back what there is. What a user may have next is for policies to say. A user who
+is gone is named by the id, or by the name unless another user has it now. Of a revoked key
+id nothing is signed, for another user of that name either, until all of it have ended.`,
 		Example: `  keyturn cert revoke 4611686018427387981 --reason "laptop lost"
   keyturn cert revoke --user ann`,
 		Args: func(cmd *cobra.Command, args []string) error { return usage(cmd, cobra.MaximumNArgs(1)(cmd, args)) },
@@ -164,13 +173,13 @@ It takes back what there is. What a user may have next is for policies to say.`,
 				}
 				in["public_key"] = text
 			}
-			for name, value := range map[string]string{"key_id": keyID, "user": user} {
+			for name, value := range map[string]string{"key_id": keyID, "user": user, "application": application} {
 				if value != "" {
 					in[name] = value
 				}
 			}
 			if len(in) != 1 {
-				return &usageError{cmd.CommandPath(), errors.New("say one of: SERIAL, --key-id, --user, --public-key")}
+				return &usageError{cmd.CommandPath(), errors.New("say one of: SERIAL, --key-id, --user, --application, --public-key")}
 			}
 			if reason != "" {
 				in["reason"] = reason
@@ -196,7 +205,8 @@ It takes back what there is. What a user may have next is for policies to say.`,
 	}
 	set := cmd.Flags()
 	set.StringVar(&keyID, "key-id", "", "all certificates of this key id that have not ended")
-	set.StringVar(&user, "user", "", "all certificates of this user that have not ended")
+	set.StringVar(&user, "user", "", "all certificates of this user that have not ended, by name or id, also of one who is gone")
+	set.StringVar(&application, "application", "", "all certificates that this application let and that have not ended, by name or id")
 	set.StringVar(&file, "public-key", "", "the file of a public key; - for standard input")
 	set.StringVar(&reason, "reason", "", "why, for those who look later")
 	_ = cmd.RegisterFlagCompletionFunc("user", completeUsers(env))
@@ -275,7 +285,11 @@ func printKRL(w io.Writer, said krlJSON) error {
 			rows = append(rows, []string{kind.name, value})
 		}
 	}
-	if _, err := fmt.Fprintf(w, "version %d, %d bytes, of %s\n", said.Version, said.Bytes, when(said.GeneratedAt)); err != nil || len(rows) == 0 {
+	of := "; nothing was ever revoked"
+	if said.GeneratedAt != nil {
+		of = ", of " + when(said.GeneratedAt)
+	}
+	if _, err := fmt.Fprintf(w, "version %d, %d bytes%s\n", said.Version, said.Bytes, of); err != nil || len(rows) == 0 {
 		return err
 	}
 	return table(w, "REVOKED WHAT", rows)

@@ -46,7 +46,7 @@ func TestCertificateOfBadKey(t *testing.T) {
 	var k keyJSON
 	w.json(&k, "key", "show", before.Fingerprint)
 	w.ok("rotate", k.UUID, "--compromised", "--yes", "--wait")
-	refuses(stolen, "is compromised, and is not certified")
+	refuses(stolen, "is compromised: it does not sign, and is not certified")
 	var now certificateJSON
 	w.json(&now, "cert", "show", before.Serial)
 	if now.Certificate != "" || !strings.Contains(now.Revoked, "its key is compromised") {
@@ -67,7 +67,7 @@ func TestCertificateOfBadKey(t *testing.T) {
 
 	w.json(&k, "key", "show", others.Fingerprint)
 	w.ok("retire", k.UUID, "--wait")
-	refuses(retired, "is retired, and is not certified")
+	refuses(retired, "is retired: it does not sign, and is not certified")
 }
 
 // publicOf reads the public half beside a private key file.

@@ -72,6 +72,7 @@ func (c cf) basic(user, password string) cf {
 // The documented exchanges of CFEngine's SSH key API, by its own command lines.
 func TestCFEngine(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	keygen, curl := need.Program(t, "ssh-keygen", "openssh-client"), need.Program(t, "curl", "curl")
 	w := newWorld(t, 1)
 	ask := func(args ...string) (head, body string) {

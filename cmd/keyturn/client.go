@@ -198,15 +198,27 @@ func whole[T any](ctx context.Context, c *client, path, name string) ([]T, error
 	return append([]T{}, raw[name]...), err
 }
 
-// A page is one page of a listing: its entries under one name.
-type page[T any] struct {
-	entries []T
-	next    string
+// given returns a query of the names and values of which the values are not empty.
+func given(pairs ...string) url.Values {
+	query := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			query.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return query
 }
 
 // list reads a whole listing, page by page.
 func list[T any](ctx context.Context, c *client, path, name string, query url.Values) ([]T, error) {
-	all := []T{}
+	all, _, err := listNamed[T](ctx, c, path, name, query)
+	return all, err
+}
+
+// listNamed is list, with what the things are called that rules of the entries name by
+// their ids, where the listing says that.
+func listNamed[T any](ctx context.Context, c *client, path, name string, query url.Values) (all []T, names map[string]string, err error) {
+	all, names = []T{}, map[string]string{}
 	if query == nil {
 		query = url.Values{}
 	}
@@ -214,21 +226,22 @@ func list[T any](ctx context.Context, c *client, path, name string, query url.Va
 	for {
 		var raw map[string]json.RawMessage
 		if err := c.call(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &raw); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		p := page[T]{}
-		if err := json.Unmarshal(raw[name], &p.entries); err != nil {
-			return nil, fmt.Errorf("listing of %s: %w", name, err)
-		}
-		all = append(all, p.entries...)
-		if next, ok := raw["next"]; ok {
-			if err := json.Unmarshal(next, &p.next); err != nil {
-				return nil, fmt.Errorf("listing of %s: %w", name, err)
+		var entries []T
+		next := ""
+		for field, to := range map[string]any{name: &entries, "names": &names, "next": &next} {
+			value, there := raw[field]
+			if !there && field != name {
+				continue
+			}
+			if err := json.Unmarshal(value, to); err != nil {
+				return nil, nil, fmt.Errorf("listing of %s: %w", name, err)
 			}
 		}
-		if p.next == "" {
-			return all, nil
+		if all = append(all, entries...); next == "" {
+			return all, names, nil
 		}
-		query.Set("after", p.next)
+		query.Set("after", next)
 	}
 }

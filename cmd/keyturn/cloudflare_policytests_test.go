@@ -105,6 +105,15 @@ func TestCloudflareUserPolicyChecks(t *testing.T) {
 	check("", "blocked", `"name":"admin","email":""}`)
 	check("?email=ann@example.com", "approved", `"account_id":"`+c.account+`","name":"ann","email":"Ann@example.com"}`)
 	check("?email=ANN", "approved")
+	// What the application asks for besides, and Keyturn does not see to, counts here as it
+	// does when a certificate is asked for.
+	_, text := c.do("POST", "/accounts/{account}/access/apps", `{"type":"infrastructure","name":"strong","target_criteria":[{"port":22,"protocol":"SSH","target_attributes":{"hostname":["*"]}}],
+		"mfa_config":{"allowed_authenticators":["piv_key"]},
+		"policies":[{"name":"ann","decision":"allow","include":[{"email":{"email":"ann@example.com"}}],"connection_rules":{"ssh":{"usernames":["root"]}}}]}`)
+	_, strong, _ := strings.Cut(text, `"id":"`)
+	if code, text := c.do("GET", "/accounts/{account}/access/apps/"+strong[:36]+"/user_policy_checks?email=ann@example.com", ""); code != 200 || strings.Contains(text, "approved") {
+		t.Errorf("of an application that requires a second factor of its own: %d %s", code, text)
+	}
 	if code, text := c.do("GET", "/accounts/{account}/access/apps/"+app.ID+"/user_policy_checks?email=eve@example.com", ""); code != 400 || !strings.Contains(text, "there is no user") || !strings.Contains(text, `"/email"`) {
 		t.Errorf("of nobody: %d %s", code, text)
 	}

@@ -55,6 +55,12 @@ func completeAuthorities(env environ) cobra.CompletionFunc {
 	}
 }
 
+func completeApplications(env environ) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(env, cmd, paged[applicationJSON]("/applications", "applications", nil), func(a applicationJSON) string { return a.Name + "\t" + plain(strings.Join(a.hosts(), ", ")) })
+	}
+}
+
 func completeProviders(env environ) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return complete(env, cmd, unpaged[providerJSON]("/providers", "providers"), func(p providerJSON) string { return p.Name + "\t" + p.Issuer })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -46,6 +47,7 @@ type ward struct {
 	key      trust.PublicKey // that it holds
 	uuid     string
 	copied   []byte // a copy of the private half, of which nobody knows
+	soak     string // of its rotations; "" for none
 
 	mu      sync.Mutex
 	open    chan struct{}      // closed: the engine may pass its instants
@@ -243,7 +245,7 @@ func (w *ward) await(run string) (state job.State, reason string, crashed bool) 
 func (w *ward) rotate() string {
 	w.t.Helper()
 	var started startedJSON
-	w.api(&started, http.MethodPost, "/rotations", map[string]any{"keys": []string{w.uuid}, "share": true, "soak": "0s"})
+	w.api(&started, http.MethodPost, "/rotations", map[string]any{"keys": []string{w.uuid}, "share": true, "soak": cmp.Or(w.soak, "0s")})
 	return started.Run
 }
 

@@ -473,6 +473,16 @@ func readSecret(cmd *cobra.Command, what string) (string, error) {
 	return strings.TrimSuffix(line, "\r"), nil
 }
 
+// readGiven is readSecret for a password that somebody is to have: an empty one is a
+// mistake, and otherwise says how it is done without.
+func readGiven(cmd *cobra.Command, what, otherwise string) (string, error) {
+	secret, err := readSecret(cmd, what)
+	if err == nil && secret == "" {
+		err = &usageError{cmd.CommandPath(), fmt.Errorf("standard input holds no password; %s", otherwise)}
+	}
+	return secret, err
+}
+
 // require makes flags of a command required, as usage errors.
 func require(cmd *cobra.Command, names ...string) {
 	run := cmd.RunE

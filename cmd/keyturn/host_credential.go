@@ -25,7 +25,10 @@ func hostCredentialAddCommand(env environ) *cobra.Command {
 		Use: "add NAME (--key UUID | --agent-key FILE)", Short: "Add a key to what opens a host",
 		Long: `Add a key to those by which Keyturn logs in to a host, which it tries in their
 order. The host has to accept it: nothing is changed there, and it is not tried now.
-"keyturn scan" logs in by each of them.`,
+"keyturn scan" logs in by each of them.
+
+A key that Keyturn holds is from then on for users who are named for it, and by the agent
+signs for nobody else: also when it is taken out again. "keyturn key allow" names them.`,
 		Example: "  keyturn host credential add web1 --agent-key ~/.ssh/hsm.pub --first\n  keyturn host credential add web1 --key 7f1c...",
 		Args:    exactly(1), ValidArgsFunction: completeHosts(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
@@ -33,7 +36,11 @@ order. The host has to accept it: nothing is changed there, and it is not tried 
 				return &usageError{cmd.CommandPath(), errors.New("either --key or --agent-key is to be given")}
 			}
 			in := map[string]any{"first": first}
+			limits := false
 			if key != "" {
+				var users keyUsersJSON
+				err := c.call(cmd.Context(), http.MethodGet, "/keys/"+url.PathEscape(key)+"/users", nil, &users) // refused, it is not said
+				limits = err == nil && !users.Limited
 				in["key"] = key
 			} else {
 				public, err := c.agentKey(cmd, agentKey)
@@ -42,7 +49,12 @@ order. The host has to accept it: nothing is changed there, and it is not tried 
 				}
 				in["agent_key"] = public
 			}
-			return c.showCredentials(cmd, http.MethodPost, "/hosts/"+url.PathEscape(args[0])+"/credentials", in)
+			if err := c.showCredentials(cmd, http.MethodPost, "/hosts/"+url.PathEscape(args[0])+"/credentials", in); err != nil || !limits {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "key %s was for everybody with the permission Keys Use; from now on it signs for nobody by the agent who is not named, also when it opens no host any more\n"+
+				"  keyturn key allow %[1]s, by who may write users, says who may\n", key)
+			return nil
 		}),
 	}
 	cmd.Flags().StringVar(&key, "key", "", "the uuid of a key that Keyturn holds")
@@ -58,7 +70,8 @@ func hostCredentialRemoveCommand(env environ) *cobra.Command {
 		Use: "remove NAME UUID", Short: "Take a key out of what opens a host",
 		Long: `Take a key out of those by which Keyturn logs in to a host, unless it is the last
 one, or none of those that stay was seen to open it by the newest scan that tried them.
-Its line on the host stays: "keyturn retire" withdraws it.
+Its line on the host stays: "keyturn retire" withdraws it. The key stays limited to the
+users who are named for it: "keyturn key allow" lifts that.
 
 --force is for a key that has to go although nothing else is known to open the host, which
 may then be out of reach.`,

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -189,6 +190,7 @@ func TestPublicHalfRestoredInTheSoak(t *testing.T) {
 // would not follow is refused before anything is planned.
 func TestIdentityLinks(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 1)
 	dir := filepath.Join(w.servers[0].Home(), ".ssh")
 	link := func(target, name string) string {
@@ -254,6 +256,39 @@ func TestIdentityLinks(t *testing.T) {
 			t.Errorf("%s: the key that is in use lies at %+v", way[0], got.Identities)
 		}
 		w.nothingLeft(0)
+	}
+}
+
+// A public half that is a symbolic link is what its owner keeps there: it stays, and
+// the run with it, until there is a file.
+func TestPublicHalfIsALink(t *testing.T) {
+	t.Parallel()
+	need.Long(t)
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	kept, text := filepath.Join(w.dir, "kept.pub"), w.read(identity+".pub")
+	w.write(kept, text)
+	if err := errors.Join(os.Remove(identity+".pub"), os.Symlink(kept, identity+".pub")); err != nil {
+		t.Fatal(err)
+	}
+	said := identity + ".pub is a symbolic link to " + kept
+	if preview := w.ok("rotate", k.UUID, "--share", "--dry-run"); !strings.Contains(preview, "a rotation would be held") || !strings.Contains(preview, said) {
+		t.Errorf("dry run printed\n%s", preview)
+	}
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--share", "--soak", "0s")
+	w.held(run.Run, "Baseline", said)
+	if target, err := os.Readlink(identity + ".pub"); err != nil || target != kept || w.read(kept) != text {
+		t.Errorf("the link leads to %q, %v, where %q lies", target, err, w.read(kept))
+	}
+	if err := os.Remove(identity + ".pub"); err != nil {
+		t.Fatal(err)
+	}
+	w.write(identity+".pub", text)
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	if !w.logsIn(identity) || w.read(kept) != text || w.read(identity+".pub") == text {
+		t.Error("the identity and the file at its public half do not log in, or what the link led to was written over")
 	}
 }
 

@@ -98,7 +98,11 @@ func typePassphrase(ctx context.Context, when string, fresh bool) ([]byte, error
 	ask := func(prompt string) ([]byte, error) {
 		fmt.Fprint(tty, prompt)
 		defer fmt.Fprintln(tty)
-		return readPassword(ctx, tty)
+		typed, err := readPassword(ctx, tty)
+		if err != nil {
+			return nil, trust.Errorf(trust.Unavailable, "the passphrase of the key-encryption key was not typed: %w", err)
+		}
+		return typed, nil
 	}
 	if !fresh {
 		return ask("Passphrase of the key-encryption key" + when + ": ")

@@ -297,8 +297,9 @@ func rotateCommand(env environ) *cobra.Command {
 		Long: `Rotate user keys. For each, a new key of the same type is made; a line for it is
 put after each line of the old key, with the same options; a login proves it; it
 is installed where the old private key lies; both are accepted while the run
-soaks; it is proven again; and only then are the old key's lines taken away, and
-seen to be refused. The first failure holds the run, with the old key in place.
+soaks; it is proven again, by another login unless there was no soak and the proof is
+of the last minute; and only then are the old key's lines taken away, and seen to be
+refused. The first failure holds the run, with the old key in place.
 
 Every step is written down before it is taken: the server may be killed at any
 instant, and goes on where it was. "keyturn rollback" takes it all back.
@@ -313,7 +314,8 @@ private keys, which are not shown, in words.
 
 --compromised is for a key that may be in wrong hands: it does not soak and does
 not wait for uses of the old key to end, so that whoever still uses a copy that
-Keyturn does not know is locked out by it. It says so and asks first.`,
+Keyturn does not know is locked out by it. It says so and asks first. The key's
+certificates are revoked at once, also where the rotation waits for approval.`,
 		Example: `  keyturn rotate 7f1c... --dry-run
   keyturn rotate 7f1c... --wait
   keyturn rotate 7f1c... --soak 24h --canary 3`,
@@ -458,7 +460,8 @@ their place: for keys that nobody should use any more. "keyturn rollback" brings
 their lines back. A rotated or retired key that is accepted again is taken away
 where it is, and stays what it was. A key is not taken away from the last
 credential by which Keyturn itself opens a host. Who logs in with a key that lies in
-a known place is shut out: that is said, and asked, before anything is done.`,
+a known place is shut out: that is said, and asked, before anything is done. The keys'
+certificates are revoked with it, or when it is approved, where it waits for that.`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			used, closed := 0, []string{}

@@ -50,6 +50,7 @@ func (w *world) keygen(kind, bits string) (path string, public trust.PublicKey) 
 // proven is that sshd would take the new key from there, and the report says so.
 func TestSourceRestriction(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 2)
 	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
 	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), `from="192.0.2.7"`, `from="127.0.0.0/8"`)

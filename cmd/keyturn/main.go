@@ -139,9 +139,9 @@ KEYTURN_PASSWORD; KEYTURN_TOTP is the code of a user who has a second factor.`,
 	root.AddCommand(
 		serveCommand(env), demoCommand(), lookCommand(), versionCommand(),
 		loginCommand(env), logoutCommand(env), whoamiCommand(env), accountCommand(env), userCommand(env), providerCommand(env), roleCommand(env), tokenCommand(env), settingsCommand(env), kekCommand(env),
-		hostCommand(env), targetCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env), policyCommand(env),
+		hostCommand(env), targetCommand(env), scanCommand(env), discoveryCommand(env), findingCommand(env), policyCommand(env), applicationCommand(env), groupCommand(env), ipListCommand(env), accessCommand(env),
 		keyCommand(env), rotateCommand(env), rollbackCommand(env), retireCommand(env), runCommand(env), approvalCommand(env), agentCommand(env),
-		seedCommand(env), knownHostsCommand(env),
+		seedCommand(env), jwkCommand(env), knownHostsCommand(env),
 		caCommand(env), certCommand(env), krlCommand(env),
 	)
 	root.InitDefaultCompletionCmd()

@@ -25,6 +25,8 @@ type trial struct {
 	fault func(w *ward) func(point string)  // called at each instant; may be nil
 	// back: the way there is as it should be, and the way back is what is tried.
 	back bool
+	// soak is how long the run soaks; "" for not at all.
+	soak string
 	// there: the table is wrong on the way there, too. A run is not worked by a
 	// table that has other rows than the one that it was planned by.
 	there bool
@@ -49,6 +51,11 @@ func trials() []trial {
 		if err != nil {
 			w.t.Error(err)
 		}
+	})
+	revoke := once("before do Soak", func(w *ward) {
+		key, _ := w.identityKey()
+		w.hosts[1].(simHost).Revoke(key)
+		clear(w.works) // no file tells
 	})
 	use := once("before do Soak", func(w *ward) {
 		if err := w.strangerLogsIn(); err != nil {
@@ -96,6 +103,10 @@ func trials() []trial {
 		{name: "new purged in the soak, back", fault: purge, back: true, lost: true, held: "Reprove"},
 		{name: "new purged in the soak and no second proof", fault: purge, table: passOver("", "Reprove"), lost: true, held: "Withdraw"},
 
+		// sshd comes to refuse the new key during the soak, of which no file tells.
+		{name: "new revoked in the soak", fault: revoke, soak: "1ms", lost: true, held: "Reprove"},
+		{name: "new revoked in the soak, back", fault: revoke, soak: "1ms", back: true, lost: true, held: "Reprove"},
+
 		// A restore puts the old key back into the identity file during the soak.
 		{name: "old restored in the soak", fault: restore, held: "Reconfirm"},
 		{name: "old restored in the soak, back", fault: restore, back: true, held: "Reconfirm"},
@@ -126,6 +137,7 @@ func TestWrongTablesLockOut(t *testing.T) {
 					}
 				}
 			})
+			w.soak = c.soak
 			restart := func() {
 				w.stop()
 				table = c.table
@@ -239,31 +251,32 @@ func named(name string) func(job.Step) bool {
 // moved takes the key that the identity file holds by now for the ward's own.
 func (w *ward) moved() {
 	w.t.Helper()
+	w.key, w.copied = w.identityKey()
+}
+
+// identityKey returns the key that the identity file holds.
+func (w *ward) identityKey() (public trust.PublicKey, private []byte) {
 	_, private, err := w.state()
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Error(err)
+		return public, nil
 	}
 	signer, err := ssh.ParsePrivateKey(private)
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Error(err)
+		return public, nil
 	}
-	w.key, w.copied = trust.PublicKeyOf(signer.PublicKey()), private
+	return trust.PublicKeyOf(signer.PublicKey()), private
 }
 
 // purged returns the lines of a file that are not of the key which the identity
 // file holds.
 func (w *ward) purged(text string) string {
-	_, private, err := w.state()
-	if err != nil {
-		w.t.Error(err)
+	public, _ := w.identityKey()
+	if public.IsZero() {
 		return text
 	}
-	signer, err := ssh.ParsePrivateKey(private)
-	if err != nil {
-		w.t.Error(err)
-		return text
-	}
-	key := trust.PublicKeyOf(signer.PublicKey()).String()
+	key := public.String()
 	lines := strings.SplitAfter(text, "\n")
 	return strings.Join(slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, key) }), "")
 }

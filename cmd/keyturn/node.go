@@ -32,6 +32,7 @@ import (
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
 	"keyturn/internal/job"
+	"keyturn/internal/jwk"
 	"keyturn/internal/keyring"
 	"keyturn/internal/reach"
 	"keyturn/internal/rotation"
@@ -96,7 +97,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	var keys *keyring.Keyring // opened below: it lies in the store that seals by it
 	n.store, err = store.Open(ctx, store.Options{
 		URL:    databaseURL(c),
-		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, access.Schema, authority.Schema, job.Schema, hostid.Schema, control.Schema},
+		Schema: []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, access.Schema, authority.Schema, job.Schema, hostid.Schema, jwk.Schema, control.Schema},
 		Personal: func(tx *store.Tx, tenant trust.TenantID, person string, plain []byte) ([]byte, error) {
 			return keys.SealPersonal(tx, tenant, person, plain)
 		},
@@ -131,6 +132,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 	n.rotator = rotation.New(n.store, keys, n.reach, discovery.Judge)
 	procedures := append(n.rotator.Procedures(), discovery.New(n.store, n.reach).Procedures()...)
 	procedures = append(procedures, hostid.Procedures(n.store, keys)...)
+	procedures = append(procedures, jwk.Procedures(keys)...)
 	if c.alter != nil {
 		c.alter(procedures)
 	}
@@ -143,6 +145,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 			control.PurgeSchedule:     rotation.PlanPurge,
 			control.ReviewSchedule:    discovery.PlanReview,
 			control.SeedSchedule:      hostid.PlanPurge,
+			control.JWKSchedule:       jwk.PlanRotation,
 		},
 	})
 	if err != nil {
@@ -159,6 +162,7 @@ func openNode(ctx context.Context, c config) (_ *node, err error) {
 		api.Door{Prefix: "/api/v1/", Handler: v1.New(plane, n.logError)},
 		api.Door{Prefix: "/avxapi/", Handler: appviewx.New(plane)},
 		api.Door{Prefix: "/client/v4/", Handler: cloudflare.New(plane, n.logError)},
+		api.Door{Prefix: "/cdn-cgi/access/certs", Handler: cloudflare.Certs(plane, n.logError)},
 		api.Door{Prefix: "/api/ssh-key", Handler: cf}, api.Door{Prefix: "/api/ssh-key/", Handler: cf}, api.Door{Prefix: "/api/oauth2/", Handler: cf},
 		api.Door{Prefix: "/metrics", Handler: counted.Handler(plane, n.logError)})
 	if n.listener, err = net.Listen("tcp", c.http); err != nil {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -14,25 +13,27 @@ import (
 )
 
 type applicationJSON struct {
-	ID       string            `json:"id"`
-	Name     string            `json:"name"`
-	Type     string            `json:"type"`
-	Domain   string            `json:"domain"`
-	Criteria []criterionJSON   `json:"criteria"`
-	Policies []policyJSON      `json:"policies"`
-	Names    map[string]string `json:"names"`
+	ID        string            `json:"id"`
+	Name      string            `json:"name"`
+	Type      string            `json:"type"`
+	Domain    string            `json:"domain"`
+	Criteria  []criterionJSON   `json:"criteria"`
+	Providers []string          `json:"providers"`
+	Policies  []policyJSON      `json:"policies"`
+	Names     map[string]string `json:"names"`
 }
 
 type criterionJSON struct {
-	Port    int             `json:"port"`
-	Include attributesJSON  `json:"include"`
-	Require *attributesJSON `json:"require"`
-	Exclude *attributesJSON `json:"exclude"`
+	Protocol string          `json:"protocol,omitempty"`
+	Port     int             `json:"port"`
+	Include  attributesJSON  `json:"include"`
+	Require  *attributesJSON `json:"require,omitempty"`
+	Exclude  *attributesJSON `json:"exclude,omitempty"`
 }
 
 type attributesJSON struct {
-	Hostnames []string            `json:"hostnames"`
-	Tags      map[string][]string `json:"tags"`
+	Hostnames []string            `json:"hostnames,omitempty"`
+	Tags      map[string][]string `json:"tags,omitempty"`
 }
 
 type policyJSON struct {
@@ -62,7 +63,9 @@ type loginDecisionJSON struct {
 
 func policyCommand(env environ) *cobra.Command {
 	return parent("policy", "Say who may log in where, and ask what was said",
-		policyListCommand(env), policyAllowCommand(env), policyTestCommand(env), policyRemoveCommand(env))
+		policyListCommand(env), policyShowCommand(env), policyAllowCommand(env), policyAddCommand(env), policySetCommand(env), policyUseCommand(env), policyUnuseCommand(env),
+		policyTestCommand(env), policyTryCommand(env),
+		removeCommand(env, "policy", "ID", "/policies/", "Remove a policy: whom it alone let in gets no more certificates", completePolicies(env)))
 }
 
 func policyListCommand(env environ) *cobra.Command {
@@ -76,7 +79,7 @@ func policyListCommand(env environ) *cobra.Command {
 			return show(cmd, rows, func(w io.Writer) error {
 				var cells [][]string
 				for _, p := range rows {
-					cells = append(cells, []string{p.ID, p.Name, p.Decision, p.who(), p.as(), strings.Join(p.Hosts, " or "), p.Application})
+					cells = append(cells, []string{p.ID, p.Name, p.Decision, sectionsJSON{p.Include, p.Require, p.Exclude}.text(nil), p.as(), strings.Join(p.Hosts, " or "), p.Application})
 				}
 				return table(w, "ID POLICY DECISION WHO LOGINS HOSTS APPLICATION", cells)
 			})
@@ -91,7 +94,7 @@ func policies(ctx context.Context, c *client) ([]policyJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	reusable, err := list[policyJSON](ctx, c, "/policies", "policies", nil)
+	reusable, names, err := listNamed[policyJSON](ctx, c, "/policies", "policies", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -99,20 +102,25 @@ func policies(ctx context.Context, c *client) ([]policyJSON, error) {
 	for _, a := range applications {
 		for _, p := range a.Policies {
 			p.Application, p.Hosts = a.Name, a.hosts()
-			for _, section := range [][]string{p.Include, p.Require, p.Exclude} {
-				for i, text := range section {
-					section[i] = withName(text, a.Names)
-				}
-			}
-			rows = append(rows, p)
+			rows = append(rows, p.named(a.Names))
 		}
 	}
 	for _, p := range reusable {
 		if p.Hosts = []string{}; p.Applications == 0 {
-			rows = append(rows, p)
+			rows = append(rows, p.named(names))
 		}
 	}
 	return rows, nil
+}
+
+// named returns p with what its rules name by ids called by names.
+func (p policyJSON) named(names map[string]string) policyJSON {
+	for _, section := range [][]string{p.Include, p.Require, p.Exclude} {
+		for i, text := range section {
+			section[i] = withName(text, names)
+		}
+	}
+	return p
 }
 
 // withName returns a rule with the name of what it names by its id.
@@ -152,18 +160,6 @@ func (a attributesJSON) text(between string) string {
 		all = append(all, key+"="+strings.Join(a.Tags[key], "|"))
 	}
 	return strings.Join(all, between)
-}
-
-// who says whom a policy applies to.
-func (p policyJSON) who() string {
-	text := strings.Join(p.Include, " or ")
-	if len(p.Require) > 0 {
-		text += ", if " + strings.Join(p.Require, " and ")
-	}
-	if len(p.Exclude) > 0 {
-		text += ", but not " + strings.Join(p.Exclude, " or ")
-	}
-	return text
 }
 
 // as says as which logins a policy lets in.
@@ -255,25 +251,10 @@ that does not help, unless --source says which it is to be.`,
 	cmd.Flags().StringVar(&in.Source, "source", "", "the address that the user comes from")
 	cmd.Flags().StringVar(&in.Application, "application", "", "ask this application only, by id or name")
 	require(cmd, "host", "login")
+	_ = cmd.RegisterFlagCompletionFunc("application", completeApplications(env))
 	_ = cmd.RegisterFlagCompletionFunc("user", completeUsers(env))
 	_ = cmd.RegisterFlagCompletionFunc("host", completeHosts(env))
 	return cmd
-}
-
-func policyRemoveCommand(env environ) *cobra.Command {
-	return &cobra.Command{
-		Use: "remove ID", Short: "Remove a policy: whom it alone let in may not log in any more", Args: exactly(1), ValidArgsFunction: completePolicies(env),
-		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			var out map[string]string
-			if err := c.call(cmd.Context(), http.MethodDelete, "/policies/"+url.PathEscape(args[0]), nil, &out); err != nil {
-				return err
-			}
-			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "policy %s is removed\n", args[0])
-				return err
-			})
-		}),
-	}
 }
 
 func completePolicies(env environ) cobra.CompletionFunc {

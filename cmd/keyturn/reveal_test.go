@@ -17,6 +17,7 @@ import (
 // on it counts as external.
 func TestReveal(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	keygen := need.Program(t, "ssh-keygen", "openssh-client")
 	w := newWorld(t, 1)
 	var revealed []keyJSON
@@ -75,6 +76,7 @@ func TestReveal(t *testing.T) {
 // What is not to leave does not, and leaves no file.
 func TestRevealRefused(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 1)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "id")

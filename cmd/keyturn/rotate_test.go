@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"keyturn/internal/lab"
+	"keyturn/internal/need"
 	"keyturn/internal/trust"
 )
 
@@ -102,6 +103,7 @@ func TestRotateAndRollBack(t *testing.T) {
 // it: they are rotated together, however small the canary, there and back.
 func TestKeyInTwoFilesOfAnAccount(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	files := []string{".ssh/authorized_keys", ".ssh/authorized_keys2"}
 	w := newWorldOf(t, lab.Options{AuthorizedKeysFiles: files}, lab.Options{AuthorizedKeysFiles: files})
 	deploy := w.keyFile(w.dir+"/deploy", "deploy@ci")
@@ -475,6 +477,7 @@ func TestUrgentRunBehindASoak(t *testing.T) {
 // terminal, too; where that leaves the file as it is, nobody waits.
 func TestNobodyWaitsForAPlaceThatStays(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 2)
 	first, second, third := w.keyFile(w.dir+"/first", "first"), w.keyFile(w.dir+"/second", "second"), w.keyFile(w.dir+"/third", "third")
 	for i, key := range []trust.PublicKey{second, third} {

@@ -11,12 +11,15 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"keyturn/internal/need"
 )
 
 // Whoever steals the data directory has no private key: none that was imported,
 // none that lay in an identity file, none that was made, in any plain encoding.
 func TestDataDirectoryHoldsNoPrivateKey(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 2)
 	identity := filepath.Join(w.servers[0].Home(), ".ssh", "id_ed25519")
 	deploy := w.keyFile(identity, "deploy@ci")

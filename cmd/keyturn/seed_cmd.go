@@ -147,60 +147,6 @@ the output of "keyturn known-hosts". There is no way back.`,
 	return cmd
 }
 
-type hostCertificateJSON struct {
-	Host        string          `json:"host,omitempty"`
-	HostID      string          `json:"host_id"`
-	Name        string          `json:"name"`
-	Seed        string          `json:"seed_id"`
-	Presented   bool            `json:"presented"`
-	Type        string          `json:"type"`
-	Certificate certificateJSON `json:"certificate"`
-}
-
-func seedCertifyCommand(env environ) *cobra.Command {
-	var ca string
-	cmd := &cobra.Command{
-		Use:   "certify [HOST...] [--ca NAME]",
-		Short: "Print host certificates for the keys by which hosts are known at the gateway",
-		Long: `Print host certificates for the keys by which hosts, or without any the gateway
-itself, are known at the gateway: for the keys that are presented, and for those
-that are announced, which are presented next. They are lines of files, and public.
-
-A certificate is made when it is first asked for, and anew when half of its time is
-over; until then it is the same one. A client trusts it by the line that "keyturn
-known-hosts --authorities only" prints. "keyturn seed rotate --compromised" revokes
-all that were made for keys of before.`,
-		Example: "  keyturn ca create hosts --purpose host\n  keyturn seed certify web1",
-		RunE: with(env, func(cmd *cobra.Command, c *client, hosts []string) error {
-			if len(hosts) == 0 {
-				hosts = []string{""}
-			}
-			all := []hostCertificateJSON{}
-			for _, h := range hosts {
-				var out struct {
-					Certificates []hostCertificateJSON `json:"certificates"`
-				}
-				if err := c.call(cmd.Context(), http.MethodPost, "/seed/certificates", map[string]any{"host": h, "authority": ca}, &out); err != nil {
-					return err
-				}
-				all = append(all, out.Certificates...)
-			}
-			return show(cmd, all, func(w io.Writer) error {
-				for _, x := range all {
-					if _, err := fmt.Fprintln(w, x.Certificate.Certificate, x.Name); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		}),
-	}
-	cmd.Flags().StringVar(&ca, "ca", "", "the authority, by name or id, unless there is only one that signs for hosts")
-	_ = cmd.RegisterFlagCompletionFunc("ca", completeAuthorities(env))
-	cmd.ValidArgsFunction = completeHosts(env)
-	return cmd
-}
-
 func knownHostsCommand(env environ) *cobra.Command {
 	var host, authorities string
 	var hashed bool
@@ -217,7 +163,8 @@ also connects to it directly would forget the gateway's key each time.
 
 For each certificate authority that signs for hosts there is a line with
 @cert-authority, good for those names only: by it ssh accepts the certificates of
-"keyturn seed certify". --authorities only prints these alone, which stay the same
+"keyturn seed certify". For each that was removed, there is one with @revoked, by
+which ssh refuses them. --authorities only prints these alone, which stay the same
 when the seed is rotated and when hosts are added.`,
 		Example: "  keyturn known-hosts > ~/.ssh/known_hosts_gateway\n  keyturn known-hosts --for web1 --hashed",
 		Args:    noArgs,

@@ -243,12 +243,49 @@ func TestSeedCertificates(t *testing.T) {
 		t.Errorf("a compromised seed is no reason to trust the authority no more: %s", text)
 	}
 
+	// Many at once, by patterns, each once.
+	for _, asked := range []struct {
+		args []string
+		want int
+	}{{[]string{"web*"}, 2}, {[]string{"--all"}, 3}, {[]string{"web?", "web1", ""}, 3}} {
+		hosts := map[string]bool{}
+		list := w.certifySeed(asked.args...)
+		for _, c := range list {
+			hosts[c.HostID] = true
+		}
+		if len(hosts) != asked.want || len(list) != 2*asked.want {
+			t.Errorf("certify %q: %+v", asked.args, list)
+		}
+	}
+	if text := w.ok("seed", "certify", "web*"); strings.Count(text, "\n") != 4 {
+		t.Errorf("as lines:\n%s", text)
+	}
+	w.refused("no host has a name of the pattern", "seed", "certify", "db*")
+	w.refused("name none", "seed", "certify", "--all", "web1")
+
 	w.ok("ca", "create", "others", "--purpose", "host")
 	if code, _, stderr := w.try("seed", "certify", "web1"); code == 0 || !strings.Contains(stderr, "say which of hosts, others") {
 		t.Errorf("by one of two: %d %s", code, stderr)
 	}
 	if others := w.certifySeed("web1", "--ca", "others"); len(others) != 2 || others[0].Certificate.Authority == after[0].Certificate.Authority {
 		t.Errorf("by the other one: %+v", others)
+	}
+
+	// What an authority signed that was removed is refused, and it is trusted no more.
+	w.ok("ca", "remove", "hosts")
+	for _, args := range [][]string{{}, {"--for", "web1", "--hashed"}} {
+		text := w.ok(append([]string{"known-hosts", "--authorities", "only"}, args...)...)
+		lines := strings.Split(strings.TrimSpace(text), "\n")
+		if len(lines) != 2 || !strings.HasPrefix(lines[0], "@cert-authority ") || !strings.HasPrefix(lines[1], "@revoked ") || !strings.Contains(lines[1], ca) {
+			t.Errorf("known-hosts %v, of an authority that was removed:\n%s", args, text)
+		}
+		line := trust.ParseKnownHosts([]byte(lines[1] + "\n")).Line(0)
+		if !line.Matches(alias) {
+			t.Errorf("the line does not match %s:\n%s", alias, lines[1])
+		}
+	}
+	if text := w.ok("known-hosts", "--authorities", "none"); strings.Contains(text, ca) {
+		t.Errorf("known-hosts without authorities: %s", text)
 	}
 }
 

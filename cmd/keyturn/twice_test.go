@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"keyturn/internal/need"
 )
 
 // Who asks for a rollback twice, because the first answer was lost, is told of the
@@ -139,6 +141,7 @@ func TestRetireAsks(t *testing.T) {
 // done when the host was taken in again.
 func TestRollbackOfRemovedHost(t *testing.T) {
 	t.Parallel()
+	need.Long(t)
 	w := newWorld(t, 2)
 	deploy := w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci")
 	k := w.heldKey(deploy, filepath.Join(w.dir, "deploy"), "", "")

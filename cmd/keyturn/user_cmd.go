@@ -69,11 +69,10 @@ go by addresses go by that of --email.`,
 				in["email"] = email
 			}
 			if password {
-				secret, err := readSecret(cmd, "Password of "+args[0])
-				if err != nil {
+				var err error
+				if in["password"], err = readGiven(cmd, "Password of "+args[0], "without --password-stdin the user has none"); err != nil {
 					return err
 				}
-				in["password"] = secret
 			}
 			var u userJSON
 			if err := c.call(cmd.Context(), http.MethodPost, "/users", in, &u); err != nil {
@@ -179,11 +178,8 @@ sessions of AppViewX and OAuth tokens of CFEngine end; API tokens stay as they a
 			secret := ""
 			if !none {
 				var err error
-				if secret, err = readSecret(cmd, "Password of "+args[0]); err != nil {
+				if secret, err = readGiven(cmd, "Password of "+args[0], "--none takes the password away"); err != nil {
 					return err
-				}
-				if secret == "" {
-					return &usageError{cmd.CommandPath(), fmt.Errorf("standard input holds no password; --none takes the password away")}
 				}
 			}
 			var u userJSON

@@ -27,6 +27,9 @@ func TestUsers(t *testing.T) {
 			t.Errorf("keyturn %s: exit %d, %s%s; want %q", strings.Join(args, " "), code, out, errs, says)
 		}
 	}
+	w.stdin = ""
+	refused("standard input holds no password", "user", "add", "carol", "--role", "auditor", "--password-stdin")
+	refused("standard input holds no password", "account", "add", "carols", "--password-stdin")
 	w.env = as
 	w.ok("host", "list")
 	refused(`"Keys Write"`, "key", "generate")

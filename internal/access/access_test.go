@@ -496,6 +496,52 @@ func TestGroups(t *testing.T) {
 	})
 }
 
+// TestBooksOfManyAtOnce has many ask at once after a change: one rulebook is made, and
+// who began before the change keeps the one of before.
+func TestBooksOfManyAtOnce(t *testing.T) {
+	both(t, func(t *testing.T, s *store.Store) {
+		books := access.NewBooks()
+		add := func(count int) {
+			update(t, s, func(tx *store.Tx) error {
+				for range count {
+					must[access.Application](t)(access.AddApplication(tx, infra("servers")))
+				}
+				return nil
+			})
+		}
+		of := func() (rules *policy.Rulebook) {
+			view(t, s, func(tx *store.Tx) error {
+				rules = must[*policy.Rulebook](t)(books.Of(tx))
+				return nil
+			})
+			return rules
+		}
+		add(200) // to be a while at it
+		view(t, s, func(tx *store.Tx) error {
+			before := must[*policy.Rulebook](t)(books.Of(tx))
+			add(1)
+			const many = 8
+			found := make(chan *policy.Rulebook, many)
+			for range many {
+				go func() { found <- of() }()
+			}
+			first := <-found
+			for range many - 1 {
+				if again := <-found; again != first {
+					t.Error("a rulebook was made twice")
+				}
+			}
+			if first == before {
+				t.Error("a change is not in the rulebook")
+			}
+			if must[*policy.Rulebook](t)(books.Of(tx)) != before {
+				t.Error("who began before a change has another rulebook after it")
+			}
+			return nil
+		})
+	})
+}
+
 // TestBooks asks the rulebook after each change, and after one that came to nothing.
 func TestBooks(t *testing.T) {
 	both(t, func(t *testing.T, s *store.Store) {

@@ -22,8 +22,20 @@ func changed(tx *store.Tx) error {
 // Books holds the rulebooks of tenants as they were last asked for. It may be used
 // from any goroutine.
 type Books struct {
-	mu    sync.Mutex
-	books map[trust.TenantID]book // guarded by mu
+	mu      sync.Mutex
+	shelves map[trust.TenantID]*shelf // guarded by mu
+}
+
+// A shelf has the rulebooks of one tenant: the latest that was asked for, and the one
+// before it, which transactions that began before a change ask for beside it.
+type shelf struct {
+	books [2]book // guarded by Books.mu
+
+	// making is held by who compiles a rulebook. Others wait for theirs.
+	making sync.Mutex
+	// documents are what the policies of the latest say, by their texts, so that a
+	// change of one does not read all. Guarded by making.
+	documents map[string]policyDocument
 }
 
 type book struct {
@@ -32,9 +44,9 @@ type book struct {
 }
 
 // NewBooks returns Books that hold nothing yet.
-func NewBooks() *Books { return &Books{books: map[trust.TenantID]book{}} }
+func NewBooks() *Books { return &Books{shelves: map[trust.TenantID]*shelf{}} }
 
-// maxBooks bounds how many tenants' rulebooks are held.
+// maxBooks bounds of how many tenants rulebooks are held.
 const maxBooks = 100
 
 // Of returns the rulebook of the transaction's tenant as the transaction sees it.
@@ -43,39 +55,80 @@ func (b *Books) Of(tx *store.Tx) (*policy.Rulebook, error) {
 	if err := tx.QueryRow(sqlVersion, tx.Tenant()).Scan(&version); err != nil && !isNoRows(err) {
 		return nil, err
 	}
-	b.mu.Lock()
-	held, ok := b.books[tx.Tenant()]
-	b.mu.Unlock()
-	if ok && held.version == version {
-		return held.rules, nil
+	s := b.shelf(tx.Tenant())
+	if rules := b.find(s, version); rules != nil {
+		return rules, nil
 	}
-	model, err := Model(tx)
+	s.making.Lock()
+	defer s.making.Unlock()
+	if rules := b.find(s, version); rules != nil { // somebody else made it
+		return rules, nil
+	}
+	model, documents, err := readModel(tx, s.documents)
 	if err != nil {
 		return nil, err
 	}
 	rules := policy.Compile(model)
+	s.documents = documents
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.books) >= maxBooks {
-		clear(b.books)
-	}
-	b.books[tx.Tenant()] = book{version, rules}
+	s.books = [2]book{{version, rules}, s.books[0]}
 	return rules, nil
 }
 
-// Model returns all rules of the transaction's tenant.
-func Model(tx *store.Tx) (m policy.Model, err error) {
+func (b *Books) shelf(tenant trust.TenantID) *shelf {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, ok := b.shelves[tenant]
+	if !ok {
+		if len(b.shelves) >= maxBooks {
+			clear(b.shelves)
+		}
+		s = &shelf{}
+		b.shelves[tenant] = s
+	}
+	return s
+}
+
+// find returns the rulebook of a version, or nil where a shelf does not have it.
+func (b *Books) find(s *shelf, version string) *policy.Rulebook {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, held := range s.books {
+		if held.version == version {
+			return held.rules
+		}
+	}
+	return nil
+}
+
+// readModel returns all rules of the transaction's tenant, and what the documents of its
+// policies say, by their texts. Those that are known it does not read again.
+func readModel(tx *store.Tx, known map[string]policyDocument) (m policy.Model, documents map[string]policyDocument, err error) {
 	apps, err := applications(tx, sqlApplications+` ORDER BY id`, tx.Tenant())
 	if err != nil {
-		return m, err
+		return m, nil, err
 	}
-	all, err := policies(tx, sqlAllPolicies, tx.Tenant())
-	if err != nil {
-		return m, err
-	}
-	byID := map[string]Policy{}
-	for _, p := range all {
+	byID, documents := map[string]Policy{}, map[string]policyDocument{}
+	err = rows(tx, func(row *sql.Rows) error {
+		var p Policy
+		var text string
+		if err := row.Scan(&p.ID, &p.Name, &p.Action, &text); err != nil {
+			return err
+		}
+		d, ok := known[text]
+		if !ok {
+			if err := json.Unmarshal([]byte(text), &d); err != nil {
+				return err
+			}
+		}
+		documents[text] = d
+		p.Expression, p.SSH, p.Extra = d.Expression, d.SSH, d.Extra
 		byID[p.ID] = p
+		return nil
+	}, sqlAllPolicies, tx.Tenant())
+	if err != nil {
+		return m, nil, err
 	}
 	of := map[string][]Policy{}
 	err = rows(tx, func(row *sql.Rows) error {
@@ -85,12 +138,13 @@ func Model(tx *store.Tx) (m policy.Model, err error) {
 		return err
 	}, sqlPlaces, tx.Tenant())
 	if err != nil {
-		return m, err
+		return m, nil, err
 	}
 	for _, a := range apps {
 		m.Applications = append(m.Applications, a.decides(of[a.ID]))
 	}
-	return m, modelSets(tx, &m)
+	err = modelSets(tx, &m)
+	return m, documents, err
 }
 
 func modelSets(tx *store.Tx, m *policy.Model) error {

@@ -19,5 +19,6 @@
 // Books has the policy.Rulebook of a tenant's rules as a transaction sees them.
 // It compiles again only after rows have changed: each change leaves another
 // random version behind, so that what was compiled within a transaction that came
-// to nothing is never taken for what is there.
+// to nothing is never taken for what is there. One transaction compiles, those that want
+// the same wait for it; and only the documents of policies that changed are parsed again.
 package access

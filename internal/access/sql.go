@@ -54,7 +54,7 @@ const (
 	sqlReusablePolicies = sqlPolicies + ` WHERE p.tenant = $1 AND p.application_id = '' AND p.id > $2 ORDER BY p.id LIMIT $3 OFFSET $4`
 	sqlPlaces           = `SELECT u.application_id, u.policy_id FROM access_application_policies u WHERE u.tenant = $1
 		ORDER BY u.application_id, u.precedence`
-	sqlAllPolicies   = sqlPolicies + ` WHERE p.tenant = $1`
+	sqlAllPolicies   = `SELECT id, name, action, document FROM access_policies WHERE tenant = $1`
 	sqlCountReusable = `SELECT count(*) FROM access_policies WHERE tenant = $1 AND application_id = ''`
 	sqlAddPolicy     = `INSERT INTO access_policies (tenant, id, application_id, name, action, rules, document, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)`

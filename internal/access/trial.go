@@ -101,9 +101,10 @@ func TestByID(tx *store.Tx, id string) (PolicyTest, error) {
 
 // Trial compiles policies as if an application with the id TrialOf had them, together with
 // the groups and lists of the transaction's tenant; and each by itself, as the only one
-// of an application with the policy's id.
-func Trial(tx *store.Tx, providers []string, policies []Policy) (*policy.Rulebook, error) {
-	a := Application{ID: TrialOf, Type: policy.SelfHosted, Providers: providers}
+// of an application with the policy's id. What the application asks for besides, it has of
+// another one, or of none.
+func Trial(tx *store.Tx, of Application, policies []Policy) (*policy.Rulebook, error) {
+	a := Application{ID: TrialOf, Type: policy.SelfHosted, Providers: of.Providers, Extra: of.Extra}
 	m := policy.Model{Applications: []policy.Application{a.decides(policies)}}
 	for _, p := range policies {
 		a.ID = p.ID

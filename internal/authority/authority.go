@@ -254,8 +254,8 @@ func (s *Authorities) add(tx *store.Tx, a Authority, key keyring.Private) (Autho
 
 // Rotate has another key take the place of the one of that name that signs, after
 // overlap: until then hosts are told to trust both, and the present one signs; and they
-// are told to trust it afterwards for as long as what it signed may be valid, and for
-// overlap at least. Where one is to take its place already that is a Conflict.
+// are told to trust it afterwards for as long as what it signed may be valid, under its
+// profile or one that it had before, and for overlap at least. Where one is to take its place already that is a Conflict.
 func (s *Authorities) Rotate(tx *store.Tx, name string, overlap time.Duration, key keyring.Private) (Authority, error) {
 	old, err := s.Find(tx, name)
 	if err != nil {
@@ -267,6 +267,13 @@ func (s *Authorities) Rotate(tx *store.Tx, name string, overlap time.Duration, k
 	}
 	old.SignsUntil = tx.Now().Add(overlap)
 	old.TrustedUntil = old.SignsUntil.Add(max(overlap, old.Profile.MaxValid))
+	last, err := selectLastEnd(tx, old.ID)
+	if err != nil {
+		return Authority{}, err
+	}
+	if last.After(old.TrustedUntil) {
+		old.TrustedUntil = last
+	}
 	if err := updateAuthority(tx, old); err != nil {
 		return Authority{}, err
 	}
@@ -361,6 +368,15 @@ type Filter struct {
 	Application string
 	After       string // id of the last of the page before, or ""
 	Limit       int
+}
+
+// maxListedRemoved is how many authorities RemovedHosts returns.
+const maxListedRemoved = 100
+
+// RemovedHosts returns the authorities for hosts that were removed last, the last one
+// first, of which something may be valid that somebody signed while they were there.
+func (s *Authorities) RemovedHosts(tx *store.Tx) ([]Authority, error) {
+	return selectRemoved(tx, Host, tx.Now().Add(-longestValid), maxListedRemoved)
 }
 
 // List returns authorities that are not removed, oldest first.

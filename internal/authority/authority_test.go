@@ -289,13 +289,32 @@ func TestRevoke(t *testing.T) {
 				_, err := w.RevokeFor(tx, d.Key, "lost")
 				return err
 			},
+			"asked-with": func(tx *store.Tx, _ Authority, d *Draft) error {
+				n, err := w.RevokeAskedWith(tx, "token:asked-with", "lost")
+				if again, err := w.RevokeAskedWith(tx, "token:asked-with", "lost"); again != 0 || err != nil {
+					w.Errorf("revoked %d, and again %d, %v", n, again, err)
+				}
+				return err
+			},
+			"let-by": func(tx *store.Tx, _ Authority, d *Draft) error {
+				if n, err := w.RevokeLetBy(tx, "nothing", "lost"); n != 0 || err != nil {
+					w.Errorf("of an application that let nobody, revoked %d, %v", n, err)
+				}
+				list, err := w.Certificates(tx, CertificateFilter{Application: "web-let-by", Limit: 10})
+				if err != nil || len(list) != 1 || list[0].Serial != d.Serial {
+					w.Errorf("listed %+v, %v", list, err)
+				}
+				_, err = w.RevokeLetBy(tx, "db-let-by", "lost")
+				return err
+			},
 			"key": func(tx *store.Tx, _ Authority, d *Draft) error { return w.RevokeKey(tx, d.Key, "lost") },
 			"ca":  func(tx *store.Tx, a Authority, _ *Draft) error { _, err := w.Remove(tx, a.ID, "lost"); return err },
 		} {
 			a := w.create(NewAuthority{Name: "ca-" + name, Purpose: User}, "ecdsa-p256")
 			b := w.create(NewAuthority{Name: "other-" + name, Purpose: User}, "ecdsa-p256")
 			mine := request(w)
-			mine.KeyID, mine.Person = "ann-"+name, "user:"+name
+			mine.KeyID, mine.Person, mine.AskedWith = "ann-"+name, "user:"+name, "token:"+name
+			mine.Applications = []string{"web-" + name, "db-" + name, "web-" + name}
 			theirs := request(w)
 			theirs.KeyID, theirs.Person = "bob-"+name, "user:bob"
 			d, c := w.issue(a, mine)
@@ -342,6 +361,74 @@ func TestRevoke(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// A key id that was revoked with the last certificate of it is one to sign for again a day
+// after that has ended, and who is refused until then is told so.
+func TestRevokedKeyIDEnds(t *testing.T) {
+	eachWorld(t, func(w world) {
+		a := w.create(NewAuthority{Name: "people", Purpose: User}, "ed25519")
+		r := request(w)
+		d, _ := w.issue(a, r)
+		w.must(func(tx *store.Tx) error {
+			_, err := w.RevokeKeyID(tx, r.KeyID, "lost")
+			return err
+		})
+		var e *trust.Error
+		_, err := w.draft(a, r)
+		if until := d.ValidBefore.Add(24 * time.Hour).Format(time.RFC3339); !errors.As(err, &e) || !strings.Contains(e.Hint, "from "+until) || !strings.Contains(e.Hint, "cert revoke --user ID") {
+			w.Errorf("refused by %v: %+v", err, e)
+		}
+		var before, after ListVersion
+		w.must(func(tx *store.Tx) error {
+			if before, err = w.ListVersion(tx); err != nil {
+				return err
+			}
+			_, err := tx.Exec(`UPDATE revocations SET until = 1 WHERE tenant = $1`, tx.Tenant())
+			return err
+		})
+		if _, err := w.draft(a, r); err != nil {
+			w.Errorf("when the revocation has ended: %v", err)
+		}
+		w.must(func(tx *store.Tx) error {
+			after, err = w.ListVersion(tx)
+			return err
+		})
+		if after.Number != before.Number+1 {
+			w.Errorf("the list of version %d is followed by %d", before.Number, after.Number)
+		}
+	})
+}
+
+// What was signed under a profile that allowed more is trusted until it ends.
+func TestRotateAfterLoweredProfile(t *testing.T) {
+	eachWorld(t, func(w world) {
+		for purpose, long := range map[Purpose]time.Duration{User: 720 * time.Hour, Host: 2000 * time.Hour} {
+			name := string(purpose)
+			a := w.create(NewAuthority{Name: name, Purpose: purpose}, "ed25519")
+			set := func(valid time.Duration) {
+				w.must(func(tx *store.Tx) error {
+					return w.SetProfile(tx, name, ProfileChange{Valid: &valid, MaxValid: &valid})
+				})
+			}
+			set(long)
+			w.must(func(tx *store.Tx) (err error) { a, err = w.Find(tx, name); return err })
+			r := request(w)
+			r.Options.Extensions = nil
+			d, _ := w.issue(a, r)
+			set(time.Hour)
+			w.must(func(tx *store.Tx) error {
+				if _, err := w.Rotate(tx, name, time.Hour, newKey(w, "ed25519")); err != nil {
+					return err
+				}
+				old, err := w.Find(tx, name)
+				if err == nil && (d.ValidBefore.Before(time.Now().Add(long-time.Minute)) || old.TrustedUntil.Before(d.ValidBefore)) {
+					w.Errorf("%s: trusted until %s, and what it signed is valid until %s", name, old.TrustedUntil, d.ValidBefore)
+				}
+				return err
+			})
+		}
 	})
 }
 

@@ -21,9 +21,14 @@ type Request struct {
 	Options    Options
 	// KeyID is what sshd logs of it, and Person the id of whom it is for, or "".
 	KeyID, Person string
+	// AskedWith is the credential that asks where it may end before its owner does, and
+	// what was asked for with it is to end too: "token:" or "machine:" and an id, or "".
+	AskedWith string
 	// Why says who decided that it may be: the policy that lets that person in as
 	// those principals.
 	Why string
+	// Applications are the ids of those whose policies decided.
+	Applications []string
 }
 
 // Options are what a certificate is limited to.
@@ -92,14 +97,9 @@ func (s *Authorities) Draft(tx *store.Tx, a Authority, r Request) (*Draft, error
 	if a.Purpose == Host {
 		d.Type = trust.HostCertificate
 	}
-	key, why, err := s.signs(tx, a, d.Issued)
-	if err != nil {
+	if d.key, err = s.signs(tx, a, d.Issued); err != nil {
 		return nil, err
 	}
-	if why != "" {
-		return nil, trust.Errorf(trust.Denied, "%s, and so would be every certificate of it", why).WithHint("keyturn krl --json")
-	}
-	d.key = key
 	if d.unsigned, err = d.Unsigned(); err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (s *Authorities) Draft(tx *store.Tx, a Authority, r Request) (*Draft, error
 	for _, p := range r.Principals {
 		tx.Note("principal", p)
 	}
-	return d, insertCertificate(tx, d.Issued)
+	return d, insertCertificate(tx, d.Issued, r)
 }
 
 // Sign has the authority sign d, after the transaction that drafted it was committed.
@@ -167,6 +167,8 @@ func (s *Authorities) Certificates(tx *store.Tx, f CertificateFilter) ([]Issued,
 type CertificateFilter struct {
 	Person string // id; "" for everybody
 	Valid  bool   // only those that have not ended
+	// Application is the id of one that let them, or "".
+	Application string
 	// After is the last of the page before, or zero.
 	After CertificateCursor
 	Limit int

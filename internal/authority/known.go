@@ -10,7 +10,8 @@ import (
 
 // An authority changes within months, and is asked for thousands of times a second. So
 // what was read of it is kept, and counts for each transaction that finds the version of
-// the tenant's authorities to be the same still.
+// the tenant's authorities to be the same still. Its private half is not: whoever destroys
+// one or seals it anew need not know of authorities, so that each transaction reads it.
 type kept struct {
 	mu      sync.Mutex
 	tenants map[trust.TenantID]*known // guarded by mu
@@ -21,8 +22,7 @@ type known struct {
 	version string
 
 	mu    sync.Mutex
-	named map[string][]Authority    // guarded by mu
-	keys  map[string]keyring.Sealed // by id of the authority; guarded by mu
+	named map[string][]Authority // guarded by mu
 	// revoked are what is revoked but for single certificates, or nil where nobody has
 	// asked; guarded by mu. Where they are too many to be kept, crowded says so.
 	revoked map[revoked]bool
@@ -53,7 +53,7 @@ func (k *kept) of(tx *store.Tx) (*known, error) {
 	if len(k.tenants) >= maxKnown {
 		clear(k.tenants)
 	}
-	there = &known{version: version, named: map[string][]Authority{}, keys: map[string]keyring.Sealed{}}
+	there = &known{version: version, named: map[string][]Authority{}}
 	k.tenants[tx.Tenant()] = there
 	return there, nil
 }
@@ -76,21 +76,6 @@ func (k *known) byName(tx *store.Tx, name string) ([]Authority, error) {
 		out[i].found = &found{tx, k}
 	}
 	return out, nil
-}
-
-// key returns the private half of an authority.
-func (k *known) key(tx *store.Tx, ring *keyring.Keyring, id string) (keyring.Sealed, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	sealed, ok := k.keys[id]
-	if !ok {
-		var err error
-		if sealed, err = ring.Sealed(tx, trust.KeyID(id)); err != nil {
-			return keyring.Sealed{}, err
-		}
-		k.keys[id] = sealed
-	}
-	return sealed, nil
 }
 
 // mayBeRevoked reports false for a certificate that nothing revokes but perhaps its
@@ -118,23 +103,35 @@ type found struct {
 	known *known
 }
 
-// signs returns what Draft needs of a: its private half, and why what it is to sign is
-// revoked from the beginning, or "".
-func (s *Authorities) signs(tx *store.Tx, a Authority, i Issued) (key keyring.Sealed, why string, err error) {
-	if a.found == nil || a.found.tx != tx {
-		if why, err = revokedAs(tx, i); err != nil || why != "" {
-			return key, why, err
+// signs returns what Draft needs of a: its private half. It refuses what would be revoked
+// from the beginning.
+func (s *Authorities) signs(tx *store.Tx, a Authority, i Issued) (key keyring.Sealed, err error) {
+	may := true
+	if a.found != nil && a.found.tx == tx {
+		if may, err = a.found.known.mayBeRevoked(tx, i); err != nil {
+			return key, err
 		}
-		key, err = s.keyring.Sealed(tx, trust.KeyID(a.ID))
-		return key, "", err
 	}
-	may, err := a.found.known.mayBeRevoked(tx, i)
-	if err == nil && may {
-		why, err = revokedAs(tx, i)
+	if may {
+		if err := refuseRevoked(tx, i); err != nil {
+			return key, err
+		}
 	}
-	if err != nil || why != "" {
-		return key, why, err
+	return s.keyring.Sealed(tx, trust.KeyID(a.ID))
+}
+
+// refuseRevoked refuses a certificate that something on the list revokes, unless that has
+// ended, which is dropped.
+func refuseRevoked(tx *store.Tx, i Issued) error {
+	r, err := selectRevocation(tx, i)
+	switch {
+	case err != nil || r.kind == "":
+		return err
+	case r.until.IsZero() || tx.Now().Before(r.until):
+		return refusal(i, r)
 	}
-	key, err = a.found.known.key(tx, s.keyring, a.ID)
-	return key, "", err
+	if err := dropEnded(tx); err != nil {
+		return err
+	}
+	return refuseRevoked(tx, i)
 }

@@ -117,3 +117,41 @@ func TestManyRevocations(t *testing.T) {
 		}
 	})
 }
+
+// Whoever destroys a private half, on whichever node and without a word to the
+// authorities, nobody signs with it from then on. Nor with what was there before where it
+// is sealed anew.
+func TestDestroyedKeySignsNoMore(t *testing.T) {
+	eachWorld(t, func(w world) {
+		other := New(w.keyring) // as that of another node, which has kept what it read
+		a := w.create(NewAuthority{Name: "people", Purpose: User}, "ed25519")
+		for _, s := range []*Authorities{w.Authorities, other} {
+			d, err := w.asks(s, "people", request(w))
+			if err != nil {
+				w.Fatal(err)
+			}
+			if _, err := d.Sign(); err != nil {
+				w.Fatal(err)
+			}
+		}
+		w.must(func(tx *store.Tx) error { return w.keyring.Destroy(tx, trust.KeyID(a.ID)) })
+		for name, s := range map[string]*Authorities{"the node that destroyed it": w.Authorities, "another node": other} {
+			if d, err := w.asks(s, "people", request(w)); trust.KindOf(err) != trust.NotFound {
+				w.Errorf("%s drafts %v, %v", name, d, err)
+			}
+		}
+		next := newKey(w, "ed25519")
+		w.must(func(tx *store.Tx) error { return w.keyring.Put(tx, trust.KeyID(a.ID), next) })
+		d, err := w.asks(other, "people", request(w))
+		if err != nil {
+			w.Fatal(err)
+		}
+		signature, err := d.key.SignAgain(d.unsigned)
+		if err != nil {
+			w.Fatal(err)
+		}
+		if public, err := next.Public().SSH(); err != nil || public.Verify(d.unsigned, signature) != nil {
+			w.Errorf("signed by what was destroyed, and not by what is there: %v", err)
+		}
+	})
+}

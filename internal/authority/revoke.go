@@ -64,32 +64,42 @@ func (s *Authorities) RevokeKeyID(tx *store.Tx, id, reason string) (int, error) 
 // RevokePerson revokes every certificate of a person that has not ended. What that
 // person may have afterwards is for policies to say.
 func (s *Authorities) RevokePerson(tx *store.Tx, id, reason string) (int, error) {
-	list, err := selectOfPerson(tx, id)
-	if err != nil {
-		return 0, err
-	}
-	return len(list), revokeEach(tx, list, reason)
+	return revokeSerials(tx, ofPerson, id, reason)
+}
+
+// RevokeLetBy revokes every certificate that has not ended and that an application let,
+// whoever signed it.
+func (s *Authorities) RevokeLetBy(tx *store.Tx, application, reason string) (int, error) {
+	return revokeSerials(tx, letBy, application, reason)
 }
 
 // RevokeFor revokes every certificate for a public key that has not ended, and not the
 // key itself.
 func (s *Authorities) RevokeFor(tx *store.Tx, key trust.PublicKey, reason string) (int, error) {
-	list, err := selectOfKey(tx, key)
-	if err != nil {
-		return 0, err
-	}
-	return len(list), revokeEach(tx, list, reason)
+	return revokeSerials(tx, ofKey, string(key.Fingerprint()), reason)
 }
 
-func revokeEach(tx *store.Tx, list []Issued, reason string) error {
-	for _, i := range list {
-		if err := revoke(tx, revocation{
-			kind: bySerial, authority: i.Authority, value: strconv.FormatUint(i.Serial, 10), reason: reason, until: i.ValidBefore.Add(graceOfClocks),
-		}); err != nil {
-			return err
-		}
+// RevokeAskedWith revokes every certificate that has not ended and was asked for with a
+// credential, as Request.AskedWith has it.
+func (s *Authorities) RevokeAskedWith(tx *store.Tx, credential, reason string) (int, error) {
+	return revokeSerials(tx, askedWith, credential, reason)
+}
+
+// revokeSerials revokes certificates of which a condition on a value is true, and returns
+// how many were not revoked before.
+func revokeSerials(tx *store.Tx, which, value, reason string) (int, error) {
+	added, err := insertSerials(tx, which, value, reason)
+	if err != nil || added == 0 {
+		return 0, err
 	}
-	return nil
+	tx.Note("revoked", fmt.Sprintf("%d by serial number", added))
+	return int(added), nextList(tx)
+}
+
+// Persons returns the ids of those who have certificates on record by an id, or by a name
+// as key ids have it: those who are gone among them.
+func (s *Authorities) Persons(tx *store.Tx, idOrName string) ([]string, error) {
+	return selectPersons(tx, idOrName)
 }
 
 // RevokeKey revokes a public key for ever, with every certificate for it, and as a key
@@ -111,29 +121,61 @@ func revoke(tx *store.Tx, r revocation) error {
 			return err
 		}
 	}
-	if err := deleteEnded(tx); err != nil {
+	tx.Note("revoked", r.kind+" "+r.value)
+	return nextList(tx)
+}
+
+// nextList makes the list the next version, without what has ended.
+func nextList(tx *store.Tx) error {
+	if _, err := deleteEnded(tx); err != nil {
 		return err
 	}
-	tx.Note("revoked", r.kind+" "+r.value)
 	return raiseVersion(tx)
+}
+
+// dropEnded drops from the list what has ended, so that it stands in nobody's way.
+func dropEnded(tx *store.Tx) error {
+	dropped, err := deleteEnded(tx)
+	if err != nil || dropped == 0 {
+		return err
+	}
+	if err := changed(tx); err != nil {
+		return err
+	}
+	return raiseVersion(tx)
+}
+
+// refusal refuses a certificate that would be revoked from the beginning, and says how to
+// go on.
+func refusal(i Issued, r revocation) error {
+	err := trust.Errorf(trust.Denied, "%s, and so would be every certificate of it", r.of(i))
+	if r.kind != byKeyID {
+		return err.WithHint("keyturn krl --json")
+	}
+	return err.WithHint("certificates of that key id are signed again from %s on, whosever they were: \"keyturn cert revoke --user ID\" revokes those of one user, and no others", r.until.Format(time.RFC3339))
 }
 
 // revokedAs says by what a certificate is revoked, or nothing.
 func revokedAs(tx *store.Tx, i Issued) (string, error) {
-	reason, kind, err := selectRevocation(tx, i)
-	if err != nil || kind == "" {
+	r, err := selectRevocation(tx, i)
+	if err != nil || r.kind == "" {
 		return "", err
 	}
+	return r.of(i), nil
+}
+
+// of says what r revokes a certificate by, and why.
+func (r revocation) of(i Issued) string {
 	what := map[string]string{
 		bySerial:    fmt.Sprintf("certificate %d", i.Serial),
 		byKeyID:     fmt.Sprintf("key id %q", i.KeyID),
 		byKey:       "key " + string(i.Key.Fingerprint()),
 		byAuthority: "its authority",
-	}[kind]
-	if reason == "" {
-		return what + " is revoked", nil
+	}[r.kind]
+	if r.reason == "" {
+		return what + " is revoked"
 	}
-	return what + " is revoked: " + reason, nil
+	return what + " is revoked: " + r.reason
 }
 
 // A ListVersion is the number of a key revocation list, and when it came to be. Of one

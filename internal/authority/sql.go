@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -97,6 +98,12 @@ func selectAuthorities(tx *store.Tx, f Filter) ([]Authority, error) {
 		ORDER BY id LIMIT $5`, tx.Tenant(), f.After, string(f.Purpose), f.Application, f.Limit)
 }
 
+// selectRemoved returns those for a purpose that were removed after a time, the last first.
+func selectRemoved(tx *store.Tx, purpose Purpose, after time.Time, limit int) ([]Authority, error) {
+	return each(tx, scanAuthority, `SELECT `+authorityColumns+` FROM authorities
+		WHERE tenant = $1 AND purpose = $2 AND removed > $3 ORDER BY removed DESC, id LIMIT $4`, tx.Tenant(), string(purpose), store.Micros(after), limit)
+}
+
 // selectOfApplication returns all of an application that are not removed, oldest first.
 func selectOfApplication(tx *store.Tx, application string) ([]Authority, error) {
 	return each(tx, scanAuthority, `SELECT `+authorityColumns+` FROM authorities WHERE tenant = $1 AND application = $2 AND application <> '' AND removed = 0 ORDER BY id`,
@@ -156,11 +163,21 @@ func scanCertificate(row interface{ Scan(...any) error }) (i Issued, err error) 
 	return i, err
 }
 
-func insertCertificate(tx *store.Tx, i Issued) error {
-	_, err := tx.Exec(`INSERT INTO certificates (tenant, serial, authority, key_id, public_key, person, why, unsigned, created, valid_before)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-		tx.Tenant(), int64(i.Serial), i.Authority, i.KeyID, string(i.Key.Fingerprint()), i.Person, i.Why, i.unsigned, store.Micros(i.Created), store.Micros(i.ValidBefore))
-	return err
+// insertCertificate writes a certificate down, with what was asked for it by r.
+func insertCertificate(tx *store.Tx, i Issued, r Request) error {
+	_, err := tx.Exec(`INSERT INTO certificates (tenant, serial, authority, key_id, public_key, person, asked_with, why, unsigned, created, valid_before)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+		tx.Tenant(), int64(i.Serial), i.Authority, i.KeyID, string(i.Key.Fingerprint()), i.Person, r.AskedWith, i.Why, i.unsigned, store.Micros(i.Created), store.Micros(i.ValidBefore))
+	if err != nil {
+		return err
+	}
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(r.Applications))) {
+		if _, err := tx.Exec(`INSERT INTO certificate_applications (tenant, application, valid_before, serial) VALUES ($1, $2, $3, $4)`,
+			tx.Tenant(), id, store.Micros(i.ValidBefore), int64(i.Serial)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func selectCertificate(tx *store.Tx, serial uint64) (Issued, error) {
@@ -185,19 +202,45 @@ func selectCertificates(tx *store.Tx, f CertificateFilter) ([]Issued, error) {
 	}
 	return each(tx, scanCertificate, `SELECT `+certificateColumns+` FROM certificates
 		WHERE tenant = $1 AND (created < $2 OR created = $2 AND serial < $3) AND valid_before > $4 AND ($5 = '' OR person = $5)
-		ORDER BY created DESC, serial DESC LIMIT $6`, tx.Tenant(), before, int64(f.After.Serial), valid, f.Person, f.Limit)
+		AND ($6 = '' OR EXISTS (SELECT 1 FROM certificate_applications a WHERE a.tenant = certificates.tenant AND a.application = $6
+			AND a.valid_before = certificates.valid_before AND a.serial = certificates.serial))
+		ORDER BY created DESC, serial DESC LIMIT $7`, tx.Tenant(), before, int64(f.After.Serial), valid, f.Person, f.Application, f.Limit)
 }
 
-// selectOfPerson returns the certificates of a person that have not ended.
-func selectOfPerson(tx *store.Tx, person string) ([]Issued, error) {
-	return each(tx, scanCertificate, `SELECT `+certificateColumns+` FROM certificates WHERE tenant = $1 AND person = $2 AND valid_before > $3`,
-		tx.Tenant(), person, store.Micros(tx.Now()))
+// selectPersons returns whom certificates are on record for that have an id, or that key
+// id.
+func selectPersons(tx *store.Tx, idOrKeyID string) ([]string, error) {
+	scan := func(row interface{ Scan(...any) error }) (id string, err error) {
+		err = row.Scan(&id)
+		return id, err
+	}
+	return each(tx, scan, `SELECT person FROM certificates WHERE tenant = $1 AND person = $2 AND person <> ''
+		UNION SELECT person FROM certificates WHERE tenant = $1 AND key_id = $2 AND person <> '' ORDER BY person LIMIT 10`, tx.Tenant(), idOrKeyID)
 }
 
-// selectOfKey returns the certificates for a key that have not ended.
-func selectOfKey(tx *store.Tx, key trust.PublicKey) ([]Issued, error) {
-	return each(tx, scanCertificate, `SELECT `+certificateColumns+` FROM certificates WHERE tenant = $1 AND public_key = $2 AND valid_before > $3`,
-		tx.Tenant(), string(key.Fingerprint()), store.Micros(tx.Now()))
+// selectLastEnd returns until when a certificate of an authority is valid, or zero.
+func selectLastEnd(tx *store.Tx, authority string) (time.Time, error) {
+	var last int64
+	err := tx.QueryRow(`SELECT COALESCE(max(valid_before), 0) FROM certificates WHERE tenant = $1 AND authority = $2`, tx.Tenant(), authority).Scan(&last)
+	return store.Time(last), err
+}
+
+// Which certificates are revoked together: by a column, or by an application that let them.
+const (
+	ofPerson  = `c.person = $2`
+	ofKey     = `c.public_key = $2`
+	askedWith = `c.asked_with = $2`
+	letBy     = `c.serial IN (SELECT serial FROM certificate_applications WHERE tenant = $1 AND application = $2 AND valid_before > CAST($3 AS BIGINT))`
+)
+
+// insertSerials revokes, by their serial numbers, the certificates that have not ended and
+// of which a condition on a value is true. It returns how many were not revoked so before.
+func insertSerials(tx *store.Tx, which, value, reason string) (rows int64, err error) {
+	return tx.Exec(`INSERT INTO revocations (tenant, kind, authority, value, public, reason, created, until)
+		SELECT c.tenant, 'serial', c.authority, CAST(c.serial AS TEXT), a.public, CAST($4 AS TEXT), CAST($3 AS BIGINT), c.valid_before + CAST($5 AS BIGINT)
+		FROM certificates c JOIN authorities a ON a.tenant = c.tenant AND a.id = c.authority
+		WHERE c.tenant = $1 AND `+which+` AND c.valid_before > CAST($3 AS BIGINT)
+		ON CONFLICT (tenant, kind, authority, value) DO NOTHING`, tx.Tenant(), value, store.Micros(tx.Now()), reason, graceOfClocks.Microseconds())
 }
 
 // An end is of the certificates of one key id and authority: how many have not ended,
@@ -235,9 +278,8 @@ func selectRevoked(tx *store.Tx, limit int) ([]revoked, error) {
 	return each(tx, scan, `SELECT kind, value FROM revocations WHERE tenant = $1 AND kind IN ('key-id', 'key', 'authority') LIMIT $2`, tx.Tenant(), limit)
 }
 
-func deleteEnded(tx *store.Tx) error {
-	_, err := tx.Exec(`DELETE FROM revocations WHERE tenant = $1 AND until > 0 AND until <= $2`, tx.Tenant(), store.Micros(tx.Now()))
-	return err
+func deleteEnded(tx *store.Tx) (rows int64, err error) {
+	return tx.Exec(`DELETE FROM revocations WHERE tenant = $1 AND until > 0 AND until <= $2`, tx.Tenant(), store.Micros(tx.Now()))
 }
 
 func raiseVersion(tx *store.Tx) error {
@@ -272,14 +314,17 @@ func selectRevocations(tx *store.Tx) ([]revocation, error) {
 		WHERE r.tenant = $1 ORDER BY r.kind, r.authority, r.value`, tx.Tenant())
 }
 
-// selectRevocation returns why a certificate is revoked, and by what: "" if it is not.
-func selectRevocation(tx *store.Tx, i Issued) (reason, kind string, err error) {
-	err = tx.QueryRow(`SELECT reason, kind FROM revocations WHERE tenant = $1 AND
+// selectRevocation returns why a certificate is revoked, by what and until when: a kind
+// of "" if it is not.
+func selectRevocation(tx *store.Tx, i Issued) (r revocation, err error) {
+	var until int64
+	err = tx.QueryRow(`SELECT reason, kind, until FROM revocations WHERE tenant = $1 AND
 		(kind = 'serial' AND authority = $2 AND value = $3 OR kind = 'key-id' AND authority = $2 AND value = $4
 		OR kind = 'key' AND authority = '' AND value = $5 OR kind = 'authority' AND authority = '' AND value = $6) ORDER BY kind LIMIT 1`,
-		tx.Tenant(), i.Authority, strconv.FormatUint(i.Serial, 10), i.KeyID, string(i.Key.Fingerprint()), string(i.CA.Fingerprint())).Scan(&reason, &kind)
+		tx.Tenant(), i.Authority, strconv.FormatUint(i.Serial, 10), i.KeyID, string(i.Key.Fingerprint()), string(i.CA.Fingerprint())).Scan(&r.reason, &r.kind, &until)
 	if errors.Is(err, sql.ErrNoRows) {
-		return "", "", nil
+		return revocation{}, nil
 	}
-	return reason, kind, err
+	r.until = store.Time(until)
+	return r, err
 }

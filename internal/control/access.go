@@ -31,8 +31,10 @@ func (p *Plane) decideLogin(tx *store.Tx, r policy.Request) (policy.Decision, er
 // machine for which an identity provider vouches, whose service token is that
 // provider's id.
 //
-// Of who asks by a token it is known who that is, and not how they have logged in: they
-// have not.
+// Of a user in person it is known what the identity provider said at that very login, and
+// nothing that it said at another one, where more may have been proved. Of who asks by a
+// token it is known who that is, and nothing that is said at logins: they have not logged
+// in, and whoever made the token may have proved little.
 func (p *Plane) identityOf(tx *store.Tx, actor identity.Actor) (policy.Identity, error) {
 	if !actor.IsPerson() {
 		return policy.Identity{Name: actor.Name, ServiceToken: cmp.Or(actor.ID, actor.Kind), Source: address(actor.Source)}, nil
@@ -41,7 +43,8 @@ func (p *Plane) identityOf(tx *store.Tx, actor identity.Actor) (policy.Identity,
 	if err != nil {
 		return policy.Identity{}, err
 	}
-	who, err := p.identityOfUser(tx, u)
+	said, err := p.directory.SaidAtLogin(tx, actor)
+	who := identified(u, said)
 	who.Source = address(actor.Source)
 	if actor.Kind != "user" {
 		who.Provider, who.Methods = "", nil

@@ -37,14 +37,14 @@ type AccessEntry struct {
 	At      time.Time
 	Action  string // "certificate" or "login"
 	Allowed bool
-	// Application is the id of what decided, and Domain its domain, as far as one did and
-	// is there still.
-	Application, Domain string
+	// Application is the id of what decided, and the name and the domain are those that it
+	// has now, as far as one did and is there still.
+	Application, ApplicationName, Domain string
 	// Provider is the identity provider of a login, "" for a password.
 	Provider string
-	// User is the id of who asked, "" for machines and where nobody knows, and Email the
-	// address that the user has now.
-	User, Email string
+	// User is the id of who asked, "" for machines and where nobody knows, and the name and
+	// the address are those that the user has now.
+	User, UserName, Email string
 	// Source is the address that they came from, unless the user was erased.
 	Source string
 }
@@ -53,20 +53,26 @@ type AccessEntry struct {
 type AccessFilter struct {
 	Since, Until time.Time // zero for any
 	OldestFirst  bool
+	After        string                 // only behind the event of this id; "" for all
 	Wanted       func(AccessEntry) bool // of an entry without Source; nil for all
 }
 
 // An AccessLog is a page of the log.
 type AccessLog struct {
 	Entries []AccessEntry
-	// More is whether there are events that were not looked at, because there are too many.
+	// Last is the id of the last event that was looked at, where there may be more behind it.
+	Last string
+	// More is whether the search ended there because there are too many events to look at.
 	More bool
 }
 
 // SearchAccessLog returns a page of the log of who asked for access.
 func (p *Plane) SearchAccessLog(ctx context.Context, actor identity.Actor, f AccessFilter, page CountedPage) (l AccessLog, err error) {
+	if _, err := (Page{After: f.After}).id(); err != nil {
+		return l, err
+	}
 	err = p.view(ctx, actor, identity.AuditLogsRead, func(tx *store.Tx) error {
-		s := accessSearch{plane: p, tx: tx, skip: (page.Number - 1) * page.Size, users: map[string]string{}, domains: map[string]string{}}
+		s := accessSearch{plane: p, tx: tx, skip: (page.Number - 1) * page.Size, users: map[string]identity.User{}, applications: map[string]access.Application{}}
 		l, err = s.run(f, page.Size)
 		return err
 	})
@@ -75,15 +81,15 @@ func (p *Plane) SearchAccessLog(ctx context.Context, actor identity.Actor, f Acc
 
 // An accessSearch is a search under way.
 type accessSearch struct {
-	plane   *Plane
-	tx      *store.Tx
-	skip    int               // how many entries are still to be passed over
-	users   map[string]string // addresses by user
-	domains map[string]string // by application
+	plane        *Plane
+	tx           *store.Tx
+	skip         int // how many entries are still to be passed over
+	users        map[string]identity.User
+	applications map[string]access.Application
 }
 
 func (s *accessSearch) run(f AccessFilter, limit int) (l AccessLog, err error) {
-	q := store.EventSearch{Since: f.Since, Until: f.Until, NewestFirst: !f.OldestFirst, Limit: MaxPage}
+	q := store.EventSearch{Since: f.Since, Until: f.Until, NewestFirst: !f.OldestFirst, After: f.After, Limit: MaxPage}
 	for action := range accessActions {
 		q.Actions = append(q.Actions, action)
 	}
@@ -94,7 +100,7 @@ func (s *accessSearch) run(f AccessFilter, limit int) (l AccessLog, err error) {
 			return l, err
 		}
 		for _, event := range events {
-			q.After = event.ID
+			q.After, l.Last = event.ID, event.ID
 			entry, ok, err := s.entry(event)
 			if err != nil {
 				return l, err
@@ -114,6 +120,7 @@ func (s *accessSearch) run(f AccessFilter, limit int) (l AccessLog, err error) {
 			}
 		}
 		if len(events) < MaxPage {
+			l.Last = ""
 			return l, nil
 		}
 	}
@@ -140,35 +147,26 @@ func (s *accessSearch) entry(event store.Record) (e AccessEntry, ok bool, err er
 	if !strings.HasPrefix(leaf.Person, identity.Person("")) || e.User == identity.UnknownUser {
 		e.User = ""
 	}
-	if e.Email, err = cached(s.users, e.User, s.email); err != nil {
+	user, err := cached(s.users, e.User, func(id string) (identity.User, error) { return s.plane.directory.User(s.tx, id) })
+	if err != nil {
 		return e, false, err
 	}
-	e.Domain, err = cached(s.domains, e.Application, s.domain)
+	application, err := cached(s.applications, e.Application, func(id string) (access.Application, error) { return access.ApplicationByID(s.tx, id) })
+	e.UserName, e.Email, e.ApplicationName, e.Domain = user.Name, user.Email, application.Name, application.Domain
 	return e, decided, err
 }
 
 // cached returns what find finds of an id, which it does once; of none, nothing.
-func cached(known map[string]string, id string, find func(string) (string, error)) (string, error) {
+func cached[T any](known map[string]T, id string, find func(string) (T, error)) (found T, err error) {
 	found, ok := known[id]
 	if ok || id == "" {
 		return found, nil
 	}
-	found, err := find(id)
-	if err != nil && trust.KindOf(err) != trust.NotFound {
-		return "", err
+	if found, err = find(id); err != nil && trust.KindOf(err) != trust.NotFound {
+		return found, err
 	}
 	known[id] = found
 	return found, nil
-}
-
-func (s *accessSearch) email(user string) (string, error) {
-	u, err := s.plane.directory.User(s.tx, user)
-	return u.Email, err
-}
-
-func (s *accessSearch) domain(application string) (string, error) {
-	a, err := access.ApplicationByID(s.tx, application)
-	return a.Domain, err
 }
 
 // source returns the address that who asked came from, or "" where that was erased.

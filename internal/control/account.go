@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"keyturn/internal/audit"
@@ -121,11 +122,25 @@ func (p *Plane) ListTokens(ctx context.Context, actor identity.Actor) (list []id
 	return list, err
 }
 
-// RevokeToken ends a token and those that it made, and returns how many.
+// RevokeToken ends a token and those that it made, and returns how many. The certificates
+// that were asked for with them are revoked.
 func (p *Plane) RevokeToken(ctx context.Context, actor identity.Actor, id string) (n int, err error) {
 	err = p.update(ctx, actor, needs(identity.TokensWrite), "token.revoke", "token:"+subject(id), func(tx *store.Tx) error {
-		n, err = p.directory.RevokeToken(tx, id)
-		return err
+		ids, err := p.directory.RevokeToken(tx, id)
+		if err != nil {
+			return err
+		}
+		n = len(ids)
+		revoked := 0
+		for _, id := range ids {
+			certificates, err := p.authorities.RevokeAskedWith(tx, "token:"+id, "the API token that asked for it was revoked")
+			if err != nil {
+				return err
+			}
+			revoked += certificates
+		}
+		tx.Note("certificates", strconv.Itoa(revoked))
+		return nil
 	})
 	return n, err
 }

@@ -57,15 +57,11 @@ func (p *Plane) ofApplication(tx *store.Tx, id string) (ApplicationAuthority, er
 		return ApplicationAuthority{}, err
 	}
 	a, err := p.authorities.OfApplication(tx, id)
-	return ofThe(application, a), err
-}
-
-func ofThe(application access.Application, a authority.Authority) ApplicationAuthority {
-	return ApplicationAuthority{authority.ApplicationKey{ID: a.ID, Application: application.ID, Public: a.Public}, application.Aud}
+	return ApplicationAuthority{authority.ApplicationKey{ID: a.ID, Application: application.ID, Public: a.Public}, application.Aud}, err
 }
 
 // CreateApplicationAuthority makes the authority of the application of an id. Who asks
-// again, because an answer was lost, gets the one that is there.
+// again, because an answer was lost, gets the one of before, if that is as it was.
 func (p *Plane) CreateApplicationAuthority(ctx context.Context, actor identity.Actor, id string, again bool) (made ApplicationAuthority, err error) {
 	if err := require(actor, identity.AppsWrite); err != nil {
 		return made, err
@@ -75,24 +71,23 @@ func (p *Plane) CreateApplicationAuthority(ctx context.Context, actor identity.A
 		return made, err
 	}
 	defer key.Wipe()
+	request, err := requestOf(actor, "ca.create", id)
+	if err != nil {
+		return made, err
+	}
+	m := making[ApplicationAuthority]{request: request, again: again, find: p.ofApplication, state: func(a ApplicationAuthority) any { return a.ID }}
 	name := "app-" + id
 	err = p.update(ctx, actor, needs(identity.AppsWrite), "ca.create", "ca:"+subject(name), func(tx *store.Tx) error {
-		application, err := access.ApplicationByID(tx, id)
-		if err != nil {
-			return err
-		}
-		if again {
-			there, err := p.authorities.OfApplication(tx, id)
-			if trust.KindOf(err) != trust.NotFound {
-				made = ofThe(application, there)
-				return err
+		made, err = m.once(tx, func() (string, error) {
+			if _, err := access.ApplicationByID(tx, id); err != nil {
+				return "", err
 			}
-		}
-		a, err := p.authorities.Create(tx, authority.NewAuthority{Name: name, Purpose: authority.User, Application: id}, key)
-		made = ofThe(application, a)
+			_, err := p.authorities.Create(tx, authority.NewAuthority{Name: name, Purpose: authority.User, Application: id}, key)
+			return id, err
+		})
 		return err
 	})
-	return made, err
+	return made, answered(err)
 }
 
 // vendorKey is the kind of key that Cloudflare's authorities have.
@@ -145,7 +140,7 @@ func (e *GatewayAuthorityError) Error() string {
 }
 
 // CreateGatewayAuthority makes the authority of the gateway, where it has none. Who asks
-// again, because an answer was lost, gets the one that is there.
+// again, because an answer was lost, gets the one of before, if that is as it was.
 func (p *Plane) CreateGatewayAuthority(ctx context.Context, actor identity.Actor, again bool) (made Authority, err error) {
 	if err := require(actor, identity.SSHAuditingWrite); err != nil {
 		return made, err
@@ -155,38 +150,50 @@ func (p *Plane) CreateGatewayAuthority(ctx context.Context, actor identity.Actor
 		return made, err
 	}
 	defer key.Wipe()
+	request, err := requestOf(actor, "ca.create", authority.Hop)
+	if err != nil {
+		return made, err
+	}
+	m := making[Authority]{request: request, again: again, find: p.gatewayAuthority, state: func(a Authority) any { return a.ID }}
 	err = p.update(ctx, actor, needs(identity.SSHAuditingWrite), "ca.create", "ca:"+gatewayName, func(tx *store.Tx) error {
-		there, err := p.gatewayAuthorities(tx)
-		switch {
-		case err != nil:
-			return err
-		case len(there) > 0 && again:
-			made = there[0]
-			tx.Note("authority", made.ID)
-			return nil
-		case len(there) > 0:
-			return trust.Errorf(trust.Conflict, "%w", &GatewayAuthorityError{there[0].Name}).WithHint("keyturn ca show %s", there[0].Name)
-		}
-		a, err := p.authorities.Create(tx, authority.NewAuthority{Name: gatewayName, Purpose: authority.Hop}, key)
-		made = Authority{a, a.State(tx.Now())}
+		made, err = m.once(tx, func() (string, error) {
+			there, err := p.gatewayAuthorities(tx)
+			if err != nil {
+				return "", err
+			}
+			if len(there) > 0 {
+				return "", trust.Errorf(trust.Conflict, "%w", &GatewayAuthorityError{there[0].Name}).WithHint("keyturn ca show %s", there[0].Name)
+			}
+			a, err := p.authorities.Create(tx, authority.NewAuthority{Name: gatewayName, Purpose: authority.Hop}, key)
+			return a.ID, err
+		})
 		return err
 	})
-	return made, err
+	return made, answered(err)
+}
+
+// gatewayAuthority returns the authority of the gateway of an id, if hosts should trust it.
+func (p *Plane) gatewayAuthority(tx *store.Tx, id string) (Authority, error) {
+	all, err := p.gatewayAuthorities(tx)
+	if err != nil {
+		return Authority{}, err
+	}
+	i := slices.IndexFunc(all, func(a Authority) bool { return a.ID == id })
+	if i < 0 {
+		return Authority{}, trust.Errorf(trust.NotFound, "the gateway has no authority %.80q", id)
+	}
+	return all[i], nil
 }
 
 // RemoveGatewayAuthority revokes an authority of the gateway, with everything that it
 // signed, and destroys its private key.
 func (p *Plane) RemoveGatewayAuthority(ctx context.Context, actor identity.Actor, id string) error {
 	return p.update(ctx, actor, needs(identity.SSHAuditingWrite), "ca.remove", "ca:"+subject(id), func(tx *store.Tx) error {
-		there, err := p.gatewayAuthorities(tx)
+		a, err := p.gatewayAuthority(tx, id)
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(there, func(a Authority) bool { return a.ID == id })
-		if i < 0 {
-			return trust.Errorf(trust.NotFound, "the gateway has no authority %.80q", id)
-		}
-		tx.Note("fingerprint", string(there[i].Public.Fingerprint()))
+		tx.Note("fingerprint", string(a.Public.Fingerprint()))
 		_, err = p.authorities.Remove(tx, id, "")
 		return err
 	})

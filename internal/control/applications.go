@@ -93,27 +93,48 @@ type WriteApplication struct {
 	Policies []access.Policy
 }
 
-// AddApplication adds an application.
-func (p *Plane) AddApplication(ctx context.Context, actor identity.Actor, w WriteApplication) (a ApplicationWithPolicies, err error) {
+// AddApplication adds an application. Who asks again, because an answer was lost, gets the
+// one of before, if that is as it was.
+func (p *Plane) AddApplication(ctx context.Context, actor identity.Actor, w WriteApplication, again bool) (a ApplicationWithPolicies, err error) {
+	request, err := requestOf(actor, "application.add", w)
+	if err != nil {
+		return a, err
+	}
+	m := making[ApplicationWithPolicies]{request: request, again: again, find: p.applicationByID, state: ApplicationWithPolicies.state}
 	id, aud := access.NewID(), access.NewAudience()
 	identify(w.Policies)
 	err = p.update(ctx, actor, needs(identity.AppsWrite), "application.add", "application:"+id, func(tx *store.Tx) error {
-		w.ID, w.Aud = id, aud
-		tx.Note("type", string(w.Type))
-		added, err := access.AddApplication(tx, w.Application)
-		if err != nil {
-			return err
-		}
-		if err := p.namePolicies(tx, w.Policies); err != nil {
-			return err
-		}
-		if err := access.SetPolicies(tx, id, w.Policies); err != nil {
-			return err
-		}
-		a, err = p.oneWithPolicies(tx, added)
+		a, err = m.once(tx, func() (string, error) {
+			w.ID, w.Aud = id, aud
+			tx.Note("type", string(w.Type))
+			if _, err := access.AddApplication(tx, w.Application); err != nil {
+				return "", err
+			}
+			if err := p.namePolicies(tx, w.Policies); err != nil {
+				return "", err
+			}
+			return id, access.SetPolicies(tx, id, w.Policies)
+		})
 		return err
 	})
-	return a, err
+	return a, answered(err)
+}
+
+func (p *Plane) applicationByID(tx *store.Tx, id string) (ApplicationWithPolicies, error) {
+	found, err := access.ApplicationByID(tx, id)
+	if err != nil {
+		return ApplicationWithPolicies{}, err
+	}
+	return p.oneWithPolicies(tx, found)
+}
+
+// state is how an application was written, with its policies.
+func (a ApplicationWithPolicies) state() any {
+	all := []any{a.Application}
+	for _, one := range a.Policies {
+		all = append(all, policyState(one))
+	}
+	return all
 }
 
 // SetApplication writes an application anew.

@@ -219,23 +219,23 @@ func approverOf(tx *store.Tx, run trust.RunID) (string, error) {
 }
 
 // begin starts a run that takes keys out of use, which begins at once or, where policy
-// asks for that, when another user has approved. A rotation of a compromised key waits
-// too: otherwise to say that it is one would be the way round.
-func (p *Plane) begin(tx *store.Tx, actor identity.Actor, plan job.Plan) (trust.RunID, error) {
+// asks for that, when another user has approved: then it waits. A rotation of a compromised
+// key waits too: otherwise to say that it is one would be the way round.
+func (p *Plane) begin(tx *store.Tx, actor identity.Actor, plan job.Plan) (run trust.RunID, waits bool, err error) {
 	wanted, _, err := setting(tx, rotationApproval)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if wanted == off {
-		return p.engine.Create(tx, actor.Audit(), plan)
+		run, err = p.engine.Create(tx, actor.Audit(), plan)
+		return run, false, err
 	}
 	plan.ApproveBy = tx.Now().Add(requestLapses)
-	run, err := p.engine.Create(tx, actor.Audit(), plan)
-	if err != nil {
-		return "", err
+	if run, err = p.engine.Create(tx, actor.Audit(), plan); err != nil {
+		return "", true, err
 	}
 	_, err = ask(tx, actor, "run:"+string(run), "", plan.ApproveBy)
-	return run, err
+	return run, true, err
 }
 
 // RefuseApproval ends a request that waits for approval, or an approval that was not made
@@ -323,7 +323,10 @@ func (p *Plane) ApproveRun(ctx context.Context, actor identity.Actor, id trust.R
 		if err := rotation.CheckPlan(tx, r); err != nil {
 			return err
 		}
-		return p.engine.Approve(tx, actor.Audit(), id)
+		if err := p.engine.Approve(tx, actor.Audit(), id); err != nil {
+			return err
+		}
+		return p.revokeRetired(tx, id)
 	})
 	if err == nil && !enough {
 		return a.another()

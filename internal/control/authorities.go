@@ -14,8 +14,14 @@ import (
 	"keyturn/internal/trust"
 )
 
-// ListAuthorities lists the certificate authorities that there are, by id.
+// ListAuthorities lists the certificate authorities that there are, by id. A filter can
+// name an application by its id or its name.
 func (p *Plane) ListAuthorities(ctx context.Context, actor identity.Actor, f AuthorityFilter, page Page) (list []Authority, next string, err error) {
+	if f.Application != "" {
+		if err := require(actor, identity.CertificatesRead, identity.AppsRead); err != nil {
+			return nil, "", err
+		}
+	}
 	limit, err := page.limit()
 	if err != nil {
 		return nil, "", err
@@ -25,7 +31,15 @@ func (p *Plane) ListAuthorities(ctx context.Context, actor identity.Actor, f Aut
 	}
 	f.Limit = limit
 	err = p.view(ctx, actor, identity.CertificatesRead, func(tx *store.Tx) error {
-		all, err := p.authorities.List(tx, f)
+		wanted := f
+		if f.Application != "" {
+			application, err := access.FindApplication(tx, f.Application)
+			if err != nil {
+				return blame(err, "application")
+			}
+			wanted.Application = application.ID
+		}
+		all, err := p.authorities.List(tx, wanted)
 		list = nil
 		for _, a := range all {
 			list = append(list, Authority{a, a.State(tx.Now())})

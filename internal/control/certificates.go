@@ -5,6 +5,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
+	"keyturn/internal/access"
 	"keyturn/internal/authority"
 	"keyturn/internal/identity"
 	"keyturn/internal/store"
@@ -21,14 +24,22 @@ func (p *Plane) ListCertificates(ctx context.Context, actor identity.Actor, f Ce
 	if err != nil {
 		return nil, "", err
 	}
+	if f.Application != "" {
+		if err := require(actor, identity.CertificatesRead, identity.AppsRead); err != nil {
+			return nil, "", err
+		}
+	}
 	err = p.view(ctx, actor, identity.CertificatesRead, func(tx *store.Tx) error {
 		wanted := authority.CertificateFilter{Valid: f.Valid, After: after, Limit: limit}
-		if f.User != "" {
-			user, err := p.directory.User(tx, f.User)
-			if err != nil {
+		if f.Application != "" {
+			if wanted.Application, err = letBy(tx, f.Application); err != nil {
 				return err
 			}
-			wanted.Person = user.ID
+		}
+		if f.User != "" {
+			if wanted.Person, err = p.person(tx, f.User); err != nil {
+				return err
+			}
 		}
 		list, err = p.authorities.Certificates(tx, wanted)
 		return err
@@ -40,10 +51,42 @@ func (p *Plane) ListCertificates(ctx context.Context, actor identity.Actor, f Ce
 	return list, next, err
 }
 
+// person returns the id of a user, by that or a name: also of one who is gone and has
+// certificates on record, unless the name is that of a user who is there.
+func (p *Plane) person(tx *store.Tx, idOrName string) (string, error) {
+	u, missing := p.directory.User(tx, idOrName)
+	if missing == nil || trust.KindOf(missing) != trust.NotFound {
+		return u.ID, missing
+	}
+	gone, err := p.authorities.Persons(tx, idOrName)
+	switch {
+	case err != nil:
+		return "", err
+	case len(gone) == 0:
+		return "", missing
+	case len(gone) > 1:
+		return "", trust.Errorf(trust.Conflict, "several users who are gone were called %q: %s", clip(idOrName), strings.Join(gone, ", ")).WithField("user").
+			WithHint("say which, by id")
+	}
+	return gone[0], nil
+}
+
 // A CertificateFilter says which certificates are wanted.
 type CertificateFilter struct {
-	User  string // id or name; "" for everybody
+	User  string // id or name, also of one who is gone; "" for everybody
 	Valid bool   // only those that have not ended
+	// Application is the id or name of one because of which they were allowed, or "".
+	Application string
+}
+
+// letBy returns the id of the application of an id or a name: of one that was removed, by
+// its id.
+func letBy(tx *store.Tx, idOrName string) (string, error) {
+	a, err := access.FindApplication(tx, idOrName)
+	if trust.KindOf(err) == trust.NotFound && uuid.Validate(idOrName) == nil {
+		return idOrName, nil
+	}
+	return a.ID, err
 }
 
 func certificateCursor(after string) (c authority.CertificateCursor, err error) {
@@ -73,20 +116,23 @@ func (p *Plane) ShowCertificate(ctx context.Context, actor identity.Actor, seria
 	return c, signed, err
 }
 
-// A Revocation says what is to be revoked, by one of its first four.
+// A Revocation says what is to be revoked, by one of its first five.
 type Revocation struct {
 	Serial    uint64
 	KeyID     string
-	User      string // id or name: all that have not ended
+	User      string // id or name, also of one who is gone: all that have not ended
 	PublicKey trust.PublicKey
-	Reason    string
+	// Application is the id or name of one: all that were allowed because of it and have not
+	// ended.
+	Application string
+	Reason      string
 }
 
 // RevokeCertificates revokes, and returns how many certificates are by that, or -1 where
 // a key is, of which nobody counts those.
 func (p *Plane) RevokeCertificates(ctx context.Context, actor identity.Actor, r Revocation) (count int, err error) {
 	named := 0
-	for _, given := range []bool{r.Serial != 0, r.KeyID != "", r.User != "", !r.PublicKey.IsZero()} {
+	for _, given := range []bool{r.Serial != 0, r.KeyID != "", r.User != "", !r.PublicKey.IsZero(), r.Application != ""} {
 		if given {
 			named++
 		}
@@ -95,7 +141,12 @@ func (p *Plane) RevokeCertificates(ctx context.Context, actor identity.Actor, r 
 		return 0, err
 	}
 	if named != 1 {
-		return 0, trust.Errorf(trust.Invalid, "say one of: which serial number, key id, user or public key is to be revoked")
+		return 0, trust.Errorf(trust.Invalid, "say one of: which serial number, key id, user, public key or application is to be revoked")
+	}
+	if r.Application != "" {
+		if err := require(actor, identity.AppsRead); err != nil {
+			return 0, err
+		}
 	}
 	err = p.update(ctx, actor, needs(identity.CertificatesWrite), "certificate.revoke", "certificate:"+r.subject(), func(tx *store.Tx) (err error) {
 		switch {
@@ -104,11 +155,20 @@ func (p *Plane) RevokeCertificates(ctx context.Context, actor identity.Actor, r 
 		case r.KeyID != "":
 			count, err = p.authorities.RevokeKeyID(tx, r.KeyID, r.Reason)
 		case r.User != "":
-			user, err := p.directory.User(tx, r.User)
+			id, err := p.person(tx, r.User)
 			if err != nil {
 				return err
 			}
-			count, err = p.authorities.RevokePerson(tx, user.ID, r.Reason)
+			tx.Note("id", id)
+			count, err = p.authorities.RevokePerson(tx, id, r.Reason)
+			return err
+		case r.Application != "":
+			id, err := letBy(tx, r.Application)
+			if err != nil {
+				return err
+			}
+			tx.Note("application", id)
+			count, err = p.authorities.RevokeLetBy(tx, id, r.Reason)
 			return err
 		default:
 			count, err = -1, p.authorities.RevokeKey(tx, r.PublicKey, r.Reason)
@@ -126,6 +186,8 @@ func (r Revocation) subject() string {
 		return subject(r.KeyID)
 	case r.User != "":
 		return subject(r.User)
+	case r.Application != "":
+		return subject(r.Application)
 	}
 	return string(r.PublicKey.Fingerprint())
 }

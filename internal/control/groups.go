@@ -45,18 +45,27 @@ func (p *Plane) ShowGroup(ctx context.Context, actor identity.Actor, idOrName st
 	return g, names, err
 }
 
-// AddGroup adds a group.
-func (p *Plane) AddGroup(ctx context.Context, actor identity.Actor, n access.Group) (g access.Group, err error) {
+// AddGroup adds a group. Who asks again, because an answer was lost, gets the one of
+// before, if that is as it was.
+func (p *Plane) AddGroup(ctx context.Context, actor identity.Actor, n access.Group, again bool) (g access.Group, err error) {
+	request, err := requestOf(actor, "group.add", n)
+	if err != nil {
+		return g, err
+	}
+	m := making[access.Group]{request: request, again: again, find: access.GroupByID, state: func(g access.Group) any { return g }}
 	n.ID = access.NewID()
 	err = p.update(ctx, actor, needs(identity.OrganizationsWrite), "group.add", "group:"+n.ID, func(tx *store.Tx) error {
-		g = n
-		if err := p.named(tx, &g.Expression); err != nil {
-			return err
-		}
-		g, err = access.PutGroup(tx, g)
+		g, err = m.once(tx, func() (string, error) {
+			n := n
+			if err := p.named(tx, &n.Expression); err != nil {
+				return "", err
+			}
+			_, err := access.PutGroup(tx, n)
+			return n.ID, err
+		})
 		return err
 	})
-	return g, err
+	return g, answered(err)
 }
 
 // SetGroup writes a group anew. Its Extra stays where none is said.

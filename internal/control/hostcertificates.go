@@ -142,8 +142,8 @@ func (p *Plane) hostAuthorities(tx *store.Tx) (trusted []authority.Authority, er
 type KnownHostsRequest struct {
 	Host   string // name or id; "" for all hosts, and the gateway itself
 	Hashed bool
-	// Authorities says whether there are lines of authorities for hosts: beside the keys,
-	// alone, or not.
+	// Authorities says whether there are lines of authorities for hosts, and of those that
+	// were removed: beside the keys, alone, or not.
 	Authorities AuthorityLines
 }
 
@@ -186,13 +186,17 @@ func (p *Plane) authorityLines(tx *store.Tx, r KnownHostsRequest) (lines []strin
 	if err != nil {
 		return nil, err
 	}
+	removed, err := p.authorities.RemovedHosts(tx)
+	if err != nil {
+		return nil, err
+	}
 	var host inventory.HostRef // of no id: every host, and the gateway
 	if r.Host != "" {
 		if host, err = hostAtGateway(tx, r.Host); err != nil {
 			return nil, err
 		}
 	}
-	for _, a := range all {
+	for _, a := range append(all, removed...) {
 		line, err := hostid.AuthorityLine(tx.Tenant(), host.ID, a, r.Hashed)
 		if err != nil {
 			return nil, err

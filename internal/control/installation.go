@@ -26,6 +26,8 @@ const (
 	ReviewSchedule = "review"
 	// SeedSchedule destroys, once a day, seeds that were kept for long enough.
 	SeedSchedule = "purge-seeds"
+	// JWKSchedule exchanges the key that signs tokens, when its time has come.
+	JWKSchedule = "jwk"
 )
 
 // installationSetting is where the id of the installation is kept: a setting of
@@ -106,6 +108,7 @@ func (p *Plane) unscheduled(tx *store.Tx) ([]job.Schedule, error) {
 		{Name: PurgeSchedule, Kind: PurgeSchedule, Daily: 3 * time.Hour},
 		{Name: ReviewSchedule, Kind: ReviewSchedule, Every: time.Hour},
 		{Name: SeedSchedule, Kind: SeedSchedule, Daily: 3*time.Hour + 10*time.Minute},
+		{Name: JWKSchedule, Kind: JWKSchedule, Every: time.Hour},
 	}, func(s job.Schedule) bool {
 		return slices.ContainsFunc(there, func(t job.Schedule) bool { return t.Name == s.Name })
 	}), err

@@ -39,12 +39,15 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 	var draft *authority.Draft
 	var refused policy.Decision
 	err = p.update(ctx, actor, needs(identity.CertificatesIssue), "certificate.issue", "ca:"+subject(r.Authority), func(tx *store.Tx) error {
+		if err := p.directory.Stands(tx, actor); err != nil {
+			return err
+		}
 		a, err := p.authorities.Find(tx, r.Authority)
 		if err != nil {
 			return err
 		}
 		request := authority.Request{
-			Key: r.PublicKey, Principals: r.Principals, Valid: r.Valid, Options: r.Options, KeyID: actor.Name, Person: actor.Owner,
+			Key: r.PublicKey, Principals: r.Principals, Valid: r.Valid, Options: r.Options, KeyID: actor.Name, Person: actor.Owner, AskedWith: askedWith(actor),
 		}
 		switch a.Purpose {
 		case authority.Host:
@@ -52,7 +55,7 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 			err = cmp.Or(actor.Require(identity.HostsWrite), refuseGatewayNames(actor.Tenant, r.Principals))
 		case authority.User:
 			if request.KeyID, err = p.calledOnHosts(tx, actor); err == nil {
-				request.Why, refused, err = p.allow(tx, actor, a.Application, r.Principals)
+				refused, err = p.allow(tx, actor, a.Application, &request)
 			}
 		default:
 			err = trust.Errorf(trust.Denied, "authority %q signs for the gateway, and for nobody else", a.Name)
@@ -98,7 +101,7 @@ func usableUntil(tx *store.Tx, key trust.PublicKey, until time.Time) (time.Time,
 		if err != nil {
 			return until, err
 		}
-		if err := inUse(tx, k, "is not certified"); err != nil {
+		if err := inUse(tx, k); err != nil {
 			return until, err
 		}
 		if !k.ExpiresAt.IsZero() && (until.IsZero() || k.ExpiresAt.Before(until)) {
@@ -120,6 +123,15 @@ func refuseGatewayNames(tenant trust.TenantID, names []string) error {
 		}
 	}
 	return nil
+}
+
+// askedWith names the credential of an actor who asks by one that may end before its owner
+// does, as certificates have it on record.
+func askedWith(actor identity.Actor) string {
+	if actor.Kind == "user" {
+		return ""
+	}
+	return actor.Kind + ":" + actor.ID
 }
 
 // first returns the first of names, as far as there is one.
@@ -144,33 +156,36 @@ func (p *Plane) calledOnHosts(tx *store.Tx, actor identity.Actor) (string, error
 // host, so that no pattern for some of those fits it.
 var anyHost = policy.Host{Hostname: strings.Repeat("*", 254), Protocol: policy.ProtocolSSH, Port: 22}
 
-// allow says by which policies an actor gets in as each of principals, or refuses by the
-// first that none lets in as: everywhere, or at whatever is of an application. Of several
-// applications that let in everywhere, the first decides, by their ids.
-func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, principals []string) (why string, refused policy.Decision, err error) {
+// allow says in request by which policies an actor gets in as each of its principals, or
+// refuses by the first that none lets in as: everywhere, or at whatever is of an
+// application. Of several applications that let in everywhere, the first decides, by their
+// ids.
+func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, request *authority.Request) (refused policy.Decision, err error) {
 	rules, err := p.books.Of(tx)
 	if err != nil {
-		return "", refused, err
+		return refused, err
 	}
 	who, err := p.identityOf(tx, actor)
 	if err != nil {
-		return "", refused, err
+		return refused, err
 	}
 	var reasons []string
-	for _, login := range principals {
+	for _, login := range request.Principals {
 		r := policy.Request{Who: who, Host: anyHost, Login: login, Application: application, Everywhere: true}
 		d := rules.Decide(r)
 		switch {
 		case !d.Allowed && application != "":
-			return "", d, trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), d.Why)
+			return d, trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(login), d.Why)
 		case !d.Allowed:
-			return "", d, refusal(rules, r)
+			return d, refusal(rules, r)
 		}
 		reasons = append(reasons, d.Why)
+		request.Applications = append(request.Applications, d.Application)
 		tx.Note("application", d.Application)
 		tx.Note("policy", d.Policy)
 	}
-	return strings.Join(reasons, "; "), refused, nil
+	request.Why = strings.Join(reasons, "; ")
+	return refused, nil
 }
 
 // refusal says why a request is refused, and what came nearest to letting it in.

@@ -57,6 +57,8 @@ var verbs = map[string][]identity.Permission{
 	"AllowLogin":           {identity.AppsWrite},
 	"TestLogin":            {identity.AppsRead, identity.UsersRead, identity.HostsRead},
 	"SearchAccessLog":      {identity.AuditLogsRead},
+	"RevokeApplication":    {identity.AppsWrite},
+	"SetApplicationExtra":  {identity.AppsWrite},
 	"StartPolicyTest":      {identity.PolicyTestWrite},
 	"ShowPolicyTest":       {identity.PolicyTestRead},
 	"ListPolicyTestUsers":  {identity.PolicyTestRead},
@@ -71,6 +73,10 @@ var verbs = map[string][]identity.Permission{
 	"AddIPList":            {identity.OrganizationsWrite},
 	"SetIPList":            {identity.OrganizationsWrite},
 	"RemoveIPList":         {identity.OrganizationsWrite},
+
+	"ShowJWKs":   {identity.OrganizationsRead},
+	"SetJWKDays": {identity.OrganizationsWrite},
+	"RotateJWK":  {identity.OrganizationsWrite},
 
 	"ListProviders":  {identity.UsersRead},
 	"AddProvider":    {identity.UsersWrite, identity.AppsWrite},
@@ -191,7 +197,7 @@ var verbs = map[string][]identity.Permission{
 // program itself calls.
 var unasked = []string{
 	"AccessToken", "Bearer", "BeginLogin", "FinishLogin", "FollowOwners", "IssueServiceToken", "Login", "LoginProviders", "Password",
-	"PasswordGrant", "PasswordLogin", "PollDeviceLogin", "Ready", "RefreshGrant", "Schedule", "ServiceToken", "StartDeviceLogin",
+	"PasswordGrant", "PasswordLogin", "PollDeviceLogin", "PublishedJWKs", "Ready", "RefreshGrant", "Schedule", "ServiceToken", "StartDeviceLogin",
 	"Stock", "Token", "TokenLogin", "UserToken", "WebLogin",
 }
 

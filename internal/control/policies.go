@@ -69,28 +69,44 @@ func (p *Plane) ShowPolicy(ctx context.Context, actor identity.Actor, in PolicyI
 }
 
 // AddPolicy adds a policy to an application, by its id or name, or a reusable one where
-// no application is named.
-func (p *Plane) AddPolicy(ctx context.Context, actor identity.Actor, application string, n access.Policy) (added access.Policy, err error) {
+// no application is named. Who asks again, because an answer was lost, gets the one of
+// before, if that is as it was.
+func (p *Plane) AddPolicy(ctx context.Context, actor identity.Actor, application string, n access.Policy, again bool) (added access.Policy, err error) {
+	request, err := requestOf(actor, "policy.add", []any{application, n})
+	if err != nil {
+		return added, err
+	}
+	m := making[access.Policy]{request: request, again: again, find: access.PolicyByID, state: policyState}
 	n.ID = access.NewID()
 	err = p.update(ctx, actor, needs(identity.AppsWrite), "policy.add", "policy:"+n.ID, func(tx *store.Tx) error {
-		n := n
-		if application != "" {
-			a, err := access.FindApplication(tx, application)
-			if err != nil {
-				return err
+		added, err = m.once(tx, func() (string, error) {
+			n := n
+			if application != "" {
+				a, err := access.FindApplication(tx, application)
+				if err != nil {
+					return "", err
+				}
+				n.Application = a.ID
 			}
-			n.Application = a.ID
-		}
-		if err := p.named(tx, &n.Expression); err != nil {
-			return err
-		}
-		if added, err = access.AddPolicy(tx, n); err != nil {
-			return err
-		}
-		notePolicy(tx, added)
-		return nil
+			if err := p.named(tx, &n.Expression); err != nil {
+				return "", err
+			}
+			now, err := access.AddPolicy(tx, n)
+			if err != nil {
+				return "", err
+			}
+			notePolicy(tx, now)
+			return now.ID, nil
+		})
+		return err
 	})
-	return added, err
+	return added, answered(err)
+}
+
+// policyState is how a policy was written, whoever has it.
+func policyState(p access.Policy) any {
+	p.Applications = 0
+	return p
 }
 
 // SetPolicy writes a policy anew. Its Extra stays where none is said.

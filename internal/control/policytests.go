@@ -30,19 +30,32 @@ type TriedUser struct {
 }
 
 // StartPolicyTest keeps policies, so that can be asked whom they would let in. One that
-// says an id and no name is the policy of that id.
-func (p *Plane) StartPolicyTest(ctx context.Context, actor identity.Actor, list []access.Policy) (id string, err error) {
-	id = access.NewID()
-	err = p.update(ctx, actor, needs(identity.PolicyTestWrite), "policy.test", "policy-test:"+id, func(tx *store.Tx) error {
-		for i := range list {
-			if err := p.named(tx, &list[i].Expression); err != nil {
-				return err
+// says an id and no name is the policy of that id. Who asks again, because an answer was
+// lost, gets the test of before.
+func (p *Plane) StartPolicyTest(ctx context.Context, actor identity.Actor, list []access.Policy, again bool) (id string, err error) {
+	request, err := requestOf(actor, "policy.test", list)
+	if err != nil {
+		return "", err
+	}
+	find := func(tx *store.Tx, id string) (string, error) {
+		_, err := access.TestByID(tx, id)
+		return id, err
+	}
+	m := making[string]{request: request, again: again, find: find, state: func(id string) any { return id }}
+	fresh := access.NewID()
+	err = p.update(ctx, actor, needs(identity.PolicyTestWrite), "policy.test", "policy-test:"+fresh, func(tx *store.Tx) error {
+		id, err = m.once(tx, func() (string, error) {
+			for i := range list {
+				if err := p.named(tx, &list[i].Expression); err != nil {
+					return "", err
+				}
 			}
-		}
-		_, err := access.AddTest(tx, id, list)
+			_, err := access.AddTest(tx, fresh, list)
+			return fresh, err
+		})
 		return err
 	})
-	return id, err
+	return id, answered(err)
 }
 
 // ShowPolicyTest says how many of the users that there are now the policies of a test
@@ -55,14 +68,23 @@ func (p *Plane) ShowPolicyTest(ctx context.Context, actor identity.Actor, id str
 	return t, err
 }
 
+// A TriedFilter says which users of a test are meant.
+type TriedFilter struct {
+	Approved *bool  // nil for both
+	After    string // only behind the user of this id; "" for all
+}
+
 // ListPolicyTestUsers lists a page of the users on whom the policies of a test are tried,
-// by their ids: those that they let in, or not, or all; and counts these.
-func (p *Plane) ListPolicyTestUsers(ctx context.Context, actor identity.Actor, id string, approved *bool, page CountedPage) (list []TriedUser, total int, err error) {
+// by their ids, and counts those that a filter lets through.
+func (p *Plane) ListPolicyTestUsers(ctx context.Context, actor identity.Actor, id string, f TriedFilter, page CountedPage) (list []TriedUser, total int, err error) {
+	if _, err := (Page{After: f.After}).id(); err != nil {
+		return nil, 0, err
+	}
 	err = p.view(ctx, actor, identity.PolicyTestRead, func(tx *store.Tx) error {
 		list, total = nil, 0
 		from := (page.Number - 1) * page.Size
 		_, err := p.try(tx, id, func(u TriedUser) {
-			if approved != nil && u.Approved != *approved {
+			if f.Approved != nil && u.Approved != *f.Approved || u.ID <= f.After {
 				return
 			}
 			if total >= from && len(list) < page.Size {
@@ -82,7 +104,7 @@ func (p *Plane) try(tx *store.Tx, id string, each func(TriedUser)) (PolicyTest, 
 	if err != nil {
 		return t, err
 	}
-	book, err := access.Trial(tx, nil, kept.Policies)
+	book, err := access.Trial(tx, access.Application{}, kept.Policies)
 	if err != nil {
 		return t, err
 	}
@@ -150,7 +172,7 @@ func (p *Plane) CheckUser(ctx context.Context, actor identity.Actor, application
 		if err != nil {
 			return err
 		}
-		book, err := access.Trial(tx, c.Application.Providers, list)
+		book, err := access.Trial(tx, c.Application, list)
 		if err != nil {
 			return err
 		}

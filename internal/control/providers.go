@@ -46,6 +46,9 @@ func (p *Plane) RemoveProvider(ctx context.Context, actor identity.Actor, name s
 			return err
 		}
 		tx.Note("id", removed.ID)
+		if _, err := p.authorities.RevokeAskedWith(tx, "machine:"+removed.ID, "the machine's identity provider was removed"); err != nil {
+			return err
+		}
 		return p.revokeOf(tx, "the user's identity provider was removed", users...)
 	})
 }

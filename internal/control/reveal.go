@@ -49,7 +49,8 @@ func (r Reveal) file() (keyring.Format, error) {
 
 // RevealKey gives the private half of a key to a user, who has it from then on: the key
 // counts as external. Keyturn holds its half still, for going back. What leaves is
-// recorded before it does. Where policy asks for that, another user has to have approved,
+// recorded before it does. It outlives the login of whoever asks: it is for logins of the
+// last hour, and for no machine. Where policy asks for that, another user has to have approved,
 // for this user and once; otherwise that is asked for, and the error says so.
 func (p *Plane) RevealKey(ctx context.Context, actor identity.Actor, idOrFingerprint string, r Reveal) (k inventory.Key, file keyring.Secret, err error) {
 	if err := require(actor, identity.KeysReveal); err != nil {
@@ -61,6 +62,9 @@ func (p *Plane) RevealKey(ctx context.Context, actor identity.Actor, idOrFingerp
 	}
 	err = p.update(ctx, actor, needs(identity.KeysReveal), "key.reveal", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
 		file.Wipe()
+		if err := identity.CheckReveal(tx, actor); err != nil {
+			return err
+		}
 		if k, err = p.revealable(tx, actor, idOrFingerprint); err != nil {
 			return err
 		}

@@ -182,3 +182,52 @@ func TestApprovalsLapse(t *testing.T) {
 		t.Errorf("what has lapsed is listed: %+v, %v", list, err)
 	}
 }
+
+// A private key is had for good by whoever has it: a login of some time ago, which may be
+// in wrong hands, is given none, and no machine is, whether or not somebody has to approve.
+func TestRevealOutlivesALogin(t *testing.T) {
+	storetest.Both(t, everything, func(t *testing.T, s *store.Store) {
+		p, tenant, add := newHolder(t, s)
+		alice := add("alice")
+		k, err := p.GenerateKey(t.Context(), alice, keyring.Spec{Type: "ed25519"}, "deploy", KeyFacts{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reveal := func(who identity.Actor) error {
+			_, file, err := p.RevealKey(t.Context(), who, string(k.Key.ID), Reveal{Plain: true})
+			if (err == nil) != (len(file.Bytes()) > 0) {
+				t.Errorf("%d bytes are revealed, with %v", len(file.Bytes()), err)
+			}
+			return err
+		}
+		machine := identity.Actor{Tenant: tenant, Kind: "machine", ID: "ci", Name: "ci/job", Permissions: []identity.Permission{identity.All}}
+		if err := reveal(machine); trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), "outlive a machine's login") {
+			t.Errorf("to a machine: %v", err)
+		}
+		login, err := p.PasswordLogin(t.Context(), "admin", "correct horse", "", "192.0.2.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func() error {
+			who, err := p.Bearer(t.Context(), login.Text, "192.0.2.1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return reveal(who)
+		}
+		if err := ask(); err != nil {
+			t.Errorf("to a login of now: %v", err)
+		}
+		ev := storetest.Event()
+		ev.Tenant = tenant
+		if err := s.Update(t.Context(), ev, func(tx *store.Tx) error {
+			_, err := tx.Exec(`UPDATE logins SET created = created - $2 WHERE tenant = $1`, tx.Tenant(), (61 * time.Minute).Microseconds())
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := ask(); trust.KindOf(err) != trust.Denied || !strings.Contains(err.Error(), "private keys outlive a login") {
+			t.Errorf("to a login of more than an hour ago: %v", err)
+		}
+	})
+}

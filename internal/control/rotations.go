@@ -93,9 +93,11 @@ func (p *Plane) rotate(ctx context.Context, actor identity.Actor, r Rotate, cand
 		if err != nil {
 			return err
 		}
-		if run, err = p.begin(tx, actor, plan); err != nil || !r.Compromised {
+		if run, _, err = p.begin(tx, actor, plan); err != nil || !r.Compromised {
 			return err
 		}
+		// At once, also where the run waits for approval: whoever has the key has its
+		// certificates, and who should have them is certified by another key.
 		for _, c := range candidates {
 			if _, err := p.authorities.RevokeFor(tx, c.Key.Public, "its key is compromised"); err != nil {
 				return err
@@ -463,10 +465,33 @@ func (p *Plane) Retire(ctx context.Context, actor identity.Actor, keys []trust.K
 		if err != nil {
 			return err
 		}
-		run, err = p.begin(tx, actor, plan)
-		return err
+		var waits bool
+		if run, waits, err = p.begin(tx, actor, plan); err != nil || waits {
+			return err
+		}
+		return p.revokeRetired(tx, run)
 	})
 	return run, p.wake(err)
+}
+
+// revokeRetired revokes the certificates for the keys that a run retires, if it is one that
+// does: hosts would take those until they end. There are no more of them, since keys are
+// out of use from when such a run was asked for.
+func (p *Plane) revokeRetired(tx *store.Tx, id trust.RunID) error {
+	r, err := p.engine.Get(tx, id)
+	if err != nil || r.Procedure != rotation.RetireProcedure {
+		return err
+	}
+	for _, c := range keysOf(r.Procedure, r.Args) {
+		k, err := inventory.KeyByID(tx, c.Old)
+		if err != nil {
+			return err
+		}
+		if _, err := p.authorities.RevokeFor(tx, k.Public, "its key was retired"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func firstKey(keys []trust.KeyID) string {

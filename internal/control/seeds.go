@@ -3,8 +3,6 @@ package control
 import (
 	"cmp"
 	"context"
-	"errors"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -84,10 +82,6 @@ type SeedRotation struct {
 	Again bool
 }
 
-// askedAgainWithin is for how long after a rotation was asked for a client may still be
-// trying. Cloudflare's own do for three and a half minutes.
-const askedAgainWithin = 5 * time.Minute
-
 // RotateSeed makes a new seed and starts its rotation, or has the one that is under way
 // end with it: run is the one that does so. Where the seeds are compromised there is no
 // rotation and no run: the new seed is presented at once, and all others are revoked.
@@ -126,14 +120,8 @@ func (p *Plane) RotateSeed(ctx context.Context, actor identity.Actor, r SeedRota
 		run, err = p.engine.Create(tx, actor.Audit(), plan)
 		return err
 	})
-	if errors.Is(err, errAsked) {
-		return id, run, nil
-	}
-	return id, run, p.wake(err)
+	return id, run, p.wake(answered(err))
 }
-
-// errAsked ends a transaction in which there is nothing to do.
-var errAsked = errors.New("the answer is that of before")
 
 // lastAsked returns the newest seed and its run, if it is the actor who asked for it and
 // not long ago.

@@ -168,7 +168,7 @@ func mayUse(tx *store.Tx, actor identity.Actor, k inventory.Key) error {
 		return err
 	}
 	if users.Names(actor.Owner) {
-		return inUse(tx, k, "signs no more")
+		return inUse(tx, k)
 	}
 	_, opens, err := inventory.CredentialHosts(tx, k.ID, 1)
 	if err != nil {
@@ -181,18 +181,18 @@ func mayUse(tx *store.Tx, actor identity.Actor, k inventory.Key) error {
 	if users.Limited {
 		return notUsable(string(k.ID))
 	}
-	return inUse(tx, k, "signs no more")
+	return inUse(tx, k)
 }
 
-// inUse refuses a key that is not in use any more, and says what that means. One that was
-// rotated is, for as long as an account is known that accepts it: who logs in through the
+// inUse refuses a key that is not in use any more: it does not sign, and is not certified.
+// One that was rotated is, for as long as an account is known that accepts it: who logs in through the
 // server is not locked out while a rotation is under way, or by a place that it left.
-func inUse(tx *store.Tx, k inventory.Key, means string) error {
+func inUse(tx *store.Tx, k inventory.Key) error {
 	if k.Compromised {
-		return trust.Errorf(trust.Conflict, "key %s is compromised, and %s", k.ID, means).WithHint("keyturn key show %s", k.ID)
+		return trust.Errorf(trust.Conflict, "key %s is compromised: it does not sign, and is not certified", k.ID).WithHint("keyturn key show %s", k.ID)
 	}
 	if !k.ExpiresAt.IsZero() && !tx.Now().Before(k.ExpiresAt) {
-		return trust.Errorf(trust.Conflict, "key %s was to be used until %s UTC, and %s", k.ID, k.ExpiresAt.Format(time.DateTime), means).
+		return trust.Errorf(trust.Conflict, "key %s was to be used until %s UTC: it does not sign, and is not certified", k.ID, k.ExpiresAt.Format(time.DateTime)).
 			WithHint("keyturn key set %s --expires DATE", k.ID)
 	}
 	if k.State == inventory.Rotated {
@@ -202,7 +202,7 @@ func inUse(tx *store.Tx, k inventory.Key, means string) error {
 		}
 	}
 	if k.State != inventory.Active {
-		return trust.Errorf(trust.Conflict, "key %s is %s, and %s", k.ID, k.State, means).WithHint("keyturn key show %s", k.ID)
+		return trust.Errorf(trust.Conflict, "key %s is %s: it does not sign, and is not certified", k.ID, k.State).WithHint("keyturn key show %s", k.ID)
 	}
 	return nil
 }

@@ -2,8 +2,6 @@ package control
 
 import (
 	"context"
-	"errors"
-	"maps"
 	"strconv"
 	"strings"
 
@@ -44,7 +42,7 @@ func (p *Plane) ShowTarget(ctx context.Context, actor identity.Actor, id trust.H
 }
 
 // CreateTargets adds targets, all of them or none. Who asks again, because an answer was
-// lost, gets those that are there as they were asked for.
+// lost, gets those of before, if they are as they were.
 func (p *Plane) CreateTargets(ctx context.Context, actor identity.Actor, targets []inventory.Target, again bool) (made []inventory.Target, err error) {
 	if err := require(actor, identity.ZeroTrustWrite); err != nil {
 		return nil, err
@@ -52,44 +50,43 @@ func (p *Plane) CreateTargets(ctx context.Context, actor identity.Actor, targets
 	if err := checkTargetCount(len(targets)); err != nil {
 		return nil, err
 	}
+	request, err := requestOf(actor, "target.create", targets)
+	if err != nil {
+		return nil, err
+	}
+	m := making[[]inventory.Target]{request: request, again: again, find: targetsByID, state: func(list []inventory.Target) any { return list }}
 	for i := range targets {
 		targets[i].ID = inventory.NewTargetID()
 	}
 	err = p.update(ctx, actor, needs(identity.ZeroTrustWrite), "target.create", "tenant:"+string(actor.Tenant), func(tx *store.Tx) error {
-		made = made[:0]
-		for _, t := range targets {
-			now, err := inventory.AddTarget(tx, t)
-			if trust.KindOf(err) == trust.Conflict && again {
-				now, err = sameTarget(tx, t, err)
+		made, err = m.once(tx, func() (string, error) {
+			var list []inventory.Target
+			var ids []string
+			for _, t := range targets {
+				now, err := inventory.AddTarget(tx, t)
+				if err != nil {
+					return "", err
+				}
+				list, ids = append(list, now), append(ids, string(now.ID))
 			}
-			if err != nil {
-				return err
-			}
-			made = append(made, now)
-		}
-		noteTargets(tx, made)
-		return nil
+			noteTargets(tx, list)
+			return strings.Join(ids, " "), nil
+		})
+		return err
 	})
-	return made, err
+	return made, answered(err)
 }
 
-// sameTarget returns the target that is as t was to become, or else why it could not.
-func sameTarget(tx *store.Tx, t inventory.Target, why error) (inventory.Target, error) {
-	var taken *inventory.TakenError
-	if !errors.As(why, &taken) {
-		return inventory.Target{}, why
+// targetsByID returns the targets of some ids.
+func targetsByID(tx *store.Tx, ids string) (list []inventory.Target, err error) {
+	for _, id := range strings.Fields(ids) {
+		t, err := inventory.TargetByID(tx, trust.HostID(id))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, t)
 	}
-	there, err := inventory.TargetByID(tx, taken.By)
-	if err != nil {
-		return inventory.Target{}, err
-	}
-	same := func(a, b *inventory.TargetAddress) bool {
-		return (a == nil) == (b == nil) && (a == nil || a.IP == b.IP && (a.Network == "" || a.Network == b.Network))
-	}
-	if there.Hostname != t.Hostname || !same(t.IPv4, there.IPv4) || !same(t.IPv6, there.IPv6) || !maps.Equal(t.Tags, there.Tags) {
-		return inventory.Target{}, why
-	}
-	return there, nil
+	return list, nil
 }
 
 // noteTargets writes the ids of targets into the event, as many to a field as fit.

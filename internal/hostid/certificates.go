@@ -92,11 +92,16 @@ func revokeCertificates(tx *store.Tx, s *authority.Authorities, seed trust.SeedI
 
 // AuthorityLine returns the line by which known_hosts trusts an authority for the keys of
 // a host at a tenant's gateway, or, where host is "", of every host and the gateway itself,
-// and for nothing else. A pattern is not hashed.
+// and for nothing else; of one that was removed, the line by which it refuses whatever that
+// signed for them. A pattern is not hashed.
 func AuthorityLine(tenant trust.TenantID, host trust.HostID, ca authority.Authority, hashed bool) (string, error) {
 	names := []string{"*." + Alias(tenant, Gateway(tenant)), Alias(tenant, Gateway(tenant))}
 	if host != "" {
 		names = []string{name(Alias(tenant, host), hashed)}
 	}
-	return trust.KnownAuthorityText(names, ca.Public, ca.Comment)
+	marker := trust.CertAuthorityMarker
+	if !ca.Removed.IsZero() {
+		marker = trust.RevokedMarker
+	}
+	return trust.KnownAuthorityText(marker, names, ca.Public, ca.Comment)
 }

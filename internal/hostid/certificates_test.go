@@ -3,6 +3,7 @@ package hostid
 import (
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,14 +43,17 @@ func (p *plant) certified(a *authority.Authorities, ca authority.Authority, host
 // is renewed, before it ends; compromised seeds' are revoked, all by one line for each seed
 // and authority, however many there are.
 func TestHostCertificates(t *testing.T) {
-	storetest.Both(t, append([]fs.FS{authority.Schema}, schemas...), func(t *testing.T, s *store.Store) {
+	var ahead atomic.Int64 // of the time of day is the clock
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	storetest.BothAt(t, now, append([]fs.FS{authority.Schema}, schemas...), func(t *testing.T, s *store.Store) {
+		ahead.Store(0)
 		p := newPlant(t, s)
 		a := authority.New(p.keyring)
 		key, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		profile := authority.Profile{Valid: 4 * time.Second, MaxValid: time.Minute, KeyTypes: keyring.SeedAlgorithms, MinRSA: 2048, MaxPrincipals: 1}
+		profile := authority.Profile{Valid: time.Hour, MaxValid: time.Hour, KeyTypes: keyring.SeedAlgorithms, MinRSA: 2048, MaxPrincipals: 1}
 		var ca authority.Authority
 		p.update(func(tx *store.Tx) error {
 			ca, err = a.Create(tx, authority.NewAuthority{Name: "hosts", Purpose: authority.Host, Profile: &profile}, key)
@@ -78,9 +82,13 @@ func TestHostCertificates(t *testing.T) {
 			t.Fatalf("%d certificates of %d hosts", len(serials), len(hosts))
 		}
 		first := p.certified(a, ca, hosts[0])
-		for again := first; again[0].Certificate.Serial == first[0].Certificate.Serial; again = p.certified(a, ca, hosts[0]) {
-			if until := first[0].Certificate.ValidBefore; !time.Now().Before(until) {
-				t.Fatalf("it ended at %s, and no other was made before", until)
+		for _, later := range []struct {
+			by   time.Duration
+			same bool
+		}{{29 * time.Minute, true}, {31 * time.Minute, false}} {
+			ahead.Store(int64(later.by))
+			if again := p.certified(a, ca, hosts[0]); (again[0].Certificate.Serial == first[0].Certificate.Serial) != later.same {
+				t.Errorf("after %v of an hour it is the same certificate: %t", later.by, !later.same)
 			}
 		}
 

@@ -80,10 +80,10 @@ func (d *Directory) admit(ctx context.Context, b begunLogin, claims oidc.Claims,
 		if err != nil {
 			return err
 		}
-		if err := keepSaid(tx, u.ID, b.provider.ID, claims); err != nil {
+		if err := beginWebLogin(tx, l.Text, u.ID, lasting{loginTokenIdle, loginTokenLife}); err != nil {
 			return err
 		}
-		if err := beginWebLogin(tx, l.Text, u.ID, lasting{loginTokenIdle, loginTokenLife}); err != nil {
+		if err := keepSaid(tx, u.ID, b.provider.ID, webLoginHash(l.Text), claims); err != nil {
 			return err
 		}
 		now, err := selectUser(tx, u.ID)

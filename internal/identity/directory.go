@@ -166,11 +166,21 @@ func (d *Directory) firstTenant(ctx context.Context) (b Beginning, err error) {
 // lets somebody in, or says what they may do, would outlive the hour that a machine has,
 // and what a thief has of a login.
 func CheckLasting(tx *store.Tx, by Actor) error {
+	return checkLasting(tx, by, "users, roles, passwords and identity providers", "set")
+}
+
+// CheckReveal refuses private keys to whom CheckLasting refuses the rest: nothing here ends
+// a key that somebody has.
+func CheckReveal(tx *store.Tx, by Actor) error {
+	return checkLasting(tx, by, "private keys", "revealed")
+}
+
+func checkLasting(tx *store.Tx, by Actor, what, done string) error {
 	if by.Kind == "machine" {
-		return trust.Errorf(trust.Denied, "users, roles, passwords and identity providers outlive a machine's login, and %s is a machine", by.describe()).
+		return trust.Errorf(trust.Denied, "%s outlive a machine's login, and %s is a machine", what, by.describe()).
 			WithHint("have a user do it, or a token of one")
 	}
-	return cmp.Or(checkActor(tx, by), checkAge(tx, by, lastingWithin, "users, roles, passwords and identity providers outlive a login, and are set"))
+	return cmp.Or(checkActor(tx, by), checkAge(tx, by, lastingWithin, what+" outlive a login, and are "+done))
 }
 
 // lastingWithin is how long after a login what outlives it can be made.

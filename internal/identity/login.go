@@ -231,10 +231,10 @@ func (d *Directory) Token(ctx context.Context, token, from string) (Actor, error
 	}
 	return d.token(ctx, shown, func(tx *store.Tx) (tokenRow, error) {
 		row, err := selectTokenByHash(tx, hash)
-		if err == nil && !row.holds(hash, tx.Now()) {
-			return row, sql.ErrNoRows
+		if err != nil {
+			return row, err
 		}
-		return row, err
+		return row.shownBy(hash, tx.Now())
 	})
 }
 

@@ -95,7 +95,7 @@ var Permissions = []Grant{
 	{SSHAuditingRead, "see the authority that opens hosts for the gateway"},
 	{SSHAuditingWrite, "make and remove the authority that opens hosts for the gateway"},
 	{OrganizationsRead, "see groups, and how often the keys that sign logins are exchanged"},
-	{OrganizationsWrite, "change groups, and exchange the keys that sign logins"},
+	{OrganizationsWrite, "say who gets in wherever a policy names a group or a list of networks: change those, and exchange the keys that sign logins"},
 	{AuditLogsRead, "see who asked for access, from which address, and whether it was given"},
 	{PolicyTestRead, "see tests of policies, with the names and addresses of the users whom they let in"},
 	{PolicyTestWrite, "test policies on all users"},

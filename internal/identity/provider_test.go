@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"keyturn/internal/need"
 	"keyturn/internal/oidc/oidctest"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
@@ -818,6 +819,7 @@ func TestProviderDown(t *testing.T) {
 // The log has each login by a provider and each that was turned away, with the
 // reason, and of guesses a bounded number.
 func TestProvidersAreInTheLog(t *testing.T) {
+	need.Long(t)
 	both(t, func(t *testing.T, w *world) {
 		i := oidctest.Start(t)
 		w.addProviders(i)

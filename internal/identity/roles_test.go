@@ -122,6 +122,21 @@ func TestRotateToken(t *testing.T) {
 		if next == old || !opens(old) || !opens(next) {
 			t.Error("one of the two texts does not hold while they overlap")
 		}
+		// A certificate is no longer than the text by which it was asked for.
+		for text, end := range map[string]time.Duration{old: time.Hour, next: 48 * time.Hour} {
+			a, err := w.Token(t.Context(), text, "")
+			must(t, err)
+			if left := a.Until.Sub(w.clock.Now()); left != end {
+				t.Errorf("a text that ends in %s ends in %s", end, left)
+			}
+		}
+		w.clock.Advance(50 * time.Minute)
+		_, ends, err := w.IssueServiceToken(t.Context(), token.ID, old, "")
+		must(t, err)
+		if left := ends.Sub(w.clock.Now()); left > 10*time.Minute {
+			t.Errorf("a service token for the old text holds for %s, which that text does not", left)
+		}
+		w.clock.Advance(-50 * time.Minute)
 		w.clock.Advance(time.Hour)
 		if opens(old) || !opens(next) {
 			t.Error("after the overlap the old text holds, or the new one does not")

@@ -9,16 +9,16 @@ import (
 	"keyturn/internal/store"
 )
 
-// A Said is what an identity provider said of a user at the last login.
+// A Said is what an identity provider said of a user at a login.
 type Said struct {
-	Provider string // its id; "" of a user of our own, and of who has not logged in since this is kept
+	Provider string // its id; "" of a user of our own, and of who has not logged in by one
 	// Claims are the values of each claim at the top that the provider answers for.
 	Claims map[string][]string
 }
 
-// keepSaid keeps what a provider says of a user in the place of what it said before. It
-// is no more than a token can hold.
-func keepSaid(tx *store.Tx, user, provider string, c oidc.Claims) error {
+// keepSaid keeps what a provider says of a user with the web login that has begun, by its
+// stored id, and in the place of what it said before. It is no more than a token can hold.
+func keepSaid(tx *store.Tx, user, provider, webLogin string, c oidc.Claims) error {
 	claims := map[string][]string{}
 	for _, name := range c.Names() {
 		if values := c.Vouched(name); len(values) > 0 {
@@ -29,7 +29,10 @@ func keepSaid(tx *store.Tx, user, provider string, c oidc.Claims) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(sqlKeepSaid, tx.Tenant(), user, provider, string(text))
+	if _, err := tx.Exec(sqlKeepSaid, tx.Tenant(), user, provider, string(text)); err != nil {
+		return err
+	}
+	_, err = tx.Exec(sqlKeepSaidAtLogin, tx.Tenant(), webLogin, provider, string(text))
 	return err
 }
 
@@ -68,10 +71,21 @@ func (d *Directory) Known(tx *store.Tx, after string, limit int) (list []Known, 
 	return list, rows.Err()
 }
 
-// Said returns what an identity provider said of a user.
-func (d *Directory) Said(tx *store.Tx, user string) (s Said, err error) {
+// Said returns what an identity provider said of a user at the last login.
+func (d *Directory) Said(tx *store.Tx, user string) (Said, error) {
+	return readSaid(tx, sqlSaid, user)
+}
+
+// SaidAtLogin returns what an identity provider said at the login that an actor came by,
+// and not at another one of the same user, which may have proved more. Of who came by
+// none that is nothing.
+func (d *Directory) SaidAtLogin(tx *store.Tx, by Actor) (Said, error) {
+	return readSaid(tx, sqlSaidAtLogin, by.webLogin)
+}
+
+func readSaid(tx *store.Tx, query, id string) (s Said, err error) {
 	text := ""
-	err = tx.QueryRow(sqlSaid, tx.Tenant(), user).Scan(&s.Provider, &text)
+	err = tx.QueryRow(query, tx.Tenant(), id).Scan(&s.Provider, &text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Said{}, nil
 	}

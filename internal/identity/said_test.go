@@ -47,3 +47,56 @@ func TestSaid(t *testing.T) {
 		must(t, w.update(w.tenant, func(tx *store.Tx) error { return w.RemoveUser(tx, w.admin(), l.Actor.ID) }))
 	})
 }
+
+// What a provider said at a login is of that login: another of the same user, on whichever
+// node, that proved more or less, changes nothing of it. It ends with the login.
+func TestSaidAtLogin(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		i := oidctest.Start(t)
+		w.addProviders(i)
+		other, err := open(w.store, w.keyring, Options{Now: w.clock.Now}, cheap)
+		must(t, err)
+		logIn := func(methods ...string) LoginToken {
+			t.Helper()
+			i.Say(w.says("1", oidctest.Claims{"preferred_username": "alice", "groups": groups("ops"), "amr": groups(methods...)}))
+			l, err := w.logIn()
+			must(t, err)
+			return l
+		}
+		methods := func(d *Directory, l LoginToken) []string {
+			t.Helper()
+			actor, err := d.Bearer(t.Context(), l.Text, "192.0.2.1")
+			must(t, err)
+			var s Said
+			must(t, w.view(func(tx *store.Tx) (err error) {
+				s, err = d.SaidAtLogin(tx, actor)
+				return err
+			}))
+			if s.Provider == "" || !slices.Equal(s.Claims["groups"], groups("ops")) {
+				t.Errorf("said %+v", s)
+			}
+			return s.Claims["amr"]
+		}
+		weak := logIn("pwd")
+		strong := logIn("pwd", "hwk")
+		last := logIn("pwd")
+		for name, d := range map[string]*Directory{"the node of the logins": w.Directory, "another node": other} {
+			for _, c := range []struct {
+				login LoginToken
+				want  []string
+			}{{weak, groups("pwd")}, {strong, groups("pwd", "hwk")}, {last, groups("pwd")}} {
+				if got := methods(d, c.login); !slices.Equal(got, c.want) {
+					t.Errorf("by %s: %q, want %q", name, got, c.want)
+				}
+			}
+		}
+		must(t, w.update(w.tenant, func(tx *store.Tx) error {
+			for what, by := range map[string]Actor{"a password": w.admin(), "a token": {Tenant: w.tenant, Kind: "token", Owner: weak.Actor.ID, Personal: true}} {
+				if s, err := w.SaidAtLogin(tx, by); err != nil || s.Provider != "" || s.Claims != nil {
+					t.Errorf("of %s: %+v, %v", what, s, err)
+				}
+			}
+			return nil
+		}))
+	})
+}

@@ -72,10 +72,10 @@ func (d *Directory) IssueServiceToken(ctx context.Context, clientID, clientSecre
 	}
 	actor, err := d.token(ctx, shown, func(tx *store.Tx) (tokenRow, error) {
 		row, err := selectTokenByID(tx, clientID)
-		if err == nil && !row.holds(hash, tx.Now()) {
-			return row, sql.ErrNoRows
+		if err != nil {
+			return row, err
 		}
-		return row, err
+		return row.shownBy(hash, tx.Now())
 	})
 	if err != nil {
 		return "", time.Time{}, err
@@ -83,11 +83,9 @@ func (d *Directory) IssueServiceToken(ctx context.Context, clientID, clientSecre
 	err = d.store.Update(ctx, audit.Event{
 		Tenant: actor.Tenant, Actor: actor.Audit(), Action: "token.exchange", Subject: "token:" + actor.ID,
 	}, func(tx *store.Tx) error {
-		row, err := selectToken(tx, actor.ID)
-		if errors.Is(err, sql.ErrNoRows) {
+		if _, err := selectToken(tx, actor.ID); errors.Is(err, sql.ErrNoRows) {
 			return unauthenticated()
-		}
-		if err != nil {
+		} else if err != nil {
 			return err
 		}
 		key, err := d.signingKey(tx)
@@ -96,8 +94,8 @@ func (d *Directory) IssueServiceToken(ctx context.Context, clientID, clientSecre
 		}
 		defer clear(key)
 		expires = tx.Now().Add(serviceTokenLife).Truncate(time.Second)
-		if !row.Expires.IsZero() && expires.After(row.Expires) {
-			expires = row.Expires.Truncate(time.Second)
+		if !actor.Until.IsZero() && expires.After(actor.Until) {
+			expires = actor.Until.Truncate(time.Second)
 		}
 		jwt, err = signServiceToken(key, serviceClaims{
 			Subject: actor.ID, Audience: serviceAudience, Issuer: serviceIssuer,

@@ -325,16 +325,33 @@ func markTokenUsed(tx *store.Tx, id string) error {
 	return err
 }
 
-// deleteTokenTree deletes a token and those made with it, and with these.
-func deleteTokenTree(tx *store.Tx, id string) (int64, error) {
-	return tx.Exec(`DELETE FROM tokens WHERE tenant = $1 AND id IN (
-		WITH RECURSIVE tree (id) AS (
-			SELECT id FROM tokens WHERE tenant = $1 AND id = $2
-			UNION
-			SELECT t.id FROM tokens t JOIN tree ON t.parent = tree.id WHERE t.tenant = $1
-		)
-		SELECT id FROM tree
-	)`, tx.Tenant(), id)
+// tokenTree is the ids of a token and of those made with it, and with these.
+const tokenTree = `WITH RECURSIVE tree (id) AS (
+		SELECT id FROM tokens WHERE tenant = $1 AND id = $2
+		UNION
+		SELECT t.id FROM tokens t JOIN tree ON t.parent = tree.id WHERE t.tenant = $1
+	)
+	SELECT id FROM tree`
+
+func selectTokenTree(tx *store.Tx, id string) (ids []string, err error) {
+	rows, err := tx.Query(tokenTree, tx.Tenant(), id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+func deleteTokenTree(tx *store.Tx, id string) error {
+	_, err := tx.Exec(`DELETE FROM tokens WHERE tenant = $1 AND id IN (`+tokenTree+`)`, tx.Tenant(), id)
+	return err
 }
 
 func deleteTokensOf(tx *store.Tx, owner string) error {

@@ -188,13 +188,16 @@ func checkTokenName(name string) error {
 func (d *Directory) Tokens(tx *store.Tx) ([]Token, error) { return selectTokens(tx) }
 
 // RevokeToken ends a token and those that were made with it, at once, and returns
-// how many that were. An unknown id is NotFound.
-func (d *Directory) RevokeToken(tx *store.Tx, id string) (int, error) {
+// their ids. An unknown id is NotFound.
+func (d *Directory) RevokeToken(tx *store.Tx, id string) ([]string, error) {
 	if _, err := findToken(tx, id); err != nil {
-		return 0, err
+		return nil, err
 	}
-	n, err := deleteTokenTree(tx, id)
-	return int(n), err
+	ids, err := selectTokenTree(tx, id)
+	if err != nil {
+		return nil, err
+	}
+	return ids, deleteTokenTree(tx, id)
 }
 
 // A tokenRow is a Token with what is needed to let it act.
@@ -220,9 +223,19 @@ func (t tokenRow) actor(now time.Time, source string) (Actor, error) {
 	}, nil
 }
 
-// holds reports whether a token is the one of a hash.
-func (t tokenRow) holds(hash []byte, now time.Time) bool {
-	return sameHash(t.hash, hash) || sameHash(t.oldHash, hash) && now.Before(t.oldUntil)
+// shownBy returns a token as who shows a text of that hash has it: one from before it was
+// rotated ends when that text does. It is sql.ErrNoRows for a text that does not hold.
+func (t tokenRow) shownBy(hash []byte, now time.Time) (tokenRow, error) {
+	switch {
+	case sameHash(t.hash, hash):
+		return t, nil
+	case sameHash(t.oldHash, hash) && now.Before(t.oldUntil):
+		if t.Expires.IsZero() || t.oldUntil.Before(t.Expires) {
+			t.Expires = t.oldUntil
+		}
+		return t, nil
+	}
+	return tokenRow{}, sql.ErrNoRows
 }
 
 // sameHash compares what is stored with what was given in a time that depends on

@@ -3,7 +3,6 @@ package inventory
 import (
 	"database/sql"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -79,19 +78,8 @@ func joined(tx *store.Tx, t Target) (host trust.HostID, err error) {
 	return host, nil
 }
 
-// A TakenError is the cause of a Conflict: an address is another target's.
-type TakenError struct {
-	IP, Network string
-	By          trust.HostID
-	Hostname    string
-}
-
-func (e *TakenError) Error() string {
-	return fmt.Sprintf("%s in virtual network %s is target %s, %q, already", e.IP, e.Network, e.By, e.Hostname)
-}
-
 func errAddressTaken(a TargetAddress, by Target) error {
-	return trust.Errorf(trust.Conflict, "%w", &TakenError{a.IP, a.Network, by.ID, by.Hostname}).WithField("ip")
+	return trust.Errorf(trust.Conflict, "%s in virtual network %s is target %s, %q, already", a.IP, a.Network, by.ID, by.Hostname).WithField("ip")
 }
 
 // targetAt returns the id, the hostname and Written of the target with an address, or

@@ -114,7 +114,8 @@ type criterion struct {
 
 type policy struct {
 	expression
-	action Action
+	action      Action
+	application int32
 }
 
 // A detail is what one needs to know of a policy that applies.
@@ -217,7 +218,9 @@ func (c *compiler) policy(a Application, p Policy) {
 	if alias {
 		c.addresses(&about.addressed, p.Expression, map[string]bool{})
 	}
-	c.book.policies = append(c.book.policies, policy{c.expression(include, require, exclude), p.Action})
+	c.book.policies = append(c.book.policies, policy{
+		expression: c.expression(include, require, exclude), action: p.Action, application: int32(len(c.book.applications)),
+	})
 	c.book.details = append(c.book.details, about)
 }
 

@@ -22,21 +22,18 @@ import (
 func (b *Rulebook) Decide(r Request) Decision {
 	v := b.look(r)
 	nearest := outcome{application: -1, policy: -1}
-	for i := v.standing(0, r); i < len(b.applications); i = v.standing(i+1, r) {
-		o := v.ask(i, r, nearest.stage)
-		if o.stage > nearest.stage {
+	for i := v.standing(0); i < len(b.applications) && nearest.stage != allowed; i = v.standing(v.next(i + 1)) {
+		if o := v.ask(i, nearest.stage); o.stage > nearest.stage {
 			nearest = o
-		}
-		if o.stage == allowed {
-			break
+			v.passOver(o.stage)
 		}
 	}
-	return b.decision(r, v.holds, nearest)
+	return v.decision(nearest)
 }
 
 // look finds out which conditions hold of a request.
 func (b *Rulebook) look(r Request) *view {
-	v := b.newView()
+	v := b.newView(r)
 	v.lookAtIdentity(r.Who)
 	v.lookAtHost(r.Host)
 	if n, ok := b.hosts["*"]; ok && r.Everywhere {
@@ -47,7 +44,7 @@ func (b *Rulebook) look(r Request) *view {
 			v.set(b.derived[i].number, t)
 		}
 	}
-	v.askDenials()
+	v.settle()
 	return v
 }
 
@@ -155,13 +152,14 @@ func (b *Rulebook) holds(e *expression, of []truth) truth {
 
 // standing returns the first application from the i-th on that is asked for a request,
 // or, where none is, how many there are.
-func (v *view) standing(i int, r Request) int {
+func (v *view) standing(i int) int {
+	r := &v.request
 	if r.Application == "" {
-		return v.matching(i, r)
+		return v.matching(i)
 	}
 	for ; i < len(v.book.applications); i++ {
 		a := &v.book.applications[i]
-		if a.id == r.Application && (a.kind == SSH || a.kind == SelfHosted || a.kind == Infrastructure && (r.Everywhere || v.matching(i, r) == i)) {
+		if a.id == r.Application && (a.kind == SSH || a.kind == SelfHosted || a.kind == Infrastructure && (r.Everywhere || v.matching(i) == i)) {
 			break
 		}
 	}
@@ -170,8 +168,8 @@ func (v *view) standing(i int, r Request) int {
 
 // matching returns the first application of hosts from the i-th on of which a criterion
 // matches, or, where none does, how many there are.
-func (v *view) matching(i int, r Request) int {
-	b := v.book
+func (v *view) matching(i int) int {
+	b, r := v.book, &v.request
 	c := b.criterion0 + b.firstCriterion(i)
 	for c = v.include.next(c, b.policy0); c < b.policy0; c = v.include.next(c+1, b.policy0) {
 		one := &b.criteria[c-b.criterion0]
@@ -183,6 +181,20 @@ func (v *view) matching(i int, r Request) int {
 		}
 	}
 	return len(b.applications)
+}
+
+// next returns the first application from the i-th on that has a policy which may come
+// nearer than one did, or, where none has, how many there are.
+func (v *view) next(i int) int {
+	b := v.book
+	if i == len(b.applications) {
+		return i
+	}
+	p := v.nearer.next(b.policy0+b.firstPolicy(i), b.end)
+	if p == b.end {
+		return len(b.applications)
+	}
+	return int(b.policies[p-b.policy0].application)
 }
 
 // A stage is how near somebody came to being let in.
@@ -207,12 +219,12 @@ type outcome struct {
 
 // ask asks an application. Where it does not come nearer than another one did, it need
 // not say by which policy.
-func (v *view) ask(application int, r Request, other stage) outcome {
+func (v *view) ask(application int, other stage) outcome {
 	b := v.book
 	nearest := outcome{stage: unincluded, application: application, policy: -1}
 	begin, end := b.policy0+b.firstPolicy(application), b.policy0+int(b.applications[application].policies)
 	for i := v.apply.next(begin, end); i < end; i = v.apply.next(i+1, end) {
-		s := v.applies(i-b.policy0, r)
+		s := v.applies(i - b.policy0)
 		if s > nearest.stage && s != unfit {
 			nearest = outcome{s, application, i - b.policy0}
 		}
@@ -239,8 +251,8 @@ func (v *view) nextUnfit(i, end int) int {
 }
 
 // applies says what a policy does with a request that it may include.
-func (v *view) applies(policy int, r Request) stage {
-	p := &v.book.policies[policy]
+func (v *view) applies(policy int) stage {
+	p, r := &v.book.policies[policy], &v.request
 	met := v.book.holds(&p.expression, v.holds)
 	switch {
 	case p.action == Deny && met != no:
@@ -251,28 +263,30 @@ func (v *view) applies(policy int, r Request) stage {
 		return unfit
 	case p.action == Allow && !r.Who.IsPerson():
 		return unmanned
-	case p.action == NonIdentity && r.Who.ServiceToken == "" && !r.Who.Certificate:
+	case p.action == NonIdentity && !r.Who.isMachine():
 		return unmanned
-	case !r.AnyLogin && !v.book.details[policy].opens(r, v.holds):
+	case !r.AnyLogin && !v.opens(&v.book.details[policy]):
 		return unnamed
 	}
 	return allowed
 }
 
 // opens reports whether a policy lets in as the login that is asked for.
-func (d *detail) opens(r Request, holds []truth) bool {
-	if r.Login == "" {
-		return false
-	}
-	return slices.Contains(d.logins, r.Login) || d.aliasOf(r.Who, holds) == r.Login
+func (v *view) opens(d *detail) bool {
+	login := v.request.Login
+	return login != "" && (slices.Contains(d.logins, login) || login == v.alias && v.aliases(d))
 }
 
-// aliasOf returns the login that somebody has by an address of e-mail that the
-// policy names, or "".
-func (d *detail) aliasOf(who Identity, holds []truth) string {
-	local, _ := splitEmail(who.Email)
-	named := slices.ContainsFunc(d.addressed, func(n number) bool { return holds[n] == yes })
-	if !named || slices.Contains(systemLogins, local) || strings.HasPrefix(local, "_") {
+// aliases reports whether a policy names the address of who asks.
+func (v *view) aliases(d *detail) bool {
+	return slices.ContainsFunc(d.addressed, func(n number) bool { return v.holds[n] == yes })
+}
+
+// alias returns the login that a policy which names an address of e-mail may give by it,
+// or "".
+func alias(email string) string {
+	local, _ := splitEmail(email)
+	if slices.Contains(systemLogins, local) || strings.HasPrefix(local, "_") {
 		return ""
 	}
 	return local

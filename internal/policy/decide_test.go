@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"keyturn/internal/policy"
@@ -122,6 +123,35 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// TestTheNearestIsNamed has applications of which each comes nearer to letting in than
+// the one before it, and asks the first few of them, in both orders.
+func TestTheNearestIsNamed(t *testing.T) {
+	t.Parallel()
+	nobody := policy.Rule{Kind: policy.Email, Value: "bob@example.com"}
+	hwk := policy.Rule{Kind: policy.AuthMethod, Value: "hwk"}
+	var all []policy.Application
+	for i, p := range []policy.Policy{
+		{Expression: policy.Expression{Include: rules(nobody)}},
+		{Expression: policy.Expression{Include: rules(everyone), Require: rules(hwk)}},
+		{Expression: policy.Expression{Include: rules(everyone)}, Action: policy.NonIdentity},
+		{Expression: policy.Expression{Include: rules(everyone)}, SSH: &policy.SSHRules{Usernames: []string{"root"}}},
+		{Expression: policy.Expression{Include: rules(everyone)}, Action: policy.Deny},
+		{Expression: policy.Expression{Include: rules(everyone)}},
+	} {
+		a := infra(p).Applications[0]
+		a.ID = fmt.Sprint(i)
+		all = append(all, a)
+		m := policy.Model{Applications: slices.Clone(all)}
+		for range 2 {
+			d := policy.Compile(m).Decide(policy.Request{Who: ann, Host: web1, Login: "deploy"})
+			if d.Application != a.ID || d.Allowed != (i == 5) {
+				t.Errorf("of %d applications: %+v", i+1, d)
+			}
+			slices.Reverse(m.Applications)
+		}
+	}
+}
+
 // TestWhatCannotBeToldNeverHelps has a rule that is not decided in each section of
 // a policy, by itself and through a group.
 func TestWhatCannotBeToldNeverHelps(t *testing.T) {
@@ -203,31 +233,37 @@ func TestLoginByAddress(t *testing.T) {
 
 // BenchmarkDecide decides among 1,000 applications and 10,000 rules: where one of
 // them stands for the host; where all do, by patterns, and nobody is let in; where all
-// rules are networks; where every policy includes everyone; and where nothing is known
-// of who asks, so that none of the rules can be told.
+// rules are networks; where every policy includes everyone; where nothing is known of who
+// asks, so that none of the rules can be told; and where every policy applies to who asks,
+// but is for other logins, for machines, denies, or excludes them after all.
 func BenchmarkDecide(b *testing.B) {
 	for _, shape := range []struct {
-		name string
-		host func(i int) string
-		rule func(i, j int) policy.Rule
+		name   string
+		host   func(i int) string
+		rule   func(i, j int) policy.Rule
+		action policy.Action
 	}{
-		{"one-of-1000-hosts", func(i int) string { return fmt.Sprintf("web%d", i) }, emailOf},
-		{"all-by-patterns", func(i int) string { return fmt.Sprintf("*w*%d*", i%10) }, emailOf},
+		{"one-of-1000-hosts", func(i int) string { return fmt.Sprintf("web%d", i) }, emailOf, policy.Allow},
+		{"all-by-patterns", func(i int) string { return fmt.Sprintf("*w*%d*", i%10) }, emailOf, policy.Allow},
 		{"all-networks", func(i int) string { return "*" }, func(i, j int) policy.Rule {
 			return policy.Rule{Kind: policy.IP, Value: fmt.Sprintf("10.%d.%d.%d/32", i/250, i%250, j)}
-		}},
+		}, policy.Allow},
 		{"all-include-everyone", func(i int) string { return "*" }, func(i, j int) policy.Rule {
 			if j%2 == 0 {
 				return everyone
 			}
 			return emailOf(i, j)
-		}},
-		{"nothing-known", func(i int) string { return "*" }, emailOf},
+		}, policy.Allow},
+		{"nothing-known", func(i int) string { return "*" }, emailOf, policy.Allow},
+		{"all-for-other-logins", func(i int) string { return "*" }, everybody, policy.Allow},
+		{"all-for-machines", func(i int) string { return "*" }, everybody, policy.NonIdentity},
+		{"all-deny", func(i int) string { return "*" }, everybody, policy.Deny},
+		{"all-exclude", func(i int) string { return "*" }, everybody, policy.Allow},
 	} {
 		b.Run(shape.name, func(b *testing.B) {
 			var m policy.Model
 			for i := range 1000 {
-				a := infra(policy.Policy{}).Applications[0]
+				a := infra(policy.Policy{Action: shape.action}).Applications[0]
 				a.ID = fmt.Sprint(i)
 				a.Criteria[0].Include.Hostnames = []string{shape.host(i)}
 				p := a.Policies[0]
@@ -235,6 +271,10 @@ func BenchmarkDecide(b *testing.B) {
 				for j := range 5 {
 					p.Include = rules(shape.rule(i, 2*j))
 					p.Require = rules(shape.rule(i, 2*j+1))
+					p.SSH = &policy.SSHRules{Usernames: []string{fmt.Sprintf("deploy%d", i*10+j)}}
+					if shape.name == "all-exclude" {
+						p.Require, p.Exclude = nil, rules(policy.Rule{Kind: policy.EmailDomain, Value: "example.com"})
+					}
 					a.Policies = append(a.Policies, p)
 				}
 				m.Applications = append(m.Applications, a)
@@ -255,6 +295,8 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+func everybody(int, int) policy.Rule { return everyone }
 
 func emailOf(i, j int) policy.Rule {
 	return policy.Rule{Kind: policy.Email, Value: fmt.Sprintf("person%d@example.com", i*10+j)}

@@ -12,31 +12,40 @@ import (
 //     condition which holds, or of which nobody can tell;
 //   - what may apply: policies of which a key holds. The keys of a policy are
 //     conditions one of which has to hold for it to apply: all that it includes, or
-//     one that it requires, whichever fewer policies have.
+//     one that it requires, whichever fewer policies have;
+//   - what lets nobody in: policies that exclude a condition which holds, or of which
+//     nobody can tell.
 //
 // Expressions have one order for this: those of derived conditions, of criteria, and of
 // policies.
 type index struct {
 	criterion0, policy0, end int
 
-	includers, keyed table
+	includers, keyed, excluders table
 	// Of each kind of which it may not be known what holds, what its conditions are
-	// included by.
-	ofKinds map[Kind]bitSet
-	// What may include or apply by the conditions that hold of everybody, or of which
-	// nobody can ever tell.
-	include, apply bitSet
-	// deny are the policies that deny.
-	deny bitSet
+	// included and excluded by.
+	ofKinds map[Kind]kindSets
+	// What may include, may apply, or lets nobody in, by the conditions that hold of
+	// everybody, or of which nobody can ever tell.
+	include, apply, barred bitSet
+	// deny are the policies that deny; people and machines those that let in people, and
+	// who has a service token or a certificate; alias those that may let in by an address.
+	deny, people, machines, alias bitSet
+	// ofLogin are the policies that name a login.
+	ofLogin map[string][]int32
 }
+
+type kindSets struct{ includers, excluders bitSet }
 
 // indexed returns the index of what was compiled.
 func (b *Rulebook) indexed() index {
-	x := index{criterion0: len(b.derived), policy0: len(b.derived) + len(b.criteria), ofKinds: map[Kind]bitSet{}}
+	x := index{criterion0: len(b.derived), policy0: len(b.derived) + len(b.criteria), ofKinds: map[Kind]kindSets{}, ofLogin: map[string][]int32{}}
 	x.end = x.policy0 + len(b.policies)
-	x.include, x.apply, x.deny = newBitSet(x.end), newBitSet(x.end), newBitSet(x.end)
+	for _, s := range []*bitSet{&x.include, &x.apply, &x.barred, &x.deny, &x.people, &x.machines, &x.alias} {
+		*s = newBitSet(x.end)
+	}
 
-	includers, keyed := make([][]int32, len(b.terms)), make([][]int32, len(b.terms))
+	includers, keyed, excluders := make([][]int32, len(b.terms)), make([][]int32, len(b.terms)), make([][]int32, len(b.terms))
 	add := func(of [][]int32, list []number, expression int) {
 		for _, n := range list {
 			of[n] = append(of[n], int32(expression))
@@ -53,26 +62,47 @@ func (b *Rulebook) indexed() index {
 		p := &b.policies[i]
 		add(includers, b.included(&p.expression), x.policy0+i)
 		add(keyed, b.keys(&p.expression, users), x.policy0+i)
-		if p.action == Deny {
-			x.deny.add(int32(x.policy0 + i))
-		}
+		add(excluders, b.numbers[p.exclude:p.end], x.policy0+i)
+		x.lets(int32(x.policy0+i), p.action, &b.details[i])
 	}
 	for n, at := range b.start {
 		if at != no {
 			x.include.add(includers[n]...)
+			x.barred.add(excluders[n]...)
 		}
 		if at == yes {
 			x.apply.add(keyed[n]...)
 		}
 	}
 	for kind, list := range b.ofKind {
-		x.ofKinds[kind] = newBitSet(x.end)
+		sets := kindSets{newBitSet(x.end), newBitSet(x.end)}
 		for _, n := range list {
-			x.ofKinds[kind].add(includers[n]...)
+			sets.includers.add(includers[n]...)
+			sets.excluders.add(excluders[n]...)
 		}
+		x.ofKinds[kind] = sets
 	}
-	x.includers, x.keyed = newTable(includers), newTable(keyed)
+	x.includers, x.keyed, x.excluders = newTable(includers), newTable(keyed), newTable(excluders)
 	return x
+}
+
+// lets notes whom a policy lets in, as whom.
+func (x *index) lets(policy int32, action Action, about *detail) {
+	switch action {
+	case Deny:
+		x.deny.add(policy)
+		return
+	case Allow:
+		x.people.add(policy)
+	default:
+		x.machines.add(policy)
+	}
+	for _, login := range about.logins {
+		x.ofLogin[login] = append(x.ofLogin[login], policy)
+	}
+	if len(about.addressed) > 0 {
+		x.alias.add(policy)
+	}
 }
 
 // users returns how many policies name each condition in what they include or require;
@@ -110,20 +140,30 @@ func (b *Rulebook) included(e *expression) []number { return b.numbers[e.include
 
 // A view is what is known of a request.
 type view struct {
-	book  *Rulebook
-	holds []truth // of each condition
-	// What may include, and what may apply.
-	include, apply bitSet
+	book    *Rulebook
+	request Request
+	holds   []truth // of each condition
+	// What may include, may apply, or lets nobody in.
+	include, apply, barred bitSet
+	// nearer has every policy that may come nearer to letting in than one did.
+	nearer bitSet
+	// alias is the login that policies may give who asks by an address, or "".
+	alias string
 }
 
-func (b *Rulebook) newView() *view {
-	return &view{book: b, holds: slices.Clone(b.start), include: slices.Clone(b.include), apply: slices.Clone(b.apply)}
+func (b *Rulebook) newView(r Request) *view {
+	return &view{
+		book: b, request: r, holds: slices.Clone(b.start),
+		include: slices.Clone(b.include), apply: slices.Clone(b.apply), barred: slices.Clone(b.barred),
+		alias: alias(r.Who.Email),
+	}
 }
 
 // set says that a condition holds, or that nobody can tell.
 func (v *view) set(n number, t truth) {
 	v.holds[n] = t
 	v.include.add(v.book.includers.of(n)...)
+	v.barred.add(v.book.excluders.of(n)...)
 	if t == yes {
 		v.apply.add(v.book.keyed.of(n)...)
 	}
@@ -134,15 +174,58 @@ func (v *view) untold(kind Kind) {
 	for _, n := range v.book.ofKind[kind] {
 		v.holds[n] = unknown
 	}
-	v.include.addAll(v.book.ofKinds[kind])
+	sets := v.book.ofKinds[kind]
+	v.include.addAll(sets.includers)
+	v.barred.addAll(sets.excluders)
 }
 
-// askDenials says that every policy may apply that denies and may include who asks:
-// those deny where nobody can tell, too.
-func (v *view) askDenials() {
+// settle leaves in apply what may let in or deny, once it is known which conditions hold.
+// Every policy may that denies and may include who asks: those deny where nobody can
+// tell, too.
+func (v *view) settle() {
+	v.apply.removeAll(v.barred)
 	for i, word := range v.book.deny {
 		v.apply[i] |= word & v.include[i]
 	}
+}
+
+// passOver leaves no policy in nearer that comes to a stage at best.
+func (v *view) passOver(at stage) {
+	v.nearer = slices.Clone(v.apply)
+	if at < unfit {
+		v.nearer.addAll(v.include)
+	}
+	if at >= unmanned {
+		v.nearer.keep(v.meant())
+	}
+	if at >= unnamed && !v.request.AnyLogin {
+		v.nearer.keep(v.named())
+	}
+	if at >= denied {
+		v.nearer.removeAll(v.book.deny)
+	}
+}
+
+// meant returns the policies that deny, or are for such as ask.
+func (v *view) meant() bitSet {
+	s := slices.Clone(v.book.deny)
+	if v.request.Who.IsPerson() {
+		s.addAll(v.book.people)
+	}
+	if v.request.Who.isMachine() {
+		s.addAll(v.book.machines)
+	}
+	return s
+}
+
+// named returns the policies that deny, or may be for the login that is asked for.
+func (v *view) named() bitSet {
+	s := slices.Clone(v.book.deny)
+	s.add(v.book.ofLogin[v.request.Login]...)
+	if v.request.Login == v.alias {
+		s.addAll(v.book.alias)
+	}
+	return s
 }
 
 // A table has a list of expressions for each condition, one after the other.
@@ -180,6 +263,18 @@ func (s bitSet) add(list ...int32) {
 func (s bitSet) addAll(other bitSet) {
 	for i, word := range other {
 		s[i] |= word
+	}
+}
+
+func (s bitSet) removeAll(other bitSet) {
+	for i, word := range other {
+		s[i] &^= word
+	}
+}
+
+func (s bitSet) keep(other bitSet) {
+	for i, word := range other {
+		s[i] &= word
 	}
 }
 

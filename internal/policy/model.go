@@ -178,6 +178,9 @@ func (i Identity) IsPerson() bool {
 	return i.ServiceToken == "" && (i.User != "" || i.Email != "")
 }
 
+// isMachine reports whether who asks has what policies with NonIdentity ask for.
+func (i Identity) isMachine() bool { return i.ServiceToken != "" || i.Certificate }
+
 // A Host is what somebody wants to log in to.
 type Host struct {
 	Hostname string

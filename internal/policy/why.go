@@ -8,7 +8,8 @@ import (
 )
 
 // decision returns an outcome as an answer, with its reason.
-func (b *Rulebook) decision(r Request, holds []truth, o outcome) Decision {
+func (v *view) decision(o outcome) Decision {
+	b, r, holds := v.book, &v.request, v.holds
 	d := Decision{Allowed: o.stage == allowed}
 	who := cmp.Or(r.Who.Name, r.Who.Email, r.Who.User, r.Who.ServiceToken, "who asks")
 	if o.application < 0 {
@@ -35,14 +36,14 @@ func (b *Rulebook) decision(r Request, holds []truth, o outcome) Decision {
 	case o.stage == unmanned:
 		d.Why = fmt.Sprintf("%s is for %s, and %s is none of them", policy, p.meant(), who)
 	case o.stage == unnamed:
-		d.Why = fmt.Sprintf("%s applies to %s, and lets in as %s", policy, who, about.loginText(r, holds))
+		d.Why = fmt.Sprintf("%s applies to %s, and lets in as %s", policy, who, v.loginText(about))
 	default:
 		d.Why = fmt.Sprintf("%s does not apply to %s: it %s", policy, who, b.sentence(section, n, holds))
 	}
 	return d
 }
 
-func uncoveredText(r Request) string {
+func uncoveredText(r *Request) string {
 	host := fmt.Sprintf("host %q at port %d", r.Host.Hostname, r.Host.Port)
 	switch {
 	case r.Application != "" && r.Everywhere:
@@ -64,10 +65,10 @@ func (p *policy) meant() string {
 }
 
 // loginText says as whom a policy lets in, which is not what was asked for.
-func (d *detail) loginText(r Request, holds []truth) string {
+func (v *view) loginText(d *detail) string {
 	logins := d.logins[:len(d.logins):len(d.logins)]
-	if alias := d.aliasOf(r.Who, holds); alias != "" {
-		logins = append(logins, alias)
+	if v.alias != "" && v.aliases(d) {
+		logins = append(logins, v.alias)
 	}
 	if len(logins) == 0 {
 		return "no login at all"
@@ -77,7 +78,7 @@ func (d *detail) loginText(r Request, holds []truth) string {
 	if more := len(logins) - shown; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Sprintf("%s, not as %q", text, r.Login)
+	return fmt.Sprintf("%s, not as %q", text, v.request.Login)
 }
 
 // decisive returns the condition that settled whether an expression holds, of

@@ -185,9 +185,10 @@ func KnownHostText(names []string, key PublicKey, comment string) (string, error
 	return knownHostText(names, key, comment)
 }
 
-// KnownAuthorityText returns a line, without its ending, that says that key signs for the
-// hosts of these names, which may be patterns with "*".
-func KnownAuthorityText(names []string, key PublicKey, comment string) (string, error) {
+// KnownAuthorityText returns a line, without its ending, that says by its marker that key
+// signs for the hosts of these names, which may be patterns with "*", or that what it signed
+// for them is revoked.
+func KnownAuthorityText(marker HostMarker, names []string, key PublicKey, comment string) (string, error) {
 	for _, n := range names {
 		if _, hashed := hashSalt(n); hashed && len(names) == 1 {
 			break
@@ -197,7 +198,7 @@ func KnownAuthorityText(names []string, key PublicKey, comment string) (string, 
 		}
 	}
 	text, err := knownHostText(names, key, comment)
-	return string(CertAuthorityMarker) + " " + text, err
+	return string(marker) + " " + text, err
 }
 
 func knownHostText(names []string, key PublicKey, comment string) (string, error) {

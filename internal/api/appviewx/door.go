@@ -61,7 +61,7 @@ func New(p *control.Plane) http.Handler {
 func (d door) as(fn func(w http.ResponseWriter, r *http.Request, a control.Actor) (any, *fault)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		actor, f := d.authenticate(r)
-		if f == nil && r.URL.Query().Get("gwsource") == "" {
+		if f == nil && query(r, "gwsource") == "" {
 			f = invalid("gwsource")
 		}
 		if f != nil {

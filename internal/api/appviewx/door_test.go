@@ -85,7 +85,7 @@ func TestReadKeys(t *testing.T) {
 		{``, "body"},
 		{`{} {}`, "body"},
 	} {
-		_, ids, f := readKeys(httptest.NewRequest(http.MethodPost, "/", strings.NewReader(test.body)))
+		_, ids, f := readKeys(httptest.NewRequest(http.MethodPost, "/", strings.NewReader(test.body)), ofRotate)
 		switch {
 		case test.blamed == "" && (f != nil || len(ids) != 1 || ids[0] != id):
 			t.Errorf("%.60s: got %q, %+v", test.body, ids, f)
@@ -93,9 +93,52 @@ func TestReadKeys(t *testing.T) {
 			t.Errorf("%.60s: got %q, %+v; want %s blamed", test.body, ids, f, test.blamed)
 		}
 	}
-	_, _, f := readKeys(httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"type":"User Keys","uuids":["`+id+`","x","y"]}`)))
+	_, _, f := readKeys(httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"type":"User Keys","uuids":["`+id+`","x","y"]}`)), ofRotate)
 	if f == nil || len(f.tags) != 2 || f.tags["x"] == "" || f.tags["y"] == "" {
 		t.Errorf("two of three are no ids: got %+v", f)
+	}
+}
+
+// A parameter at a place where the call does not have it is refused, in any case and with
+// the reason; null, empty texts and names that no call has are not looked at.
+func TestParametersAstray(t *testing.T) {
+	const nowhere = "is no parameter of this call"
+	for _, test := range []struct {
+		call         parameters
+		query, body  string
+		name, reason string
+	}{
+		{ofSearch, "", `{"uuids":["x"]}`, "uuids", nowhere},
+		{ofSearch, "", `{"TYPE":"User Keys"}`, "type", nowhere},
+		{ofSearch, "KEYWORDSEARCH=x", `{}`, "keywordSearch", "belongs in input, in the body"},
+		{ofSearch, "keysFrom=rotatedInventory&KEYSFROM=deletedInventory", `{}`, "keysFrom", "stands in the query twice"},
+		{ofSearch, "", `{"Filter":{"FREESEARCH":"x"}}`, "freeSearch", "belongs in input, in the body"},
+		{ofRotate, "uuids=x", `{"type":"User Keys"}`, "uuids", "belongs in the body"},
+		{ofRotate, "keysfrom=rotatedInventory", `{}`, "keysFrom", nowhere},
+		{ofRotate, "", `{"keyInventory":"maybe"}`, "keyInventory", nowhere},
+		{ofRotate, "", `{"input":{}}`, "input", nowhere},
+		{ofRollback, "", `{"input":{"discoveryName":"nix"}}`, "discoveryName", "belongs in the query"},
+		{ofRollback, "keyInventory=true", `{}`, "keyInventory", "belongs in the body"},
+		{ofSearch, "keysFrom=rotatedInventory;x=1", `{}`, "query", "cannot be read"},
+		{ofSearch, "keysFrom=%zz", `{}`, "query", "cannot be read"},
+		{ofLogs, "ids=x&discoveryName=y", ``, "discoveryName", nowhere},
+
+		{ofSearch, "KEYSFROM=rotatedInventory&uuids=", `{"INPUT":{"freesearch":"x"},"filter":{"Max":1},"uuids":null,"tags":{}}`, "", ""},
+		{ofRollback, "gwsource=x&discoveryname=y", `{"type":"User Keys","uuids":[],"KeyInventory":true,"more":{"type":1}}`, "", ""},
+		{ofLogs, "IDS=x", ``, "", ""},
+	} {
+		f := test.call.check(httptest.NewRequest(http.MethodPost, "/?"+test.query, nil), json.RawMessage(test.body))
+		switch {
+		case test.name == "" && f != nil:
+			t.Errorf("?%s %s: %+v", test.query, test.body, f)
+		case test.name != "" && (f == nil || !strings.HasSuffix(f.message, " - "+test.name) || f.tags["reason"] != test.name+" "+test.reason):
+			t.Errorf("?%s %s: got %+v, want %s blamed: %s", test.query, test.body, f, test.name, test.reason)
+		}
+	}
+	for _, text := range []string{"keysFrom=x", "KEYSFROM=x", "keysfrom=&keysFrom=x"} {
+		if got := query(httptest.NewRequest(http.MethodPost, "/?"+text, nil), "keysFrom"); got != "x" {
+			t.Errorf("?%s: keysFrom is %q", text, got)
+		}
 	}
 }
 

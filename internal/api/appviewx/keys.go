@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"keyturn/internal/api"
 	"keyturn/internal/control"
 	"keyturn/internal/trust"
 )
@@ -17,7 +16,6 @@ const maxUUIDs = 1000
 
 // keysRequest is the body of rotate and of rollback.
 type keysRequest struct {
-	named
 	Type         *string         `json:"type"`
 	UUIDs        []string        `json:"uuids"`
 	KeyInventory json.RawMessage `json:"keyInventory"`
@@ -25,12 +23,9 @@ type keysRequest struct {
 
 // readKeys reads the body of a request about keys, and checks it in the order
 // in which AppViewX lists the fields.
-func readKeys(r *http.Request) (keysRequest, []trust.KeyID, *fault) {
+func readKeys(r *http.Request, call parameters) (keysRequest, []trust.KeyID, *fault) {
 	var q keysRequest
-	if err := api.ReadJSON(r, &q, false); err != nil {
-		return q, nil, bodyFault(err)
-	}
-	if f := misplaced(r, q.named); f != nil {
+	if f := call.read(r, &q); f != nil {
 		return q, nil, f
 	}
 	if q.Type == nil || *q.Type != "User Keys" {
@@ -87,11 +82,11 @@ func keysFault(err error) *fault {
 }
 
 func (d door) rotate(w http.ResponseWriter, r *http.Request, a control.Actor) (any, *fault) {
-	_, ids, f := readKeys(r)
+	_, ids, f := readKeys(r, ofRotate)
 	if f != nil {
 		return nil, f
 	}
-	run, err := d.plane.Rotate(r.Context(), a, control.Rotate{Keys: ids, Discovery: r.URL.Query().Get("discoveryName")})
+	run, err := d.plane.Rotate(r.Context(), a, control.Rotate{Keys: ids, Discovery: query(r, "discoveryName")})
 	if err != nil {
 		return nil, keysFault(err)
 	}
@@ -100,7 +95,7 @@ func (d door) rotate(w http.ResponseWriter, r *http.Request, a control.Actor) (a
 }
 
 func (d door) rollback(w http.ResponseWriter, r *http.Request, a control.Actor) (any, *fault) {
-	q, ids, f := readKeys(r)
+	q, ids, f := readKeys(r, ofRollback)
 	if f != nil {
 		return nil, f
 	}
@@ -108,7 +103,7 @@ func (d door) rollback(w http.ResponseWriter, r *http.Request, a control.Actor) 
 	if !ok {
 		return nil, invalid("keyInventory")
 	}
-	runs, err := d.plane.Rollback(r.Context(), a, control.Rollback{Keys: ids, Current: current, Discovery: r.URL.Query().Get("discoveryName")})
+	runs, err := d.plane.Rollback(r.Context(), a, control.Rollback{Keys: ids, Current: current, Discovery: query(r, "discoveryName")})
 	if err != nil {
 		return nil, keysFault(err)
 	}
@@ -130,14 +125,11 @@ func flag(raw json.RawMessage) (value, ok bool) {
 // searchRequest is the body of a search. start and max come as strings or as
 // numbers.
 type searchRequest struct {
-	named
 	Input struct {
-		named
 		FreeSearch    string            `json:"freeSearch"`
 		KeywordSearch map[string]string `json:"keywordSearch"` // keyname, fingerprint
 	} `json:"input"`
 	Filter struct {
-		named
 		SortColumn string          `json:"sortColumn"`
 		SortOrder  string          `json:"sortOrder"`
 		Start      json.RawMessage `json:"start"`
@@ -182,10 +174,7 @@ var sortColumns = map[string]string{"": "created", "createdtime": "created", "ke
 
 func (d door) searchUserKeys(_ http.ResponseWriter, r *http.Request, a control.Actor) (any, *fault) {
 	var q searchRequest
-	if err := api.ReadJSON(r, &q, false); err != nil {
-		return nil, bodyFault(err)
-	}
-	if f := misplaced(r, q.named, q.Input.named, q.Filter.named); f != nil {
+	if f := ofSearch.read(r, &q); f != nil {
 		return nil, f
 	}
 	f := control.KeyFilter{Kinds: []control.KeyKind{control.UserKey}, Text: q.Input.FreeSearch}
@@ -199,7 +188,7 @@ func (d door) searchUserKeys(_ http.ResponseWriter, r *http.Request, a control.A
 			return nil, invalid("keywordSearch")
 		}
 	}
-	switch r.URL.Query().Get("keysFrom") {
+	switch query(r, "keysFrom") {
 	case "":
 		f.States = []control.KeyState{control.ActiveKey}
 	case "rotatedInventory":
@@ -224,7 +213,7 @@ func (d door) searchUserKeys(_ http.ResponseWriter, r *http.Request, a control.A
 	if !ok || most < 1 || most > control.MaxPage {
 		return nil, invalid("max")
 	}
-	list, total, err := d.plane.SearchKeys(r.Context(), a, f, r.URL.Query().Get("discoveryName"), control.KeyPage{Sort: column, Desc: q.Filter.SortOrder == "desc", Limit: most}, start)
+	list, total, err := d.plane.SearchKeys(r.Context(), a, f, query(r, "discoveryName"), control.KeyPage{Sort: column, Desc: q.Filter.SortOrder == "desc", Limit: most}, start)
 	if err != nil {
 		return nil, faultOf(err)
 	}

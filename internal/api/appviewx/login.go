@@ -28,7 +28,7 @@ func (d door) login(w http.ResponseWriter, r *http.Request) {
 		fail(w, fault{http.StatusBadRequest, "AVX_GW_003", "Username or password cannot be null or empty", nil})
 		return
 	}
-	if r.URL.Query().Get("gwsource") == "" {
+	if query(r, "gwsource") == "" {
 		fail(w, *invalid("gwsource"))
 		return
 	}
@@ -61,7 +61,7 @@ func (d door) serviceToken(w http.ResponseWriter, r *http.Request) {
 		fail(w, *invalid("grant_type"))
 		return
 	}
-	if r.URL.Query().Get("gwsource") == "" {
+	if query(r, "gwsource") == "" {
 		fail(w, *invalid("gwsource"))
 		return
 	}

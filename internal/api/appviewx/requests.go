@@ -39,7 +39,10 @@ type task struct {
 }
 
 func (d door) requestLogs(_ http.ResponseWriter, r *http.Request, a control.Actor) (any, *fault) {
-	ids := strings.FieldsFunc(r.URL.Query().Get("ids"), func(c rune) bool { return c == ',' || c == ' ' })
+	if f := ofLogs.check(r, nil); f != nil {
+		return nil, f
+	}
+	ids := strings.FieldsFunc(query(r, "ids"), func(c rune) bool { return c == ',' || c == ' ' })
 	if len(ids) == 0 {
 		return nil, &fault{status: http.StatusBadRequest, code: "WORKFLOW_1300", message: "Request id is missing"}
 	}

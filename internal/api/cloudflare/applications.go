@@ -271,7 +271,7 @@ func (d door) createApplication(r *http.Request, a control.Actor) (answer, error
 	if err != nil {
 		return answer{}, err
 	}
-	app, err := d.plane.AddApplication(r.Context(), a, asked)
+	app, err := d.plane.AddApplication(r.Context(), a, asked, again(r))
 	return oneApplication(http.StatusCreated, app, err)
 }
 

@@ -87,6 +87,9 @@ var routes = []route{
 	{"GET", scope + "/access/apps/{application}", door.authenticate, door.showApplication},
 	{"PUT", scope + "/access/apps/{application}", door.authenticate, door.updateApplication},
 	{"DELETE", scope + "/access/apps/{application}", door.authenticate, door.removeApplication},
+	{"POST", scope + "/access/apps/{application}/revoke_tokens", door.authenticate, door.revokeTokens},
+	{"PUT", scope + "/access/apps/{application}/settings", door.authenticate, door.setSettings},
+	{"PATCH", scope + "/access/apps/{application}/settings", door.authenticate, door.setSettings},
 	{"GET", scope + "/access/apps/{application}/policies", door.authenticate, door.listApplicationPolicies},
 	{"POST", scope + "/access/apps/{application}/policies", door.authenticate, door.createApplicationPolicy},
 	{"GET", scope + "/access/apps/{application}/policies/{policy}", door.authenticate, door.showApplicationPolicy},
@@ -104,6 +107,10 @@ var routes = []route{
 	{"GET", scope + "/access/groups/{group}", door.authenticate, door.showGroup},
 	{"PUT", scope + "/access/groups/{group}", door.authenticate, door.updateGroup},
 	{"DELETE", scope + "/access/groups/{group}", door.authenticate, door.removeGroup},
+
+	{"GET", "/accounts/{account}/access/keys", door.authenticate, door.showAccessKeys},
+	{"PUT", "/accounts/{account}/access/keys", door.authenticate, door.updateAccessKeys},
+	{"POST", "/accounts/{account}/access/keys/rotate", door.authenticate, door.rotateAccessKeys},
 
 	{"GET", "/accounts/{account}/access/logs/access_requests", door.authenticate, door.listAccessRequests},
 	{"GET", "/accounts/{account}/access/logs/access-requests", door.authenticate, door.listAccessRequests}, // as older SDKs have it

@@ -145,6 +145,18 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// Who breaks a connection off by a panic, as net/http has it, does break it off.
+func TestAbortedAnswer(t *testing.T) {
+	d := door{log: func(_ context.Context, err error) { t.Errorf("logged: %v", err) }}
+	s := httptest.NewServer(d.unbroken(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })))
+	defer s.Close()
+	resp, err := s.Client().Get(s.URL)
+	if err == nil {
+		resp.Body.Close()
+		t.Errorf("answered with %s", resp.Status)
+	}
+}
+
 // A body that says that it is no JSON is refused, wherever its call reads one.
 func TestContentTypes(t *testing.T) {
 	for kind, fine := range map[string]bool{

@@ -42,7 +42,7 @@ func (d door) createGroup(r *http.Request, a control.Actor) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	g, err := d.plane.AddGroup(r.Context(), a, asked)
+	g, err := d.plane.AddGroup(r.Context(), a, asked, again(r))
 	return group(http.StatusCreated, g, err)
 }
 

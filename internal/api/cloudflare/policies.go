@@ -168,7 +168,7 @@ func (d door) createApplicationPolicy(r *http.Request, a control.Actor) (answer,
 	if err != nil {
 		return answer{}, err
 	}
-	p, err := d.plane.AddPolicy(r.Context(), a, id, asked)
+	p, err := d.plane.AddPolicy(r.Context(), a, id, asked, again(r))
 	return policy(http.StatusCreated, p, unknownApplication(err))
 }
 
@@ -191,7 +191,7 @@ func (d door) createPolicy(r *http.Request, a control.Actor) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	p, err := d.plane.AddPolicy(r.Context(), a, "", asked)
+	p, err := d.plane.AddPolicy(r.Context(), a, "", asked, again(r))
 	return policy(http.StatusCreated, p, err)
 }
 

@@ -54,7 +54,7 @@ func (d door) startPolicyTest(r *http.Request, a control.Actor) (answer, error) 
 			return answer{}, err
 		}
 	}
-	id, err := d.plane.StartPolicyTest(r.Context(), a, list)
+	id, err := d.plane.StartPolicyTest(r.Context(), a, list, again(r))
 	return answer{result: map[string]string{"id": id, "status": testStarted}}, err
 }
 
@@ -118,7 +118,7 @@ func (d door) listPolicyTestUsers(r *http.Request, a control.Actor) (answer, err
 	if q.err != nil {
 		return answer{}, q.err
 	}
-	list, total, err := d.plane.ListPolicyTestUsers(r.Context(), a, id, approved, page)
+	list, total, err := d.plane.ListPolicyTestUsers(r.Context(), a, id, control.TriedFilter{Approved: approved}, page)
 	if err != nil {
 		return answer{}, err
 	}

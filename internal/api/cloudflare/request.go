@@ -28,11 +28,15 @@ func (d door) paths(mux http.Handler) http.Handler {
 }
 
 // unbroken answers in the envelope where next panics: an SDK that finds no JSON takes the
-// answer for nothing at all.
+// answer for nothing at all. One that breaks the connection off is left to.
 func (d door) unbroken(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
-			if v := recover(); v != nil {
+			switch v := recover(); v {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(v)
+			default:
 				d.fail(w, r, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
 			}
 		}()

@@ -91,7 +91,7 @@ func (d door) applicationRoutes(a huma.API) {
 			if err != nil {
 				return application{}, err
 			}
-			added, err := d.plane.AddApplication(ctx, who, w)
+			added, err := d.plane.AddApplication(ctx, who, w, false)
 			return showApplication(added), err
 		})
 	operation(d, a, http.MethodGet, "/applications/{application}", "show-application", "Show an application with its policies",

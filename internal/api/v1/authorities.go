@@ -43,7 +43,8 @@ type certificateAuthorities struct {
 
 type listAuthorities struct {
 	Paging
-	Purpose string `query:"purpose" enum:"user,host,gateway" doc:"Only those that are for this"`
+	Purpose     string `query:"purpose" enum:"user,host,gateway" doc:"Only those that are for this"`
+	Application string `query:"application" maxLength:"255" doc:"Only those of the one of this name or id"`
 }
 
 type newAuthority struct {
@@ -109,7 +110,7 @@ type removeAuthority struct {
 func (d door) authorityRoutes(a huma.API) {
 	operation(d, a, http.MethodGet, "/authorities", "list-authorities", "List certificate authorities",
 		func(ctx context.Context, who control.Actor, in *listAuthorities) (certificateAuthorities, error) {
-			list, next, err := d.plane.ListAuthorities(ctx, who, control.AuthorityFilter{Purpose: control.AuthorityPurpose(in.Purpose)}, in.page())
+			list, next, err := d.plane.ListAuthorities(ctx, who, control.AuthorityFilter{Purpose: control.AuthorityPurpose(in.Purpose), Application: in.Application}, in.page())
 			return certificateAuthorities{Authorities: showAuthorities(list), Next: next}, err
 		})
 	operation(d, a, http.MethodPost, "/authorities", "create-authority", "Make a certificate authority",

@@ -40,8 +40,10 @@ type certificates struct {
 
 type listCertificates struct {
 	Paging
-	User  string `query:"user" maxLength:"100" doc:"Name or id: only those of this user"`
+	User  string `query:"user" maxLength:"100" doc:"Name or id, also of one who is gone: only those of this user"`
 	Valid bool   `query:"valid" doc:"Only those that have not ended"`
+
+	Application string `query:"application" maxLength:"300" doc:"Name or id: only those that were allowed because of this application"`
 }
 
 type issueCertificate struct {
@@ -65,20 +67,23 @@ type revokeCertificates struct {
 	Body struct {
 		Serial    string `json:"serial,omitempty" maxLength:"20" pattern:"^([1-9][0-9]*)?$" doc:"One certificate"`
 		KeyID     string `json:"key_id,omitempty" maxLength:"255" doc:"All of a key id that have not ended"`
-		User      string `json:"user,omitempty" maxLength:"100" doc:"Name or id: all of this user that have not ended"`
+		User      string `json:"user,omitempty" maxLength:"100" doc:"Name or id, also of one who is gone: all of this user that have not ended"`
 		PublicKey string `json:"public_key,omitempty" maxLength:"20000" doc:"A key, for ever: all for it, and the key itself"`
-		Reason    string `json:"reason,omitempty" maxLength:"200" doc:"For those who look later"`
+
+		Application string `json:"application,omitempty" maxLength:"300" doc:"Name or id: all that were allowed because of this application and have not ended"`
+
+		Reason string `json:"reason,omitempty" maxLength:"200" doc:"For those who look later"`
 	}
 }
 
 type revokedCertificates struct {
-	Revoked int `json:"revoked" doc:"How many certificates; -1 where a key is revoked, of which nobody counts those"`
+	Revoked int `json:"revoked" doc:"How many certificates, but for those of a user or an application that were already; -1 where a key is revoked, of which nobody counts those"`
 }
 
 func (d door) certificateRoutes(a huma.API) {
 	operation(d, a, http.MethodGet, "/certificates", "list-certificates", "List certificates, newest first",
 		func(ctx context.Context, who control.Actor, in *listCertificates) (certificates, error) {
-			list, next, err := d.plane.ListCertificates(ctx, who, control.CertificateFilter{User: in.User, Valid: in.Valid}, in.page())
+			list, next, err := d.plane.ListCertificates(ctx, who, control.CertificateFilter{User: in.User, Valid: in.Valid, Application: in.Application}, in.page())
 			out := certificates{Certificates: make([]certificate, len(list)), Next: next}
 			for i, c := range list {
 				out.Certificates[i] = showCertificate(c, trust.PublicKey{})
@@ -105,7 +110,7 @@ func (d door) certificateRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPost, "/certificates/revoke", "revoke-certificates", "Revoke certificates, or a key",
 		func(ctx context.Context, who control.Actor, in *revokeCertificates) (revokedCertificates, error) {
-			r := control.Revocation{KeyID: in.Body.KeyID, User: in.Body.User, Reason: in.Body.Reason}
+			r := control.Revocation{KeyID: in.Body.KeyID, User: in.Body.User, Application: in.Body.Application, Reason: in.Body.Reason}
 			var err error
 			if in.Body.Serial != "" {
 				if r.Serial, err = serial(in.Body.Serial); err != nil {

@@ -104,7 +104,7 @@ func (d door) groupRoutes(a huma.API) {
 			if err != nil {
 				return group{}, err
 			}
-			added, err := d.plane.AddGroup(ctx, who, g)
+			added, err := d.plane.AddGroup(ctx, who, g, false)
 			return showGroup(added), err
 		})
 	operation(d, a, http.MethodGet, "/groups/{group}", "show-group", "Show a group",

@@ -2,6 +2,7 @@ package v1
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"time"
 
@@ -127,13 +128,35 @@ type approveReveal struct {
 
 type newKey struct {
 	Body struct {
-		PrivateKey *string `json:"private_key,omitempty" maxLength:"65536" doc:"A private key file to import"`
+		PrivateKey keyFile `json:"private_key,omitempty"`
 		Passphrase string  `json:"passphrase,omitempty" maxLength:"1024"`
 		Type       string  `json:"type,omitempty" enum:"ed25519,ecdsa-p256,ecdsa-p384,ecdsa-p521,rsa" doc:"Or the type of a key to make; ed25519 if absent"`
 		Bits       int     `json:"bits,omitempty" minimum:"0" maximum:"8192"`
 		Comment    string  `json:"comment,omitempty" maxLength:"1024"`
 		Facts
 	}
+}
+
+// A keyFile is the private key file of a request, if it has one. That it is null, as jq
+// writes where a secret lacks the field, does not say so.
+type keyFile struct {
+	given bool
+	text  string
+}
+
+// Schema is what the OpenAPI document says of it.
+func (keyFile) Schema(huma.Registry) *huma.Schema {
+	most := 65536
+	return &huma.Schema{Type: huma.TypeString, MaxLength: &most, Description: "A private key file to import"}
+}
+
+// UnmarshalJSON refuses null.
+func (f *keyFile) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		return trust.Errorf(trust.Invalid, "private_key is null: leave it out to make a key")
+	}
+	f.given = true
+	return json.Unmarshal(text, &f.text)
 }
 
 type supplyKey struct {
@@ -291,7 +314,7 @@ func (d door) keyRoutes(a huma.API) {
 
 func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (control.Relationship, error) {
 	b := in.Body
-	if b.PrivateKey == nil {
+	if !b.PrivateKey.given {
 		if b.Passphrase != "" {
 			return control.Relationship{}, trust.Errorf(trust.Invalid, "a passphrase is for a private key that is imported").WithField("passphrase")
 		}
@@ -300,7 +323,10 @@ func (d door) addKey(ctx context.Context, who control.Actor, in *newKey) (contro
 		}
 		return d.plane.GenerateKey(ctx, who, control.KeySpec{Type: b.Type, Bits: b.Bits}, b.Comment, b.facts())
 	}
-	return d.plane.ImportKey(ctx, who, control.KeyFile{Text: []byte(*b.PrivateKey), Passphrase: []byte(b.Passphrase), Comment: b.Comment, Facts: b.facts()})
+	if b.Type != "" || b.Bits != 0 {
+		return control.Relationship{}, trust.Errorf(trust.Invalid, "type and bits are for a key that is made; one that is imported has its own").WithField("type")
+	}
+	return d.plane.ImportKey(ctx, who, control.KeyFile{Text: []byte(b.PrivateKey.text), Passphrase: []byte(b.Passphrase), Comment: b.Comment, Facts: b.facts()})
 }
 
 func showKey(k control.Relationship) key {

@@ -148,7 +148,7 @@ func (d door) policyRoutes(a huma.API) {
 			if err != nil {
 				return policy{}, err
 			}
-			added, err := d.plane.AddPolicy(ctx, who, "", p)
+			added, err := d.plane.AddPolicy(ctx, who, "", p, false)
 			return showPolicy(added), err
 		})
 	operation(d, a, http.MethodGet, "/policies/{policy}", "show-policy", "Show a policy",
@@ -175,7 +175,7 @@ func (d door) policyRoutes(a huma.API) {
 			if err != nil {
 				return policy{}, err
 			}
-			added, err := d.plane.AddPolicy(ctx, who, in.Application, p)
+			added, err := d.plane.AddPolicy(ctx, who, in.Application, p, false)
 			return showPolicy(added), err
 		})
 	operation(d, a, http.MethodPut, "/applications/{application}/policies/{policy}", "use-policy", "Give an application a reusable policy, or another place to it",

@@ -65,7 +65,7 @@ type gatewayKnownHosts struct {
 	Host   string `query:"host" maxLength:"255" doc:"The name or id of one host"`
 	Hashed bool   `query:"hashed" doc:"Whether names are hashed, as by HashKnownHosts. Patterns cannot be"`
 
-	Authorities string `query:"authorities" enum:"too,only,none" default:"too" doc:"Whether there are lines with @cert-authority, for each authority that signs for hosts: beside the keys, alone, or not"`
+	Authorities string `query:"authorities" enum:"too,only,none" default:"too" doc:"Whether there are lines with @cert-authority, for each authority that signs for hosts, and @revoked, for those that were removed: beside the keys, alone, or not"`
 }
 
 type certifyHost struct {

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"maps"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"keyturn/internal/oidc/oidctest"
+)
+
+// What ends takes along the certificates that were asked for with it, or are for it: an
+// API token and those that it made, an identity provider with its machines, a user.
+func TestCertificatesEndWithWhoAskedForThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	admin := w.env
+	w.ok("ca", "create", "people")
+	key := filepath.Join(w.dir, "key.pub")
+	w.write(key, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIMPqa427N6RO3r6Y5QRHgZNutbjSYN+xoNRtzYmSYws x\n")
+	all := []any{map[string]any{"port": 22, "include": map[string]any{"hostnames": []string{"*"}}}}
+	w.api(nil, "POST", "/applications", map[string]any{"name": "all", "type": "infrastructure", "criteria": all, "policies": []any{
+		map[string]any{"name": "people", "include": []string{"everyone"}, "logins": []string{"deploy"}},
+		map[string]any{"name": "machines", "decision": "non_identity", "include": []string{"any_valid_service_token"}, "logins": []string{"deploy"}},
+	}})
+	as := func(env map[string]string) certificateJSON {
+		t.Helper()
+		w.env = env
+		var c certificateJSON
+		w.json(&c, "cert", "sign", "--ca", "people", "--public-key", key, "--principal", "deploy", "--valid", "1h")
+		w.env = admin
+		return c
+	}
+	is := func(what string, c certificateJSON, revoked string) {
+		t.Helper()
+		var now certificateJSON
+		w.json(&now, "cert", "show", c.Serial)
+		if revoked == "" && now.Revoked != "" || !strings.Contains(now.Revoked, revoked) {
+			t.Errorf("the certificate of %s is revoked: %q, want %q", what, now.Revoked, revoked)
+		}
+	}
+	with := func(token string) map[string]string {
+		return map[string]string{"KEYTURN_SERVER": w.client.server, "KEYTURN_TOKEN": token}
+	}
+	carol := w.user("carol", "Certificates Issue", "Tokens Write")
+	w.env = carol
+	var parent, child, own tokenJSON
+	w.json(&parent, "token", "create", "ci", "--permission", "Certificates Issue", "--permission", "Tokens Write")
+	w.json(&own, "token", "create", "own", "--permission", "Certificates Issue", "--personal")
+	w.env = with(parent.Token)
+	w.json(&child, "token", "create", "job", "--permission", "Certificates Issue")
+	w.env = admin
+
+	person, byParent, byChild, byOwn := as(carol), as(with(parent.Token)), as(with(child.Token)), as(with(own.Token))
+	w.ok("token", "revoke", parent.ID)
+	is("a token that was revoked", byParent, "the API token that asked for it was revoked")
+	is("a token that it made", byChild, "the API token that asked for it was revoked")
+	is("another token", byOwn, "")
+	is("the tokens' owner", person, "")
+
+	i := oidctest.Start(t)
+	w.ok("role", "set", "signer", "--permission", "Certificates Issue")
+	w.ok("provider", "add", "ci", "--kind", "machines", "--issuer", i.URL, "--audience", "keyturn", "--rule", "sub=job -> signer")
+	w.withoutCredential()
+	w.stdin = i.Token("keyturn", time.Now(), oidctest.Claims{"sub": "job"})
+	w.ok("login", "--provider", "ci", "--jwt-stdin")
+	w.stdin = ""
+	machine := as(maps.Clone(w.env))
+	w.ok("provider", "remove", "ci")
+	is("a machine whose provider was removed", machine, "the machine's identity provider was removed")
+	is("the other token, still", byOwn, "")
+
+	// Of who is gone, certificates are listed and revoked by the name or the id, unless
+	// somebody else has that name now.
+	var gone struct{ ID string }
+	w.json(&gone, "user", "show", "carol")
+	w.ok("user", "remove", "carol")
+	is("a user who was removed", person, "the user was removed")
+	is("that user's token", byOwn, "the user was removed")
+	w.user("dave", "Certificates Issue")
+	for _, name := range []string{"carol", gone.ID} {
+		var list []certificateJSON
+		if w.json(&list, "cert", "list", "--user", name); len(list) != 4 {
+			t.Errorf("of %s there are %d certificates, want 4: %+v", name, len(list), list)
+		}
+		if out := w.ok("cert", "revoke", "--user", name); !strings.Contains(out, "0 certificates are revoked") {
+			t.Errorf("revoked again: %s", out)
+		}
+	}
+	next := as(w.user("carol", "Certificates Issue"))
+	w.ok("cert", "revoke", "--user", gone.ID)
+	is("another user of the same name", next, "")
+	w.refused("there is no user", "cert", "revoke", "--user", "nobody")
+	w.ok("cert", "revoke", "--key-id", "carol")
+	w.env = carol
+	w.refused(`"keyturn cert revoke --user ID" revokes those of one user, and no others`, "cert", "sign", "--ca", "people", "--public-key", key, "--principal", "deploy")
+}
+
+// The certificates for a key that may be in wrong hands are revoked when somebody says so,
+// whoever has to approve of its rotation. Those for one that is retired are when that is
+// approved, where it has to be.
+func TestCertificatesEndWithTheirKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.ok("ca", "create", "people")
+	alice, bob := w.person("alice"), w.person("bob")
+	w.lets("alice", "*", nil, "deploy")
+	keys, certificates := map[string]keyJSON{}, map[string]certificateJSON{}
+	for _, name := range []string{"stolen", "retired", "later"} {
+		path := filepath.Join(w.dir, name)
+		keys[name] = w.heldKey(w.keyFile(path, name), path, "")
+		w.env = alice.user
+		var c certificateJSON
+		w.json(&c, "cert", "sign", "--ca", "people", "--public-key", path+".pub", "--principal", "deploy", "--valid", "1h")
+		certificates[name] = c
+	}
+	is := func(name, revoked string) {
+		t.Helper()
+		var now certificateJSON
+		w.json(&now, "cert", "show", certificates[name].Serial)
+		if revoked == "" && now.Revoked != "" || !strings.Contains(now.Revoked, revoked) {
+			t.Errorf("the certificate for the key %q is revoked: %q, want %q", name, now.Revoked, revoked)
+		}
+	}
+	w.ok("retire", keys["retired"].UUID, "--wait")
+	is("retired", "its key was retired")
+	is("later", "")
+
+	w.ok("settings", "set", "rotation.approval", "on")
+	var out startedJSON
+	w.json(&out, "rotate", keys["stolen"].UUID, "--compromised", "--yes")
+	is("stolen", "its key is compromised")
+	var r runJSON
+	if w.json(&r, "run", "show", out.Run); r.ApproveBy == nil {
+		t.Errorf("the rotation waits for nobody: %+v", r)
+	}
+	w.json(&out, "retire", keys["later"].UUID)
+	is("later", "")
+	w.env = bob.user
+	w.ok("run", "approve", out.Run)
+	is("later", "its key was retired")
+}

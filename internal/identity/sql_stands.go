@@ -1,0 +1,8 @@
+package identity
+
+const (
+	sqlUserStands         = `SELECT 1 FROM users WHERE tenant = $1 AND id = $2`
+	sqlTokenStands        = `SELECT 1 FROM tokens WHERE tenant = $1 AND id = $2`
+	sqlLoginStands        = `SELECT 1 FROM logins WHERE tenant = $1 AND id = $2`
+	sqlMachineLoginStands = `SELECT 1 FROM machine_logins WHERE tenant = $1 AND id = $2`
+)
