@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -111,6 +112,55 @@ func TestBackFromAKeyRevokedInWithdraw(t *testing.T) {
 	if err != nil {
 		t.Errorf("what the identity file holds does not get in: %v", err)
 	}
+}
+
+// On the way back from a refused key, the key that comes back cannot be written to that
+// account any more. To leave it must not bring back a key that opens it nowhere: the run
+// goes back, and what the identity file holds goes on logging in everywhere.
+func TestLeftOnTheWayBackFromARefusedKey(t *testing.T) {
+	t.Parallel()
+	w := simWard(t, 3, nil)
+	refusing := w.hosts[1].(simHost)
+	w.mu.Lock()
+	w.fault = once("before do Disprove", func(w *ward) {
+		key, _ := w.identityKey()
+		refusing.Revoke(key)
+	})(w)
+	w.mu.Unlock()
+	run := w.rotate()
+	if state, reason, _ := w.await(run); state != job.Held || !strings.Contains(reason, "Disprove") {
+		t.Fatalf("the run is %s: %s", state, reason)
+	}
+	rotated, _ := w.identityKey()
+	w.mu.Lock()
+	w.fault = once("before do Authorize", func(*ward) { refusing.Fill() })(w)
+	w.mu.Unlock()
+	back := w.back(run)
+	if state, reason, _ := w.await(back); state != job.Held || !strings.Contains(reason, "Authorize") {
+		t.Fatalf("the way back is %s: %s", state, reason)
+	}
+	refusing.Mend() // and with that, RevokedKeys
+	refusing.Fill()
+	w.mu.Lock()
+	w.lost = nil // by the refusal, which no run has made
+	w.mu.Unlock()
+
+	var left struct {
+		Back bool `json:"back"`
+	}
+	place := refusing.Name() + ":" + refusing.User() + ":" + keysFile(refusing)
+	w.api(&left, http.MethodPost, "/runs/"+back+"/leave", map[string]any{"place": place})
+	state, reason, _ := w.await(back)
+	if direction := w.show(back).Direction; state != job.Partial || direction != "back" || !left.Back {
+		t.Errorf("told that leaving goes back: %t; the way back went %s and is %s: %s", left.Back, direction, state, reason)
+	}
+	if now, _ := w.identityKey(); now != rotated {
+		t.Errorf("the identity file holds %s, which the account that was left does not know", now.Fingerprint())
+	}
+	w.mu.Lock()
+	w.check("the end", true)
+	w.mu.Unlock()
+	w.nobodyLost()
 }
 
 // same compares the authorized keys of all servers with what they were.
