@@ -233,12 +233,28 @@ func TestSeedCertificates(t *testing.T) {
 	if len(both) != 4 || !slices.ContainsFunc(both, func(c hostCertificateJSON) bool { return !c.Presented }) {
 		t.Errorf("while it is rotated there are %+v", both)
 	}
+	// Of one that was announced, and replaced or taken back, clients may have the keys.
+	w.ok("seed", "rotate")
+	both = append(both, w.certifySeed("web1")...)
+	var last struct {
+		Run string `json:"run"`
+	}
+	w.json(&last, "seed", "rotate")
+	both = append(both, w.certifySeed("web1")...)
+	w.ok("run", "back", last.Run, "--wait")
 	w.ok("seed", "rotate", "--compromised")
 	after := w.certifySeed("web1")
 	list := filepath.Join(w.t.TempDir(), "krl")
 	w.ok("krl", "--out", list)
 	w.revoked(list, after, false)
 	w.revoked(list, append(first, both...), true)
+	s := w.awaitSeed("settled")
+	for _, c := range both {
+		if !slices.ContainsFunc(s.Keys, func(k seedKeyJSON) bool { return k.Revoked && k.Fingerprint == c.Certificate.Fingerprint }) {
+			t.Errorf("%s key %s of seed %s is not among the revoked", c.Type, c.Certificate.Fingerprint, c.Seed)
+		}
+	}
+	w.sameKnownHosts(s)
 	if text := w.ok("known-hosts", "--authorities", "only"); !strings.Contains(text, ca) {
 		t.Errorf("a compromised seed is no reason to trust the authority no more: %s", text)
 	}

@@ -62,7 +62,7 @@ func (p *Plane) firstSeed(tx *store.Tx, id trust.SeedID) (hostid.Seeds, error) {
 	if err != nil {
 		return nil, err
 	}
-	return hostid.Ensure(tx, p.keyring, id, terms)
+	return hostid.Ensure(tx, p.keyring, p.authorities, id, terms)
 }
 
 func seedTerms(tx *store.Tx) (t hostid.Terms, err error) {
@@ -110,7 +110,7 @@ func (p *Plane) RotateSeed(ctx context.Context, actor identity.Actor, r SeedRota
 		if r.Compromised {
 			return p.replaceSeed(tx, actor, id, terms)
 		}
-		if run, err = hostid.Ask(tx, p.keyring, id, terms); err != nil || run != "" {
+		if run, err = hostid.Ask(tx, p.keyring, p.authorities, id, terms); err != nil || run != "" {
 			return err
 		}
 		plan, err := hostid.Plan(id)
@@ -178,7 +178,7 @@ func (p *Plane) checkOverlap(tx *store.Tx, name string) error {
 			WithHint("keyturn seed show says until when")
 	}
 	if name == seedOverlap {
-		return hostid.SetOverlap(tx, p.keyring, overlap)
+		return hostid.SetOverlap(tx, p.keyring, p.authorities, overlap)
 	}
 	return nil
 }

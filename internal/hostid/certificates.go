@@ -10,8 +10,8 @@ import (
 // host when a seed is rotated: a rotation costs the same however many hosts there are,
 // and a connection never waits for one. Clients that trust the authority take a new seed's
 // keys without having learned them. What was signed for a seed ends by itself; for one that
-// was compromised it is revoked by its key id, which is one line of the revocation list for
-// all hosts.
+// was compromised or destroyed it is revoked by its key id, which is one line of the
+// revocation list for all hosts.
 
 // A Certified identity is one with its certificate, which is to be signed after the
 // transaction that found or made it: it is the same one each time.
@@ -81,9 +81,9 @@ func certificateOf(tx *store.Tx, s *authority.Authorities, ca authority.Authorit
 	return draft, nil
 }
 
-// revokeCertificates revokes whatever was signed for keys of a seed.
-func revokeCertificates(tx *store.Tx, s *authority.Authorities, seed trust.SeedID) error {
-	_, err := s.RevokeKeyID(tx, certificateID(seed), "the seed was compromised")
+// revokeCertificates revokes whatever was signed for keys of a seed and has not ended.
+func revokeCertificates(tx *store.Tx, s *authority.Authorities, seed trust.SeedID, why string) error {
+	_, err := s.RevokeKeyID(tx, certificateID(seed), why)
 	if trust.KindOf(err) == trust.NotFound {
 		return nil // nobody asked for one
 	}

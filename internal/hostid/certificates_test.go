@@ -2,7 +2,8 @@ package hostid
 
 import (
 	"fmt"
-	"io/fs"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,10 +46,10 @@ func (p *plant) certified(a *authority.Authorities, ca authority.Authority, host
 func TestHostCertificates(t *testing.T) {
 	var ahead atomic.Int64 // of the time of day is the clock
 	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	storetest.BothAt(t, now, append([]fs.FS{authority.Schema}, schemas...), func(t *testing.T, s *store.Store) {
+	storetest.BothAt(t, now, schemas, func(t *testing.T, s *store.Store) {
 		ahead.Store(0)
 		p := newPlant(t, s)
-		a := authority.New(p.keyring)
+		a := p.authorities
 		key, err := keyring.Generate(keyring.Spec{Type: "ed25519"})
 		if err != nil {
 			t.Fatal(err)
@@ -59,7 +60,7 @@ func TestHostCertificates(t *testing.T) {
 			ca, err = a.Create(tx, authority.NewAuthority{Name: "hosts", Purpose: authority.Host, Profile: &profile}, key)
 			return err
 		})
-		p.ask(time.Hour)
+		replaced, _ := p.ask(time.Hour)
 		hosts := []trust.HostID{Gateway(storetest.Tenant)}
 		for range 5 {
 			hosts = append(hosts, trust.HostID(uuid.NewString()))
@@ -92,7 +93,15 @@ func TestHostCertificates(t *testing.T) {
 			}
 		}
 
-		// One line for each of both seeds.
+		// One line for each seed: of what is presented, what is announced, and what was
+		// announced before another one took its place.
+		for _, c := range p.certified(a, ca, hosts[0]) {
+			serials[c.Certificate.Serial] = true
+		}
+		p.ask(time.Hour)
+		for _, c := range p.certified(a, ca, hosts[0]) {
+			serials[c.Certificate.Serial] = true
+		}
 		p.update(func(tx *store.Tx) error {
 			_, err := Replace(tx, p.keyring, a, trust.SeedID(uuid.NewString()), Terms{Overlap: time.Hour})
 			return err
@@ -102,7 +111,7 @@ func TestHostCertificates(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if len(krl.Certificates) != 1 || len(krl.Certificates[0].KeyIDs) != 2 || len(krl.Certificates[0].Serials) != 0 || len(krl.Keys) != 0 {
+			if len(krl.Certificates) != 1 || len(krl.Certificates[0].KeyIDs) != 3 || !slices.Contains(krl.Certificates[0].KeyIDs, certificateID(replaced)) || len(krl.Certificates[0].Serials) != 0 || len(krl.Keys) != 0 {
 				return fmt.Errorf("revoked are %+v", krl)
 			}
 			for serial := range serials {
@@ -116,6 +125,43 @@ func TestHostCertificates(t *testing.T) {
 			if serials[c.Certificate.Serial] || !c.Presented {
 				t.Errorf("after that %+v has certificate %d", c.Identity, c.Certificate.Serial)
 			}
+		}
+		seeds := p.seeds()
+		if i := seeds.at(replaced); i < 0 || seeds[i].State != Revoked {
+			t.Errorf("what was announced before another took its place is not revoked: %+v", seeds)
+		}
+
+		// Of those that were announced and never presented the newest are kept. What was
+		// signed for one that is destroyed is good no more.
+		pushed, _ := p.ask(time.Hour)
+		var gone []Certified
+		for _, c := range p.certified(a, ca, hosts[0]) {
+			if c.Seed == pushed {
+				gone = append(gone, c)
+			}
+		}
+		for range maxGivenUp {
+			p.ask(time.Hour)
+		}
+		revoked := func() (reasons []string) {
+			p.update(func(tx *store.Tx) error {
+				for _, c := range gone {
+					i, _, err := a.Certificate(tx, c.Certificate.Serial)
+					if err != nil {
+						return err
+					}
+					reasons = append(reasons, i.Revoked)
+				}
+				return nil
+			})
+			return reasons
+		}
+		if got := revoked(); len(got) != len(keyring.SeedAlgorithms) || strings.Join(got, "") != "" || p.seed(pushed) != nil {
+			t.Errorf("what was announced is kept, with its certificates: %q %v", got, p.seed(pushed))
+		}
+		p.ask(time.Hour)
+		if got := revoked(); trust.KindOf(p.seed(pushed)) != trust.NotFound || !strings.Contains(got[0], "the seed was destroyed") || !strings.Contains(got[1], "the seed was destroyed") {
+			t.Errorf("of a seed that is destroyed: %q %v", got, p.seed(pushed))
 		}
 	})
 }

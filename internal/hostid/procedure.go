@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"keyturn/internal/authority"
 	"keyturn/internal/job"
 	"keyturn/internal/keyring"
 	"keyturn/internal/store"
@@ -34,8 +35,9 @@ func Plan(id trust.SeedID) (job.Plan, error) {
 
 // A mover applies the rules of Seeds in runs.
 type mover struct {
-	store   *store.Store
-	keyring *keyring.Keyring
+	store       *store.Store
+	keyring     *keyring.Keyring
+	authorities *authority.Authorities
 }
 
 // Procedures returns the tables of this package.
@@ -49,12 +51,12 @@ type mover struct {
 //	Withdraw   once   the old keys are announced no more               settled
 //
 // Up to Present nobody has been shown the new keys as the host's, so that going back is to
-// announce them no more. From there on it is this table again, to the seed before. Each
+// announce them no more: clients forget what is announced no more when they connect. From there on it is this table again, to the seed before. Each
 // row is one commit, and asks the rules again in that commit, so a crash at any instant
 // leaves a row done or not begun. A run whose seed was revoked meanwhile has nothing to do
 // in any row.
 func Procedures(s *store.Store, k *keyring.Keyring) []job.Procedure {
-	m := &mover{store: s, keyring: k}
+	m := &mover{store: s, keyring: k, authorities: authority.New(k)}
 	return []job.Procedure{
 		{
 			Name: RotateProcedure,
@@ -94,7 +96,7 @@ func (m *mover) apply(ctx context.Context, r job.Run, why string, fn rule) (job.
 		if err != nil {
 			return err
 		}
-		return save(tx, m.keyring, was, is)
+		return save(tx, m.keyring, m.authorities, was, is)
 	}, nil
 }
 
@@ -125,7 +127,7 @@ func (m *mover) started(tx *store.Tx, r job.Run) error {
 		return err
 	}
 	is, _ := was.Take(a.Seed, r.ID, tx.Now()).Begin(a.Seed, tx.Now())
-	return save(tx, m.keyring, was, is)
+	return save(tx, m.keyring, m.authorities, was, is)
 }
 
 // ended takes back what started did for a run that was taken back before its first row
@@ -147,7 +149,7 @@ func (m *mover) ended(tx *store.Tx, r job.Run, outcome job.State) error {
 	if !wait.IsZero() {
 		is = was.with(mine.ID, Previous, tx.Now())
 	}
-	return save(tx, m.keyring, was, is)
+	return save(tx, m.keyring, m.authorities, was, is)
 }
 
 // announce is row Announce, of a run that had to wait for its turn.
@@ -211,7 +213,7 @@ func (m *mover) reverse(tx *store.Tx, r job.Run) (job.Plan, error) {
 	mine, ok := seeds.Of(r.ID)
 	if ok && mine.State == Next && mine.Left.IsZero() {
 		without, _ := seeds.Abandon(mine.ID, tx.Now())
-		if err := save(tx, m.keyring, seeds, without); err != nil {
+		if err := save(tx, m.keyring, m.authorities, seeds, without); err != nil {
 			return job.Plan{}, err
 		}
 		return Plan("")
@@ -247,6 +249,6 @@ func (m *mover) destroy(context.Context, job.Run, job.Target) (job.Record, error
 		if err != nil {
 			return err
 		}
-		return save(tx, m.keyring, seeds, seeds.Expire(tx.Now()))
+		return save(tx, m.keyring, m.authorities, seeds, seeds.Expire(tx.Now()))
 	}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"keyturn/internal/audit"
+	"keyturn/internal/authority"
 	"keyturn/internal/job"
 	"keyturn/internal/keyring"
 	"keyturn/internal/need"
@@ -23,13 +24,14 @@ import (
 // A plant is an engine with the procedures of this package over a store.
 type plant struct {
 	*testing.T
-	store   *store.Store
-	keyring *keyring.Keyring
-	engine  *job.Engine
-	hook    func(context.Context, string) error
+	store       *store.Store
+	keyring     *keyring.Keyring
+	authorities *authority.Authorities
+	engine      *job.Engine
+	hook        func(context.Context, string) error
 }
 
-var schemas = []fs.FS{keyring.Schema, job.Schema, Schema}
+var schemas = []fs.FS{keyring.Schema, job.Schema, authority.Schema, Schema}
 
 func newPlant(t *testing.T, s *store.Store) *plant {
 	t.Helper()
@@ -41,7 +43,7 @@ func newPlant(t *testing.T, s *store.Store) *plant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plant{T: t, store: s, keyring: k}
+	p := &plant{T: t, store: s, keyring: k, authorities: authority.New(k)}
 	p.engine, err = job.New(s, Procedures(s, k), job.Options{
 		Sole: true, Log: slog.New(slog.DiscardHandler), Lease: time.Second,
 		Hook: func(ctx context.Context, point string) error {
@@ -70,11 +72,11 @@ func (p *plant) ask(overlap time.Duration) (id trust.SeedID, run trust.RunID) {
 	id, first := trust.SeedID(uuid.NewString()), trust.SeedID(uuid.NewString())
 	terms := Terms{Overlap: overlap, Retention: time.Hour}
 	p.update(func(tx *store.Tx) error {
-		if _, err := Ensure(tx, p.keyring, first, terms); err != nil {
+		if _, err := Ensure(tx, p.keyring, p.authorities, first, terms); err != nil {
 			return err
 		}
 		var err error
-		if run, err = Ask(tx, p.keyring, id, terms); err != nil || run != "" {
+		if run, err = Ask(tx, p.keyring, p.authorities, id, terms); err != nil || run != "" {
 			return err
 		}
 		plan, err := Plan(id)
@@ -173,22 +175,16 @@ func TestRunsOfSeeds(t *testing.T) {
 		dropped, run := p.ask(long)
 		first := p.seeds().Standing()
 		second, again := p.ask(brief)
-		if st := p.seeds().Standing(); again != run || first.Phase != PresentOld || first.Besides != dropped || st.Besides != second || st.Present != first.Present || p.seeds().at(dropped) >= 0 {
+		if st := p.seeds().Standing(); again != run || first.Phase != PresentOld || first.Besides != dropped || st.Besides != second || st.Present != first.Present {
 			t.Fatalf("asked twice: %s then %s, %+v then %+v", run, again, first, st)
 		}
-		err := s.View(t.Context(), storetest.Tenant, func(tx *store.Tx) error {
-			_, err := p.keyring.Seed(tx, dropped)
-			return err
-		})
-		if trust.KindOf(err) != trust.NotFound {
-			t.Errorf("a seed that nobody was shown is still there: %v", err)
-		}
+		p.givenUp(dropped)
 		if state, _ := p.work(run); state != job.Done || p.seeds().Standing().Present != second || p.seeds().Standing().Phase != Settled {
 			t.Fatalf("%s: %+v", state, p.seeds())
 		}
 
 		// Back of what is done is a rotation to the seed before, by what is set now.
-		p.update(func(tx *store.Tx) error { return SetOverlap(tx, p.keyring, brief) })
+		p.update(func(tx *store.Tx) error { return SetOverlap(tx, p.keyring, p.authorities, brief) })
 		by, err := p.back(run)
 		if err != nil || by == run {
 			t.Fatalf("back: %s %v", by, err)
@@ -196,8 +192,13 @@ func TestRunsOfSeeds(t *testing.T) {
 		if st := p.seeds().Standing(); st.Phase != PresentOld || st.Present != second || st.Besides != first.Present {
 			t.Errorf("on the way back %+v", st)
 		}
-		// Asked for meanwhile, the next one waits for its turn.
+		// Asked for meanwhile, the next one waits for its turn; asked again, a newer one does,
+		// and the one that was announced to nobody is destroyed.
+		unseen, _ := p.ask(brief)
 		third, next := p.ask(brief)
+		if err := p.seed(unseen); trust.KindOf(err) != trust.NotFound || p.seeds().at(unseen) >= 0 {
+			t.Errorf("a seed that nobody was shown is still there: %v", err)
+		}
 		if st := p.seeds().Standing(); next == by || next == run || st.Queued != third || st.Besides != first.Present {
 			t.Errorf("asked for meanwhile: %s, %+v", next, st)
 		}
@@ -215,10 +216,29 @@ func TestRunsOfSeeds(t *testing.T) {
 		if by, err := p.back(run); err != nil || by != run {
 			t.Fatalf("back: %s %v", by, err)
 		}
-		if state, _ := p.work(run); state != job.WentBack || p.seeds().at(fourth) >= 0 || p.seeds().Standing().Present != third || p.seeds().Standing().Phase != Settled {
+		if state, _ := p.work(run); state != job.WentBack || p.seeds().Standing().Present != third || p.seeds().Standing().Phase != Settled {
 			t.Errorf("%s: %+v", state, p.seeds())
 		}
+		p.givenUp(fourth)
 	})
+}
+
+// seed returns why there is no seed of an id.
+func (p *plant) seed(id trust.SeedID) error {
+	return p.store.View(p.Context(), storetest.Tenant, func(tx *store.Tx) error {
+		_, err := p.keyring.Seed(tx, id)
+		return err
+	})
+}
+
+// givenUp checks that a seed which was announced and never presented is kept, for no run.
+func (p *plant) givenUp(id trust.SeedID) {
+	p.Helper()
+	seeds := p.seeds()
+	i := seeds.at(id)
+	if err := p.seed(id); err != nil || i < 0 || seeds[i].State != Retired || seeds[i].Run != "" || !seeds[i].Announced.IsZero() || !seeds[i].Keep.After(seeds[i].Since) {
+		p.Errorf("%s was given up: %v, %+v", id, err, seeds)
+	}
 }
 
 // Whatever of a rotation is taken back, and when, before the engine looks at it or after:

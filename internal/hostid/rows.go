@@ -23,24 +23,24 @@ func (t Terms) seed(id trust.SeedID) Seed {
 
 // Ensure gives the tenant of tx its first seed, of that id, unless it has one. Where it
 // has none, it changes nothing but that.
-func Ensure(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (Seeds, error) {
+func Ensure(tx *store.Tx, k *keyring.Keyring, a *authority.Authorities, id trust.SeedID, t Terms) (Seeds, error) {
 	seeds, err := Load(tx)
 	if err != nil || seeds.in(Current) >= 0 {
 		return seeds, err
 	}
 	first, _ := seeds.Replace(t.seed(id), tx.Now())
-	return first, save(tx, k, seeds, first)
+	return first, save(tx, k, a, seeds, first)
 }
 
 // Ask makes a new seed and writes down that a rotation to it is asked for. run is the one
 // that makes it, if there is one already; if not, Plan plans it.
-func Ask(tx *store.Tx, k *keyring.Keyring, id trust.SeedID, t Terms) (run trust.RunID, err error) {
+func Ask(tx *store.Tx, k *keyring.Keyring, a *authority.Authorities, id trust.SeedID, t Terms) (run trust.RunID, err error) {
 	seeds, err := Load(tx)
 	if err != nil {
 		return "", err
 	}
 	asked, run := seeds.Ask(t.seed(id), tx.Now())
-	return run, save(tx, k, seeds, asked)
+	return run, save(tx, k, a, seeds, asked)
 }
 
 // Replace makes a new seed, presents it at once, and revokes all others, with every
@@ -52,29 +52,33 @@ func Replace(tx *store.Tx, k *keyring.Keyring, a *authority.Authorities, id trus
 	}
 	replaced, ended := seeds.Replace(t.seed(id), tx.Now())
 	for _, revoked := range replaced.Standing().Revoked {
-		if err := revokeCertificates(tx, a, revoked); err != nil {
+		if err := revokeCertificates(tx, a, revoked, "the seed was compromised"); err != nil {
 			return nil, err
 		}
 	}
-	return ended, save(tx, k, seeds, replaced)
+	return ended, save(tx, k, a, seeds, replaced)
 }
 
 // SetOverlap writes down how long each phase lasts of the ways back that are asked for
 // from now on.
-func SetOverlap(tx *store.Tx, k *keyring.Keyring, overlap time.Duration) error {
+func SetOverlap(tx *store.Tx, k *keyring.Keyring, a *authority.Authorities, overlap time.Duration) error {
 	seeds, err := Load(tx)
 	if err != nil {
 		return err
 	}
-	return save(tx, k, seeds, seeds.Lengthen(overlap))
+	return save(tx, k, a, seeds, seeds.Lengthen(overlap))
 }
 
-// save writes what became of seeds: what is there no more is destroyed, what was not
-// there is made.
-func save(tx *store.Tx, k *keyring.Keyring, was, is Seeds) error {
+// save writes what became of seeds: what is there no more is destroyed, and what was
+// signed for it and has not ended is revoked, since nothing that revokes it by its seed
+// would find it any more; what was not there is made.
+func save(tx *store.Tx, k *keyring.Keyring, a *authority.Authorities, was, is Seeds) error {
 	for _, x := range was {
 		if is.at(x.ID) >= 0 {
 			continue
+		}
+		if err := revokeCertificates(tx, a, x.ID, "the seed was destroyed"); err != nil {
+			return err
 		}
 		if err := dropSeed(tx, x.ID); err != nil {
 			return err

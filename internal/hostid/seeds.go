@@ -16,7 +16,7 @@ const (
 	Next     State = "next"     // announced, and presented to nobody, or no more
 	Current  State = "current"  // presented and announced
 	Previous State = "previous" // announced, after another one took its place
-	Retired  State = "retired"  // nothing any more: it is kept for going back
+	Retired  State = "retired"  // nothing any more: it is kept for going back, and to be revoked
 	Revoked  State = "revoked"  // published as revoked
 )
 
@@ -29,7 +29,7 @@ type Seed struct {
 	// are not.
 	Announced time.Time
 	// Left is when it was presented last, before another one took its place; zero of the
-	// current one, and of one that has been presented to nobody.
+	// current one, and of one that was never presented.
 	Left time.Time
 	// Before is the seed whose place it took, when it was presented first or again.
 	Before trust.SeedID
@@ -143,8 +143,8 @@ func (s Seeds) with(id trust.SeedID, state State, now time.Time) Seeds {
 }
 
 // Ask adds a new seed that a rotation is asked for. It takes the place of the last one
-// that was asked for and that nobody has been shown the keys of, in its run; else run is
-// empty, and the new one waits in the queue for a run of its own.
+// that was asked for and that was never presented, in its run; else run is empty, and the
+// new one waits in the queue for a run of its own.
 func (s Seeds) Ask(fresh Seed, now time.Time) (out Seeds, run trust.RunID) {
 	fresh.State, fresh.Since, fresh.Created = Queued, now, now
 	out = slices.Clone(s)
@@ -157,7 +157,7 @@ func (s Seeds) Ask(fresh Seed, now time.Time) (out Seeds, run trust.RunID) {
 		if state == Next {
 			fresh.Announced = now
 		}
-		out = slices.Delete(out, i, i+1)
+		out = out.giveUp(s[i].ID, now)
 		break
 	}
 	return append(out, fresh), fresh.Run
@@ -245,9 +245,9 @@ func (s Seeds) Take(id trust.SeedID, run trust.RunID, now time.Time) Seeds {
 	return out
 }
 
-// Abandon takes back what Ask or Take, and Begin, did for the seed of that id. What
-// nobody was shown is dropped at once. What was presented before stays announced for as
-// long as a node may still present it: wait is until when.
+// Abandon takes back what Ask or Take, and Begin, did for the seed of that id. One that
+// was never presented is given up at once. What was presented before stays announced for
+// as long as a node may still present it: wait is until when.
 func (s Seeds) Abandon(id trust.SeedID, now time.Time) (out Seeds, wait time.Time) {
 	i := s.at(id)
 	if i < 0 || s[i].State != Queued && s[i].State != Next && s[i].State != Previous {
@@ -255,7 +255,7 @@ func (s Seeds) Abandon(id trust.SeedID, now time.Time) (out Seeds, wait time.Tim
 	}
 	x := s[i]
 	if x.Left.IsZero() {
-		return slices.Delete(slices.Clone(s), i, i+1), time.Time{}
+		return s.giveUp(id, now), time.Time{}
 	}
 	if due := x.Left.Add(x.Overlap); x.State != Queued && now.Before(due) {
 		return s, due
@@ -263,7 +263,43 @@ func (s Seeds) Abandon(id trust.SeedID, now time.Time) (out Seeds, wait time.Tim
 	return s.retire(id, now, x.Retention), time.Time{}
 }
 
-// maxRevoked is how many revoked seeds are kept and published, the newest ones.
+// maxGivenUp is how many seeds are kept that were announced and never presented, the
+// newest ones: every rotation that is asked for again makes one.
+const maxGivenUp = 10
+
+// giveUp ends a seed that was never presented. If it was announced, there are clients that
+// learned its keys, so it is kept as what was presented is, to be revoked if somebody else
+// may have it. Its run, if it goes on, is another seed's.
+func (s Seeds) giveUp(id trust.SeedID, now time.Time) Seeds {
+	x := s[s.at(id)]
+	if x.Announced.IsZero() {
+		return s.without(1, func(x Seed) bool { return x.ID == id })
+	}
+	out := s.retire(id, now, x.Retention)
+	out[out.at(id)].Run = ""
+	given := func(x Seed) bool { return x.State == Retired && x.Left.IsZero() }
+	count := 0
+	for _, x := range out {
+		if given(x) {
+			count++
+		}
+	}
+	return out.without(count-maxGivenUp, given)
+}
+
+// without returns s without the oldest n of those of which drop says so.
+func (s Seeds) without(n int, drop func(Seed) bool) Seeds {
+	return slices.DeleteFunc(slices.Clone(s), func(x Seed) bool {
+		if n <= 0 || !drop(x) {
+			return false
+		}
+		n--
+		return true
+	})
+}
+
+// maxRevoked is how many revoked seeds are kept and published: those that were in use
+// when they were revoked last, and the newest of the others.
 const maxRevoked = 20
 
 // Replace presents a new seed at once, and revokes every other one that anybody was shown
@@ -282,9 +318,10 @@ func (s Seeds) Replace(fresh Seed, now time.Time) (out Seeds, ended []trust.RunI
 		}
 		out = append(out, x)
 	}
-	if n := len(out) - maxRevoked; n > 0 {
-		out = out[n:]
-	}
+	out = out.without(len(out)-maxRevoked, func(x Seed) bool {
+		was := s[s.at(x.ID)].State
+		return was == Revoked || was == Retired
+	})
 	fresh.State, fresh.Since, fresh.Announced, fresh.Created = Current, now, now, now
 	return append(out, fresh), ended
 }

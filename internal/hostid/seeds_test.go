@@ -30,6 +30,7 @@ type history struct {
 	runs  map[trust.RunID]direction
 	past  []moment
 	broke map[trust.SeedID]time.Time // which seeds were presented at once, and when
+	seen  map[trust.SeedID]time.Time // until when each was presented or announced
 	log   []string
 }
 
@@ -46,7 +47,7 @@ type moment struct {
 }
 
 func newHistory(t *testing.T) *history {
-	h := &history{t: t, now: epoch, runs: map[trust.RunID]direction{}, broke: map[trust.SeedID]time.Time{}}
+	h := &history{t: t, now: epoch, runs: map[trust.RunID]direction{}, broke: map[trust.SeedID]time.Time{}, seen: map[trust.SeedID]time.Time{}}
 	first, _ := Seeds{}.Replace(h.fresh(), h.now)
 	h.become(first, "first")
 	h.broke["s1"] = h.now
@@ -66,6 +67,7 @@ func (h *history) become(next Seeds, what string) {
 	h.seeds = next
 	is := next.Standing()
 	h.past = append(h.past, moment{h.now, is})
+	h.allRevoked(was, is)
 	count := map[State]int{}
 	for _, x := range next {
 		count[x.State]++
@@ -95,6 +97,34 @@ func (h *history) become(next Seeds, what string) {
 	}
 	if h.past[0].at.After(h.now.Add(-overlap)) {
 		h.fail("%s is presented too early", is.Present)
+	}
+}
+
+// allRevoked checks, where a seed is replaced at once, that all those are revoked which
+// anybody can have learned the keys of and that are kept: what is under way, and of the
+// others those that ended not too long ago, but for the oldest where there are too many.
+func (h *history) allRevoked(was, is Standing) {
+	h.t.Helper()
+	for _, id := range []trust.SeedID{was.Present, was.Besides} {
+		if id != "" {
+			h.seen[id] = h.now
+		}
+	}
+	if len(is.Revoked) == len(was.Revoked) || h.made <= 1 {
+		return
+	}
+	newer := 0
+	for n := h.made; n > 0; n-- {
+		id := trust.SeedID(fmt.Sprint("s", n))
+		until, shown := h.seen[id]
+		if !shown || id == is.Present {
+			continue
+		}
+		inPlay := id == was.Present || id == was.Besides
+		if !slices.Contains(is.Revoked, id) && (inPlay || newer < maxGivenUp && h.now.Sub(until) < keep) {
+			h.fail("%s was announced until %s, and is not revoked at %s with %v", id, until.Sub(epoch), h.now.Sub(epoch), is.Revoked)
+		}
+		newer++
 	}
 }
 
