@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -463,6 +464,69 @@ func TestCertificateGoesWithTheKey(t *testing.T) {
 	w.json(&old, "key", "show", k.UUID)
 	if old.Custody != "held" {
 		t.Errorf("the old key, whose private half is sealed, is %s", old.Custody)
+	}
+}
+
+// An owner that the account cannot give back to what lies beside its identity is no reason
+// to stop at Install, when the servers have the other key already: a dry run says what will
+// differ, and the run what does.
+func TestForeignCertificate(t *testing.T) {
+	t.Parallel()
+	w := simWard(t, 1, nil)
+	host, certificate := w.hosts[0].(simHost), w.identity+"-cert.pub"
+	text := w.certificate(w.key.String())
+	if err := host.Write("root", certificate, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	k, says := w.world.key(w.key), certificate+": it belongs to uid 0"
+	if out := w.ok("rotate", k.UUID, "--share", "--dry-run"); !strings.Contains(out, says) {
+		t.Errorf("the dry run does not say %q:\n%s", says, out)
+	}
+	w.ok("rotate", k.UUID, "--share", "--soak", "0s", "--wait")
+	w.ok("rollback", k.UUID, "--soak", "0s", "--wait")
+	says = certificate + " has mode 644, uid 1000, gid 1000 now, and had mode 644, uid 0, gid 0"
+	if out := w.ok("run", "show", w.latest("rotate")); !strings.Contains(out, says) {
+		t.Errorf("run show does not say %q:\n%s", says, out)
+	}
+	if now, mode, err := host.read(certificate); string(now) != text || mode != "644" {
+		t.Errorf("rolled back, the certificate has mode %s and is %q, %v", mode, now, err)
+	}
+	w.nobodyLost()
+}
+
+// An identity file that nobody may change holds the run before a server has the new key.
+func TestImmutableIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	chattr := func(flag string) error {
+		out, err := exec.Command("chattr", flag, identity).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("chattr %s: %w: %s", flag, err, out)
+		}
+		return err
+	}
+	if err := chattr("+i"); err != nil {
+		need.Skip(t, "%v", err)
+	}
+	t.Cleanup(func() { _ = chattr("-i") })
+	before, says := w.read(w.authorized(0)), identity+" is immutable (as root: chattr -i "+identity+")"
+	if out := w.ok("rotate", k.UUID, "--share", "--dry-run"); !strings.Contains(out, "a rotation would be held") || !strings.Contains(out, says) {
+		t.Errorf("the dry run does not say %q:\n%s", says, out)
+	}
+	var run startedJSON
+	w.json(&run, "rotate", k.UUID, "--share", "--soak", "0s")
+	w.held(run.Run, "Baseline", says)
+	if now := w.read(w.authorized(0)); now != before {
+		t.Errorf("web1 holds\n%s", now)
+	}
+	if err := chattr("-i"); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("run", "resume", run.Run)
+	w.await(run.Run, func(r runJSON) bool { return r.State == "done" })
+	if !w.logsIn(identity) {
+		t.Error("the new key does not log in")
 	}
 }
 

@@ -104,7 +104,9 @@ type placeReportJSON struct {
 	Gone        bool   `json:"gone,omitempty"`
 	Left        bool   `json:"left,omitempty"`
 	Certificate string `json:"certificate,omitempty"`
-	Preview     *struct {
+
+	Differs []string `json:"differs,omitempty"`
+	Preview *struct {
 		Works string `json:"works,omitempty"`
 		Why   string `json:"why,omitempty"`
 		Needs string `json:"needs,omitempty"`
@@ -234,6 +236,7 @@ func printPlaces(w io.Writer, places []placeReportJSON) error {
 		case p.Certificate != "" && p.After != "":
 			note = p.Certificate + " went with the old key"
 		}
+		note = strings.TrimPrefix(strings.Join(append([]string{note}, p.Differs...), "; "), "; ")
 		gone := ""
 		if p.Gone {
 			gone = "refused"

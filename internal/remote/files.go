@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -42,6 +43,12 @@ type File struct {
 	// Fixed says why an edit would be refused, or is empty. An edit may fail
 	// all the same: a disk fills up.
 	Fixed string
+	// Foreign says why who writes the file anew could not keep its owner or group, or is
+	// empty. An edit is refused for that, too.
+	Foreign string
+	// Immutable says that it or its directory is, or append-only, or is empty: then not
+	// even root can change it.
+	Immutable string
 	// Fault says why sshd ignores the file where StrictModes is on, or is empty.
 	// Debian's sshd is more lenient with a group of one; a login decides.
 	Fault string
@@ -211,7 +218,7 @@ func splitHome(lines []line) (rest []line, home string) {
 func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, error) {
 	f := File{Path: path, FileSystem: FileSystem{FreeBytes: -1, FreeInodes: -1}}
 	var state string
-	var writable, immutable bool
+	var writable bool
 	var groups []string // of the account that acts; none where that is not known
 	for _, l := range lines {
 		switch l.word {
@@ -241,8 +248,7 @@ func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, 
 		case "mount":
 			f.FileSystem.readMount(l.rest)
 		case "attr":
-			flags, _, _ := strings.Cut(l.rest, " ")
-			immutable = immutable || strings.ContainsAny(flags, "ia")
+			f.Immutable = cmp.Or(f.Immutable, immutable(l.rest, f.Real))
 		case "lock":
 			if parts := strings.Split(l.rest, "."); len(parts) == 4 {
 				epoch, _ := strconv.ParseInt(parts[1], 10, 64)
@@ -277,7 +283,8 @@ func (h *Host) parseFile(lines []line, owner Account, home, path string) (File, 
 	default:
 		return f, trust.Errorf(trust.Unavailable, "%s did not say what lies at %q", h.name, path)
 	}
-	f.Fixed = h.whyFixed(f, owner, groups, writable, immutable)
+	f.Foreign = h.whyForeign(f, owner, groups)
+	f.Fixed = cmp.Or(h.whyFixed(f, owner, writable), f.Foreign)
 	f.Fault = strictModes(f, owner, home)
 	return f, nil
 }
@@ -312,8 +319,24 @@ func (f *FileSystem) readMount(text string) {
 	f.ReadOnly = slices.Contains(strings.Split(fields[3], ","), "ro")
 }
 
-// whyFixed says why an edit of f would be refused.
-func (h *Host) whyFixed(f File, owner Account, groups []string, writable, immutable bool) string {
+// immutable says what of the file at path, or its directory, a line of lsattr(1) shows to
+// be immutable or append-only, or nothing.
+func immutable(line, path string) string {
+	flags, name, _ := strings.Cut(line, " ")
+	if strings.TrimSpace(name) == "." {
+		path = path[:max(strings.LastIndexByte(path, '/'), 1)]
+	}
+	switch {
+	case strings.Contains(flags, "i"):
+		return fmt.Sprintf("%s is immutable (as root: chattr -i %[1]s)", path)
+	case strings.Contains(flags, "a"):
+		return fmt.Sprintf("%s is append-only (as root: chattr -a %[1]s)", path)
+	}
+	return ""
+}
+
+// whyFixed says why an edit of f would be refused, whoever it belongs to.
+func (h *Host) whyFixed(f File, owner Account, writable bool) string {
 	if len(f.Directories) == 0 {
 		if f.Unreadable {
 			return "its directory cannot be entered"
@@ -324,8 +347,8 @@ func (h *Host) whyFixed(f File, owner Account, groups []string, writable, immuta
 	switch {
 	case f.FileSystem.ReadOnly:
 		return fmt.Sprintf("the file system at %s is mounted read-only", f.FileSystem.MountPoint)
-	case immutable:
-		return "it or its directory is immutable or append-only (chattr)"
+	case f.Immutable != "":
+		return f.Immutable
 	case f.FileSystem.FreeBytes >= 0 && f.FileSystem.FreeBytes < minBytes:
 		return fmt.Sprintf("the file system at %s has only %d KiB left", f.FileSystem.MountPoint, f.FileSystem.FreeBytes>>10)
 	case f.FileSystem.FreeInodes >= 0 && f.FileSystem.FreeInodes < minInodes:
@@ -335,17 +358,31 @@ func (h *Host) whyFixed(f File, owner Account, groups []string, writable, immuta
 	case f.Links > 2 || f.Links == 2 && f.Locked == nil:
 		return fmt.Sprintf("it has %d names (hard links), and the others would keep what it holds now", f.Links)
 	}
-	asRoot := dir.UID == 0 && (h.root || h.uid == 0)
+	asRoot := h.asRoot(dir)
 	switch {
 	case asRoot && dir.Mode&0o022 != 0:
 		return fmt.Sprintf("root's directory %s can be written by others (mode %o)", dir.Path, dir.Mode)
-	case asRoot:
-		return ""
-	case !writable:
+	case !asRoot && !writable:
 		return fmt.Sprintf("%s belongs to uid %d, and the account that Keyturn acts as cannot write it", dir.Path, dir.UID)
-	case !f.Absent && f.UID != dir.UID:
+	}
+	return ""
+}
+
+// asRoot reports whether root is who changes what lies in a directory.
+func (h *Host) asRoot(dir Directory) bool { return dir.UID == 0 && (h.root || h.uid == 0) }
+
+// whyForeign says why the owner and group of f could not be kept. groups are of the
+// account that acts; none where that is not known.
+func (h *Host) whyForeign(f File, owner Account, groups []string) string {
+	if f.Absent || len(f.Directories) == 0 {
+		return ""
+	}
+	dir := f.Directories[len(f.Directories)-1]
+	switch {
+	case h.asRoot(dir):
+	case f.UID != dir.UID:
 		return fmt.Sprintf("it belongs to uid %d and its directory to uid %d, so that its owner could not be kept", f.UID, dir.UID)
-	case !f.Absent && dir.UID != 0 && len(groups) > 0 && !slices.Contains(groups, strconv.Itoa(f.GID)):
+	case dir.UID != 0 && len(groups) > 0 && !slices.Contains(groups, strconv.Itoa(f.GID)):
 		return fmt.Sprintf("its group is gid %d, of which %s is no member, so that it could not be kept (chgrp it to a group of %[2]s)", f.GID, owner.User)
 	}
 	return ""

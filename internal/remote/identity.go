@@ -21,6 +21,11 @@ type IdentityFiles struct {
 	// PublicPerm and CertificatePerm are those of X.pub and X-cert.pub, which come back
 	// with them; nil where they are not known.
 	PublicPerm, CertificatePerm *Perm
+	// Fixed says why Install would be refused there, or is empty.
+	Fixed string
+	// PublicForeign and CertificateForeign say why the owner and group of X.pub and
+	// X-cert.pub could not be kept, or are empty: then Install takes the account's own.
+	PublicForeign, CertificateForeign string
 }
 
 // A Perm is the owner and the permission bits of a file.
@@ -28,6 +33,9 @@ type Perm struct {
 	Mode     uint32
 	UID, GID int
 }
+
+// String returns the mode and owner as in "mode 644, uid 1000, gid 1000".
+func (p Perm) String() string { return fmt.Sprintf("mode %o, uid %d, gid %d", p.Mode, p.UID, p.GID) }
 
 // or returns p, or other where p is not known, as op install takes it.
 func (p *Perm) or(other Perm) []string {
@@ -65,6 +73,8 @@ func (h *Host) IdentityFiles(ctx context.Context, user, path string) (IdentityFi
 	return IdentityFiles{
 		Private: files[0].Content, Public: files[1].Content, Certificate: files[2].Content,
 		PublicPerm: files[1].perm(), CertificatePerm: files[2].perm(),
+		Fixed:         cmp.Or(files[0].Fixed, files[1].Immutable, files[2].Immutable),
+		PublicForeign: files[1].Foreign, CertificateForeign: files[2].Foreign,
 	}, nil
 }
 
@@ -217,7 +227,8 @@ func UnmarshalIdentityFiles(data []byte) (IdentityFiles, error) {
 // Install makes the identity at path consist of exactly the files want, where it
 // consists of now: what the caller has read, and can bring back. It does nothing
 // where it already is want, and is a Conflict where it is neither. The lock is
-// taken or confirmed.
+// taken or confirmed. X keeps owner, group and mode, or nothing happens; X.pub and
+// X-cert.pub are the account's own where theirs cannot be kept.
 //
 // The private key and its .pub cannot change together, and a login with a pair that
 // does not match fails. So the new key is written beside, X.pub and X-cert.pub are

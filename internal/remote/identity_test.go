@@ -187,6 +187,75 @@ func TestInstallBringsModesBack(t *testing.T) {
 	})
 }
 
+// What somebody else's program put beside an identity may belong to whom the account cannot
+// give it back: that is said beforehand, and keeps nobody from a login.
+func TestInstallBesideForeignPublicHalves(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		old, next := pair(t, "-t", "ed25519"), pair(t, "-t", "ed25519")
+		old.Certificate = []byte("ssh-ed25519-cert-v01@openssh.com AAAA\n")
+		_, path := place(t, "nobody", old)
+		must(t, os.Chmod(path+".pub", 0o644))
+		must(t, os.Chmod(path+"-cert.pub", 0o640))
+		chown(t, path+".pub", "root")
+		must(t, os.Chown(path+"-cert.pub", -1, 0)) // as after chown without ":group"
+		before, err := h.IdentityFiles(t.Context(), "nobody", path)
+		must(t, err)
+		if before.Fixed != "" || !strings.Contains(before.PublicForeign, "it belongs to uid 0") || !strings.Contains(before.CertificateForeign, "its group is gid 0") {
+			t.Errorf("foreign: %q and %q; fixed: %q", before.PublicForeign, before.CertificateForeign, before.Fixed)
+		}
+		key, _, err := next.Key()
+		must(t, err)
+		want := before.With(next.Private, key)
+		must(t, h.Install(t.Context(), mine, "nobody", path, before, want))
+		is := func(suffix string, mode os.FileMode) {
+			t.Helper()
+			if info, err := os.Stat(path + suffix); err != nil || info.Mode() != mode || owner(info) != "65534:65534" {
+				t.Errorf("X%s: %v, %v", suffix, info, err)
+			}
+		}
+		is("", 0o600)
+		is(".pub", 0o644)
+		must(t, os.Remove(path+".pub")) // what is not there is like nothing
+		must(t, h.Install(t.Context(), mine, "nobody", path, want, before))
+		is("", 0o600)
+		is(".pub", 0o644)
+		is("-cert.pub", 0o640)
+		must(t, h.Release(t.Context(), mine, "nobody", path))
+	})
+}
+
+// An identity that cannot be replaced says so when it is read.
+func TestFixedIdentity(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		for name, c := range map[string]struct {
+			prepare func(t *testing.T, path string)
+			says    string
+		}{
+			"":                      {func(*testing.T, string) {}, ""},
+			"foreign group":         {func(t *testing.T, path string) { must(t, os.Chown(path, -1, 0)) }, "its group is gid 0"},
+			"immutable":             {func(t *testing.T, path string) { immutably(t, path) }, "id_ed25519 is immutable (as root: chattr -i "},
+			"immutable public half": {func(t *testing.T, path string) { immutably(t, path+".pub") }, "id_ed25519.pub is immutable"},
+			"immutable directory":   {func(t *testing.T, path string) { immutably(t, filepath.Dir(path)) }, ".ssh is immutable"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				_, path := place(t, "nobody", pair(t, "-t", "ed25519"))
+				c.prepare(t, path)
+				files, err := h.IdentityFiles(t.Context(), "nobody", path)
+				must(t, err)
+				if !strings.Contains(files.Fixed, c.says) || (c.says == "") != (files.Fixed == "") {
+					t.Errorf("fixed: %q, want it to say %q", files.Fixed, c.says)
+				}
+			})
+		}
+	})
+}
+
+func immutably(t testing.TB, path string) {
+	t.Helper()
+	chattr(t, "+i", path)
+	t.Cleanup(func() { chattr(t, "-i", path) })
+}
+
 func TestGenerateOnTheHost(t *testing.T) {
 	each(t, func(t *testing.T, v variant, h *Host) {
 		old := pair(t, "-t", "rsa", "-b", "2048", "-m", "PEM")

@@ -169,7 +169,8 @@ import (
 // file before and after. BYTES, with hash SUM, are the private key file, X.pub and
 // X-cert.pub, of so many bytes each; 0 for the last two means that there is none
 // afterwards, and for the first that the key is "next". The modes and owners are of X.pub
-// and of X-cert.pub, where they are not there already. Changes the identity.
+// and of X-cert.pub, where they are not there already; of these, an owner or group that
+// cannot be given is no refusal. Changes the identity.
 //
 // generate DIR NAME INSTALLATION EPOCH RUN TOKEN TYPE BITS openssh|pem COMMENT -> public
 // LINE, sum SHA256. Makes "next", once, in the lock directory.

@@ -41,6 +41,8 @@ type proven struct {
 	SHA   string    `json:"sha256"` // of the file that was proven
 	// Asked is job.Run.Asked at the proof.
 	Asked int64 `json:"asked,omitempty"`
+	// Differs says, of row Confirm, what of X.pub and X-cert.pub was not kept.
+	Differs []string `json:"differs,omitempty"`
 }
 
 // told is what row Reprove saves when it holds the run: what a person has been

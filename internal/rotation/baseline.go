@@ -59,6 +59,8 @@ type found struct {
 	// Certified: X-cert.pub lay beside the identity. It goes with the key that it
 	// is of.
 	Certified bool `json:"certified,omitempty"`
+	// Differs says what of X.pub and X-cert.pub cannot be kept.
+	Differs []string `json:"differs,omitempty"`
 }
 
 // baseline is row Baseline. It takes the lock of the file, so that a second
@@ -217,10 +219,15 @@ func fit(c cell, x remote.File) (why string, err error) {
 	case x.Absent:
 		return fmt.Sprintf("%s does not exist on %s any more", c.spec.Path, c.spec.Name), nil
 	case x.Fixed != "":
-		return "", trust.Errorf(trust.Conflict, "%s on %s cannot be changed: %s", c.spec.Path, c.spec.Name, x.Fixed).
-			WithHint("mend that, then keyturn run resume %s; keyturn run leave %s %s goes on without it", c.run.ID, c.run.ID, c.spec.name())
+		return "", c.fixed(x.Fixed)
 	}
 	return "", nil
+}
+
+// fixed holds the run at a place that cannot be changed.
+func (c cell) fixed(why string) error {
+	return trust.Errorf(trust.Conflict, "%s on %s cannot be changed: %s", c.spec.Path, c.spec.Name, why).
+		WithHint("mend that, then keyturn run resume %s; keyturn run leave %s %s goes on without it", c.run.ID, c.run.ID, c.spec.name())
 }
 
 // authorizedFiles reads every file in which sshd on c's host looks for keys of
@@ -370,10 +377,13 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s is in the format of another program (%s), which no new key can be written in", c.spec.Path, c.spec.Name, info.Format).
 			WithHint("keyturn run leave %s %s", c.run.ID, c.spec.name())
 	}
+	if files.Fixed != "" {
+		return nil, c.fixed(files.Fixed)
+	}
 	if err := c.hold(ctx, h, func() error { return h.Hold(ctx, c.lock(), c.spec.User, c.spec.Path) }); err != nil {
 		return nil, err
 	}
-	f := found{Works: Written, Snapshot: fmt.Sprintf("%s/%d", c.run.ID, c.spec.Place), Format: info.Format, SHA: files.SHA256(), Certified: files.Certificate != nil}
+	f := found{Works: Written, Snapshot: fmt.Sprintf("%s/%d", c.run.ID, c.spec.Place), Format: info.Format, SHA: files.SHA256(), Certified: files.Certificate != nil, Differs: c.foreign(files)}
 	if err := ro.tryFrom(ctx, c, h, &f); err != nil {
 		return nil, err
 	}
@@ -401,6 +411,19 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 		}
 		return ro.keyring.Seal(tx, snapshotKind, f.Snapshot, files.Marshal())
 	}, nil
+}
+
+// foreign says what of the files beside c's identity cannot be kept by who writes them
+// anew: an owner, a group.
+func (c cell) foreign(files remote.IdentityFiles) (list []string) {
+	for _, x := range []struct{ path, why string }{
+		{c.spec.Path + ".pub", files.PublicForeign}, {certificateOf(c.spec.Path), files.CertificateForeign},
+	} {
+		if x.why != "" {
+			list = append(list, fmt.Sprintf("%s: %s", x.path, x.why))
+		}
+	}
+	return list
 }
 
 // pass passes over an identity place that does not hold the key. Somebody has to

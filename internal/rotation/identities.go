@@ -3,6 +3,7 @@ package rotation
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 
 	"keyturn/internal/audit"
@@ -79,23 +80,13 @@ func (ro *Rotator) identity(ctx context.Context, c cell, f found) (files remote.
 		Fields: []audit.Field{{Name: "run", Value: string(c.run.ID)}, {Name: "place", Value: c.spec.name()}},
 	}
 	err = ro.store.Update(ctx, event, func(tx *store.Tx) error {
-		if c.spec.Snapshot != "" {
-			before, err := ro.snapshot(tx, c.spec.Snapshot)
-			if err != nil {
-				return err
-			}
-			if key, _, err := before.Key(); err == nil && key == c.pair.NewKey {
-				tx.Note("from", "snapshot "+c.spec.Snapshot)
-				files = before
-				return nil
-			}
-		}
-		before, err := ro.snapshot(tx, f.Snapshot)
+		before, name, err := ro.former(tx, c, f)
 		if err != nil {
 			return err
 		}
 		if key, _, err := before.Key(); err == nil && key == c.pair.NewKey {
-			files = before // it was there before the run: nothing to change
+			tx.Note("from", "snapshot "+name)
+			files = before
 			return nil
 		}
 		format, err := keyring.ParseFormat(f.Format)
@@ -110,6 +101,39 @@ func (ro *Rotator) identity(ctx context.Context, c cell, f found) (files remote.
 		return nil
 	})
 	return files, err
+}
+
+// former returns the files that lay at c's place when it held the new key before, or else
+// those that row Baseline found; and under which name they are sealed.
+func (ro *Rotator) former(tx *store.Tx, c cell, f found) (files remote.IdentityFiles, name string, err error) {
+	if c.spec.Snapshot != "" {
+		if files, err = ro.snapshot(tx, c.spec.Snapshot); err != nil {
+			return files, "", err
+		}
+		if key, _, err := files.Key(); err == nil && key == c.pair.NewKey {
+			return files, c.spec.Snapshot, nil
+		}
+	}
+	files, err = ro.snapshot(tx, f.Snapshot)
+	return files, f.Snapshot, err
+}
+
+// differs says what of X.pub and X-cert.pub is not as it was before.
+func (ro *Rotator) differs(ctx context.Context, c cell, f found, now remote.IdentityFiles) (list []string, err error) {
+	var before remote.IdentityFiles
+	err = ro.store.View(ctx, c.run.Tenant, func(tx *store.Tx) error {
+		before, _, err = ro.former(tx, c, f)
+		return err
+	})
+	for _, x := range []struct {
+		path    string
+		was, is *remote.Perm
+	}{{c.spec.Path + ".pub", before.PublicPerm, now.PublicPerm}, {certificateOf(c.spec.Path), before.CertificatePerm, now.CertificatePerm}} {
+		if x.was != nil && x.is != nil && *x.was != *x.is {
+			list = append(list, fmt.Sprintf("%s has %s now, and had %s", x.path, x.is, x.was))
+		}
+	}
+	return list, err
 }
 
 // snapshot opens what row Baseline of some run sealed.
@@ -146,8 +170,12 @@ func (ro *Rotator) confirmAt(ctx context.Context, c cell, f found, h *reach.Hand
 	} else if s.holds != "" {
 		return s.conflict(c).WithHint("keyturn run back %s", c.run.ID)
 	}
+	differs, err := ro.differs(ctx, c, f, files)
+	if err != nil {
+		return err
+	}
 	if f.Reaches == nil {
-		return c.run.Save(proven{Level: Written})
+		return c.run.Save(proven{Level: Written, Differs: differs})
 	}
 	ok, detail, err := ro.loginFrom(ctx, c, h, *f.Reaches)
 	if err != nil {
@@ -157,7 +185,7 @@ func (ro *Rotator) confirmAt(ctx context.Context, c cell, f found, h *reach.Hand
 		return trust.Errorf(trust.Conflict, "a login from %s with the new key does not get to %s, where the old key did: %s", c.spec.name(), f.Reaches.User, detail).
 			WithHint("keyturn run back %s", c.run.ID)
 	}
-	return c.run.Save(proven{Level: Login})
+	return c.run.Save(proven{Level: Login, Differs: differs})
 }
 
 // A stray is what keeps whoever uses an identity place from logging in with the new

@@ -93,9 +93,15 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 		case key != c.pair.OldKey:
 			return nil, r.Save(Preview{Why: fmt.Sprintf("%s holds another key by now, %s", c.spec.name(), key.Fingerprint())})
 		}
+		if files.Fixed != "" {
+			return nil, c.fixed(files.Fixed)
+		}
 		text := fmt.Sprintf("would hold the new private key, in the same format (%s), owner and mode", info.Format)
 		if files.Certificate != nil {
 			text += fmt.Sprintf("; %s would go, and with it the logins by that certificate", certificateOf(c.spec.Path))
+		}
+		for _, what := range c.foreign(files) {
+			text += "; " + what
 		}
 		if len(c.spec.Links) > 0 {
 			text += "; it is what these links lead to, which stay: " + strings.Join(c.spec.Links, ", ")

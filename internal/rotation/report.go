@@ -40,6 +40,8 @@ type PlaceReport struct {
 	// Certificate is the file beside an identity that goes with the old key,
 	// whose certificate it holds, or empty.
 	Certificate string
+	// Differs says what of the files beside an identity is not kept: an owner, a group.
+	Differs []string
 	// Preview is what a dry run found.
 	Preview *Preview
 }
@@ -109,7 +111,7 @@ func reportOn(j job.Journal, r job.Run, t job.Target) (p PlaceReport, err error)
 		if _, err := j.ResultOf("Baseline", t, &f); err != nil {
 			return p, err
 		}
-		p.Before, p.Untouched = f.Works, f.untouched()
+		p.Before, p.Untouched, p.Differs = f.Works, f.untouched(), f.Differs
 		if f.Certified {
 			p.Certificate = certificateOf(c.spec.Path)
 		}
@@ -130,6 +132,9 @@ func reportOn(j job.Journal, r job.Run, t job.Target) (p PlaceReport, err error)
 			return p, err
 		} else if ok && x.Level != "" { // what Reprove saved when it held the run is no proof
 			p.After = x.Level
+			if step == "Confirm" {
+				p.Differs = x.Differs
+			}
 		}
 	}
 	if c.spec.Half == authorizedHalf && r.Procedure != RestoreProcedure {

@@ -106,6 +106,7 @@ type runPlace struct {
 	After       string   `json:"after,omitempty" doc:"How well the new key was proven last"`
 	Gone        bool     `json:"gone,omitempty" doc:"The old key was seen to be refused since"`
 	Certificate string   `json:"certificate,omitempty" doc:"The file beside an identity that goes with the old key, whose certificate it holds"`
+	Differs     []string `json:"differs,omitempty" doc:"What of the files beside an identity is not kept: an owner, a group"`
 	Preview     *preview `json:"preview,omitempty"`
 }
 
@@ -257,7 +258,7 @@ func detail(r control.Run) run {
 func showPlace(p control.PlaceReport) runPlace {
 	out := runPlace{
 		Name: p.Name, Host: p.HostName, User: p.User, Path: p.Path, Half: p.Half, Key: string(p.Key), Left: p.Left,
-		Untouched: p.Untouched, Before: string(p.Before), After: string(p.After), Gone: p.Gone, Certificate: p.Certificate,
+		Untouched: p.Untouched, Before: string(p.Before), After: string(p.After), Gone: p.Gone, Certificate: p.Certificate, Differs: p.Differs,
 	}
 	if v := p.Preview; v != nil {
 		out.Preview = &preview{Works: string(v.Works), Why: v.Why, Needs: v.Needs, Diff: v.Diff, Text: v.Text}

@@ -282,9 +282,10 @@ func (fs *fileSystem) rename(s subject, from *inode, name string, to *inode, as 
 	return nil
 }
 
-// setOwner is chown(2) and chmod(2) in one: only root gives files away.
+// setOwner is chown(2) and chmod(2) in one: only root gives files away, to whatever
+// account or group.
 func (fs *fileSystem) setOwner(s subject, n *inode, uid, gid int, mode uint32) error {
-	if s.uid != 0 && (s.uid != n.uid || n.uid != uid) {
+	if s.uid != 0 && (s.uid != n.uid || n.uid != uid || gid != n.gid && gid != s.gid) {
 		return errPerm
 	}
 	oldUID, oldGID, oldMode := n.uid, n.gid, n.mode

@@ -124,6 +124,7 @@ func (p *process) keep(n, like *inode, mode, uid, gid string) *refusal {
 		bits, u, g = uint64(like.mode), like.uid, like.gid
 	}
 	if err := p.host.fs.setOwner(p.subject, n, u, g, uint32(bits)); err != nil {
+		_ = p.host.fs.setOwner(p.subject, n, n.uid, n.gid, uint32(bits))
 		return no("meta", "%d:%d, not %d:%d", n.uid, n.gid, u, g)
 	}
 	return nil

@@ -326,7 +326,8 @@ func (p *process) install(arg []string) *refusal {
 		if err != nil {
 			return failed("write", err)
 		}
-		if r := p.keep(n, f.dir.entries[part.at], part.mode, part.uid, part.gid); r != nil {
+		// Whose the last two are keeps nobody from a login.
+		if r := p.keep(n, f.dir.entries[part.at], part.mode, part.uid, part.gid); r != nil && part.at == f.name {
 			return r
 		}
 	}

@@ -2,7 +2,8 @@
 # PUBLIC CERTIFICATE [MODE UID GID]... <BYTES: an identity changes hands. BYTES are the
 # private key (of PRIVATE bytes), the .pub file and the -cert.pub file, one after the
 # other, and SUM is their SHA-256; with PRIVATE 0 the key is the one that generate made.
-# The last two get the modes and owners at the end, unless they are there already.
+# The last two get the modes and owners at the end, unless they are there already; or as
+# much of them as this account may give: whose they are keeps nobody from a login.
 # Each state alone logs in: no .pub stands beside the old key, nor the new one,
 # while they change.
 I=$3; E=$4; R=$5; T=$6; old=$7; new=$8; mode=$9; enter "$1" "$2";
@@ -20,8 +21,8 @@ if [ $npub = 0 ]; then part "$r" "$c" bs=65536;
 else part "$r" "$g" bs=$npub count=1; part "$r" "$c" bs=$npub skip=1; fi;
 sum "$f"; [ "$s" = "$new" ] || no short;
 keep "$f" "../$N" "$mode" "$uid" "$gid";
-keep "$g" "../$N.pub" "$1" "$2" "$3";
-keep "$c" "../$N-cert.pub" "$4" "$5" "$6";
+[ $npub = 0 ] || (keep "$g" "../$N.pub" "$1" "$2" "$3") >/dev/null;
+[ $ncert = 0 ] || (keep "$c" "../$N-cert.pub" "$4" "$5" "$6") >/dev/null;
 e=$(sync "$f" "$g" "$c" 2>&1) || no write "$e";
 held; [ "$own" = "$T" ] || no lost;
 if [ -e "../$N" ]; then sum "../$N"; [ "$s" = "$old" ] || [ "$s" = "$new" ] || no changed;
