@@ -319,8 +319,8 @@ func (f *FileSystem) readMount(text string) {
 	f.ReadOnly = slices.Contains(strings.Split(fields[3], ","), "ro")
 }
 
-// immutable says what of the file at path, or its directory, a line of lsattr(1) shows to
-// be immutable or append-only, or nothing.
+// immutable says that what a line of lsattr(1) is of is immutable or append-only, or
+// nothing: the file at path, or where the line names ".", its directory.
 func immutable(line, path string) string {
 	flags, name, _ := strings.Cut(line, " ")
 	if strings.TrimSpace(name) == "." {
@@ -362,6 +362,8 @@ func (h *Host) whyFixed(f File, owner Account, writable bool) string {
 	switch {
 	case asRoot && dir.Mode&0o022 != 0:
 		return fmt.Sprintf("root's directory %s can be written by others (mode %o)", dir.Path, dir.Mode)
+	case !asRoot && !writable && dir.UID == owner.UID:
+		return fmt.Sprintf("%s may not write its own directory %s (mode %o)", owner.User, dir.Path, dir.Mode)
 	case !asRoot && !writable:
 		return fmt.Sprintf("%s belongs to uid %d, and the account that Keyturn acts as cannot write it", dir.Path, dir.UID)
 	}

@@ -1,7 +1,9 @@
 package remote
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -267,6 +269,11 @@ func (h *Host) fail(err error, path string) error {
 	case "owner":
 		return trust.Errorf(trust.Conflict, "%s lies in a directory of uid %s, as which Keyturn cannot act there", where, r.detail).
 			WithHint("set become for that host to sudo or doas, or log in as root")
+	case "fixed":
+		mode, attributes, _ := strings.Cut(r.detail, " ")
+		_, dir, _ := strings.Cut(attributes, " ")
+		why := fmt.Sprintf("its directory cannot be written by its own account (%s), or lies on a read-only file system", mode)
+		return trust.Errorf(trust.Conflict, "%s cannot be changed: %s", where, cmp.Or(immutable(attributes, strings.TrimSpace(dir)), why))
 	case "shared":
 		return trust.Errorf(trust.Conflict, "%s lies in a directory of root that others can write (%s): to act there as root would not be safe", where, r.detail)
 	case "changed", "lost", "short":
@@ -279,7 +286,8 @@ func (h *Host) fail(err error, path string) error {
 	case "links":
 		return trust.Errorf(trust.Conflict, "%s has %s names (hard links): the others would keep what it holds now", where, r.detail)
 	case "write":
-		return trust.Errorf(trust.Conflict, "%s cannot be written: %s", where, r.detail)
+		return trust.Errorf(trust.Conflict, "%s cannot be written: %s", where, r.detail).
+			WithHint("df and lsattr -d on %s, of its directory, show whether there is room and whether it is immutable (then, as root: chattr -i)", h.name)
 	case "sync":
 		return trust.Errorf(trust.Unavailable, "%s was written, but the disk did not confirm it: %s", where, r.detail)
 	case "tool":

@@ -419,6 +419,12 @@ func TestEditRefuses(t *testing.T) {
 				chattr(t, "+i", path)
 				t.Cleanup(func() { chattr(t, "-i", path) })
 			}, "immutable", "ermitted"},
+			"immutable directory": {func(t *testing.T, dir, path string) {
+				immutably(t, filepath.Dir(path))
+			}, ".ssh is immutable (as root: chattr -i ", "(as root: chattr -i "},
+			"directory that cannot be written": {func(t *testing.T, dir, path string) {
+				must(t, os.Chmod(filepath.Dir(path), 0o500))
+			}, "nobody may not write its own directory", "cannot be written by its own account (dr-x------"},
 			"directory of a third": {func(t *testing.T, dir, path string) {
 				must(t, os.Chmod(filepath.Dir(path), 0o755))
 				chown(t, filepath.Dir(path), "daemon")
@@ -437,7 +443,11 @@ func TestEditRefuses(t *testing.T) {
 				}
 				before := tree(t, dir)
 				_, err = h.Edit(t.Context(), mine, "nobody", path, add("two"))
-				kind(t, err, trust.Conflict, c.says)
+				says := c.says
+				if v.name == "busybox" && name == "immutable directory" {
+					says = "ermitted" // its test(1) goes by the mode alone: mkdir finds out
+				}
+				kind(t, err, trust.Conflict, says)
 				_ = h.Release(t.Context(), mine, "nobody", path)
 				if after := tree(t, dir); after != before {
 					t.Errorf("the refused edit left\n%s\nwhere there was\n%s", after, before)

@@ -113,6 +113,7 @@ import (
 //	denied DETAIL       this user may not see or read it
 //	loop, special       too many links; not a regular file (or its lock is a link)
 //	owner UID           act as UID: the directory is theirs
+//	fixed MODE [ATTR]   this user's own directory cannot be written; ATTR as lsattr says
 //	shared MODE         root's directory can be written by others
 //	held I E R          the lock is held by run R, epoch E of installation I
 //	superseded I E R    the same run holds it with a later epoch E

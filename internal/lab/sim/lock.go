@@ -45,7 +45,11 @@ func held(lock *inode, c claim) (own string, r *refusal) {
 func (p *process) ours(dir *inode) *refusal {
 	switch {
 	case p.uid != 0:
-		if !p.may(dir, toWrite) {
+		switch {
+		case p.may(dir, toWrite):
+		case dir.uid == p.uid:
+			return no("fixed", "%s", strings.Fields(dir.listing("."))[1])
+		default:
 			return no("owner", "%d", dir.uid)
 		}
 	case dir.uid != 0:

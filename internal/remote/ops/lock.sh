@@ -22,7 +22,7 @@ settle() {
 };
 # ours: nobody else may be able to exchange what lies beneath our feet. As root we
 # act only in a directory that only root can write, as anybody else in one that this
-# user can write. Sets me to our user id. here is the listing of this directory, if
+# user can write; one of its own that it cannot write is immutable, say. Sets me to our user id. here is the listing of this directory, if
 # somebody made one.
 here=;
 ours() {
@@ -32,6 +32,7 @@ ours() {
   case $me:$4:$2 in
     0:0:?????-??-*) :;;
     0:0:*) no shared "$2";;
+    "$4:$me":*) no fixed "$2 $(lsattr -d -- "$PWD" 2>/dev/null)";;
     *) no owner "$4";;
   esac;
 };
