@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -297,11 +298,16 @@ func TestHeldWhereTheOldKeyIsRefused(t *testing.T) {
 func TestKeysByOrigin(t *testing.T) {
 	t.Parallel()
 	w := newWorldOf(t, lab.Options{Config: []string{"Match Address 192.0.2.0/24", "AuthorizedKeysFile /elsewhere/%u"}}, lab.Options{})
+	k := w.heldKey(w.keyFile(filepath.Join(w.dir, "deploy"), "deploy@ci"), filepath.Join(w.dir, "deploy"), "no-pty")
 	const says = "AuthorizedKeysFile /elsewhere/%u (Match Address 192.0.2.0/24)"
 	if out := w.ok("host", "show", "web1"); !strings.Contains(out, "for other addresses than Keyturn's sshd may take other keys: "+says) {
 		t.Errorf("host show web1 does not say %q:\n%s", says, out)
 	}
 	if out := w.ok("host", "show", "web2"); strings.Contains(out, "other addresses") {
 		t.Errorf("host show web2 says\n%s", out)
+	}
+	out := w.ok("rotate", k.UUID, "--dry-run")
+	if want := fmt.Sprintf("web1:%s:%s is not all that sshd reads: ", w.servers[0].User(), w.authorized(0)); !strings.Contains(out, want) || strings.Count(out, "is not all that") != 1 || !strings.Contains(out, "would stay: "+says+"\n") {
+		t.Errorf("the dry run does not say %q and %q, or says it of web2:\n%s", want, says, out)
 	}
 }

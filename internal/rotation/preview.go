@@ -30,7 +30,8 @@ type Preview struct {
 	// hold in the end. The new key is not made yet: its base64 reads "(new key)",
 	// unless its owner supplied it.
 	Diff string `json:"diff,omitempty"`
-	// Text says in words what would happen to an identity file, which is secret.
+	// Text says in words what would happen to an identity file, which is secret, and
+	// beside an authorized_keys file what the run would not look at.
 	Text string `json:"text,omitempty"`
 }
 
@@ -126,6 +127,10 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 	p := Preview{Works: now.Level, Why: now.Why, Needs: needs}
 	if now.Unexplained {
 		p.Why += "; a rotation would be held until that is mended, or the place is left out"
+	}
+	// What keeps us from knowing, a scan has noted.
+	if elsewhere, err := h.ByOrigin(ctx); err == nil && len(elsewhere) > 0 {
+		p.Text = "is not all that sshd reads: for other addresses than Keyturn's it may go by these, where the old key would stay: " + strings.Join(elsewhere, "; ")
 	}
 	for _, f := range files {
 		if f.Path == c.spec.Path && p.Works != "" {

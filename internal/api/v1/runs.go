@@ -115,7 +115,7 @@ type preview struct {
 	Why   string `json:"why,omitempty" doc:"Why the run would leave it as it is"`
 	Needs string `json:"needs,omitempty" doc:"What has to be so before a rotation would do this"`
 	Diff  string `json:"diff,omitempty" doc:"From what the file holds to what it would hold; of an identity file, what lies beside it: its public key and its certificate"`
-	Text  string `json:"text,omitempty" doc:"What would become of an identity file"`
+	Text  string `json:"text,omitempty" doc:"What would become of an identity file; of another, what sshd may read besides for other addresses, where nothing would be replaced"`
 }
 
 type placePage struct {
