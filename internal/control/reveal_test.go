@@ -133,7 +133,7 @@ func TestRevealKey(t *testing.T) {
 // A request lapses, and so does an approval that nobody makes use of.
 func TestApprovalsLapse(t *testing.T) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	s, err := store.Open(t.Context(), store.Options{URL: "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db"), Schema: everything, Now: func() time.Time { return now }})
+	s, err := store.Open(t.Context(), store.Options{URL: storetest.SQLite(t, everything...), Schema: everything, Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}

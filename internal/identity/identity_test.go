@@ -61,9 +61,9 @@ const adminPassword = "correct horse"
 // both runs a test in a new world on either engine.
 func both(t *testing.T, test func(*testing.T, *world)) {
 	t.Run("sqlite", func(t *testing.T) {
-		dir := t.TempDir()
-		w := newWorld(t, "sqlite:"+filepath.Join(dir, "keyturn.db"))
-		w.dir = dir
+		url := storetest.SQLite(t, schemas...)
+		w := newWorld(t, url)
+		w.dir = filepath.Dir(strings.TrimPrefix(url, "sqlite:"))
 		test(t, w)
 	})
 	t.Run("postgres", func(t *testing.T) { test(t, newWorld(t, storetest.Postgres(t, schemas...))) })
@@ -191,7 +191,7 @@ func field(l audit.Leaf, name string) string {
 
 func TestFirst(t *testing.T) {
 	for name, url := range map[string]func() string{
-		"sqlite":   func() string { return "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db") },
+		"sqlite":   func() string { return storetest.SQLite(t, schemas...) },
 		"postgres": func() string { return storetest.Postgres(t, schemas...) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -234,7 +234,7 @@ func TestFirst(t *testing.T) {
 // Nodes that start at the same time make one tenant.
 func TestFirstRaces(t *testing.T) {
 	for name, url := range map[string]func() string{
-		"sqlite":   func() string { return "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db") },
+		"sqlite":   func() string { return storetest.SQLite(t, schemas...) },
 		"postgres": func() string { return storetest.Postgres(t, schemas...) },
 	} {
 		t.Run(name, func(t *testing.T) {

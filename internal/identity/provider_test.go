@@ -17,6 +17,7 @@ import (
 	"keyturn/internal/need"
 	"keyturn/internal/oidc/oidctest"
 	"keyturn/internal/store"
+	"keyturn/internal/store/storetest"
 	"keyturn/internal/trust"
 )
 
@@ -775,7 +776,7 @@ func TestProviders(t *testing.T) {
 // A provider that does not answer, or not as one, keeps people out, and says so; it
 // holds nobody up for long.
 func TestProviderDown(t *testing.T) {
-	w := newWorld(t, "sqlite:"+t.TempDir()+"/keyturn.db")
+	w := newWorld(t, storetest.SQLite(t, schemas...))
 	answers := http.HandlerFunc(http.NotFound)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { answers(rw, r) })
@@ -929,7 +930,7 @@ func TestProviderChangedMeanwhile(t *testing.T) {
 // An address of e-mail is what anybody can say of himself, unless the provider has
 // seen that it is so; and of people a value is what it says, and no pattern.
 func TestRules(t *testing.T) {
-	w := newWorld(t, "sqlite:"+t.TempDir()+"/keyturn.db")
+	w := newWorld(t, storetest.SQLite(t, schemas...))
 	i := oidctest.Start(t)
 	admin := w.admin()
 	must(t, w.update(w.tenant, func(tx *store.Tx) error {

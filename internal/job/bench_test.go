@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -162,7 +161,7 @@ func TestSoakMemory(t *testing.T) {
 	if os.Getenv("KEYTURN_SOAK") != "" {
 		targets = 100_000
 	}
-	s := storetest.OpenURL(t, "sqlite:"+filepath.Join(t.TempDir(), "keyturn.db"), Schema)
+	s := storetest.Open(t, Schema)
 	var most, calls atomic.Int64
 	heap := func() int64 {
 		runtime.GC()

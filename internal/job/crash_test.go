@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +53,7 @@ func TestCrashEverywhere(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			t.Run("sqlite", func(t *testing.T) {
-				url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
+				url := storetest.SQLite(t, Schema)
 				synctest.Test(t, func(t *testing.T) { mustSurvive(t, url, c, stride) })
 			})
 			t.Run("postgres", func(t *testing.T) {
@@ -111,7 +110,7 @@ func TestMutations(t *testing.T) {
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
+			url := storetest.SQLite(t, Schema)
 			synctest.Test(t, func(t *testing.T) {
 				if _, failures := crashEverywhere(t, url, m.in, m.mutate, 1); len(failures) == 0 {
 					t.Error("was not noticed")
@@ -182,7 +181,7 @@ func TestCrashesAndVerbs(t *testing.T) {
 	if os.Getenv("KEYTURN_SOAK") != "" {
 		plays = 1000
 	}
-	url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
+	url := storetest.SQLite(t, Schema)
 	synctest.Test(t, func(t *testing.T) {
 		s := storetest.OpenURL(t, url, Schema)
 		for seed := range plays {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +19,7 @@ import (
 // onBoth runs a test in a bubble with a store on either database.
 func onBoth(t *testing.T, test func(t *testing.T, s *store.Store)) {
 	t.Run("sqlite", func(t *testing.T) {
-		url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
+		url := storetest.SQLite(t, Schema)
 		synctest.Test(t, func(t *testing.T) { test(t, storetest.OpenURL(t, url, Schema)) })
 	})
 	t.Run("postgres", func(t *testing.T) {

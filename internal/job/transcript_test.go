@@ -37,7 +37,7 @@ func TestTranscripts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			t.Run("sqlite", func(t *testing.T) {
-				url := "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db")
+				url := storetest.SQLite(t, Schema)
 				synctest.Test(t, func(t *testing.T) { replay(t, file, url, *update) })
 			})
 			t.Run("postgres", func(t *testing.T) {

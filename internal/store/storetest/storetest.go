@@ -2,7 +2,8 @@
 // test, and on PostgreSQL in a server of the test process.
 //
 // Begin with [Both], which runs a test on either engine, each time with a store
-// that holds nothing but the tables of the schemas given. The PostgreSQL server
+// that holds nothing but the tables of the schemas given. They are made once in the
+// test process, and each database begins as a copy. The PostgreSQL server
 // is made by initdb in a temporary directory when the first test asks for it,
 // listens on a unix socket only, runs as an unprivileged user, and is stopped
 // and removed when the process ends, however that comes about. Its databases
@@ -12,8 +13,11 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,7 +47,47 @@ func Event() audit.Event {
 // test, closed at its end.
 func Open(tb testing.TB, schemas ...fs.FS) *store.Store {
 	tb.Helper()
-	return OpenURL(tb, "sqlite:"+filepath.Join(tb.TempDir(), "keyturn.db"), schemas...)
+	return OpenURL(tb, SQLite(tb, schemas...), schemas...)
+}
+
+// templates are SQLite databases that hold tables and no rows, by the fingerprint
+// of their schemas.
+var templates = struct {
+	sync.Mutex
+	files map[string][]byte
+}{files: map[string][]byte{}}
+
+// SQLite returns the URL of a new SQLite database, keyturn.db in a directory of the
+// test, that holds the tables of the schemas and no rows. A store that is to make
+// its tables itself begins with a path where nothing is.
+func SQLite(tb testing.TB, schemas ...fs.FS) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "keyturn.db")
+	name := fingerprint(tb, schemas)
+	templates.Lock()
+	defer templates.Unlock()
+	if templates.files[name] == nil {
+		templates.files[name] = withTables(tb, schemas)
+	}
+	if err := os.WriteFile(path, templates.files[name], 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return "sqlite:" + path
+}
+
+// withTables returns a SQLite database with the tables of the schemas.
+func withTables(tb testing.TB, schemas []fs.FS) []byte {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "tables.db")
+	s, err := store.Open(context.Background(), store.Options{URL: "sqlite:" + path, Schema: schemas})
+	if err == nil {
+		err = s.Close() // which folds the write-ahead log into the file
+	}
+	file, readErr := os.ReadFile(path)
+	if err = errors.Join(err, readErr); err != nil {
+		tb.Fatalf("make the tables: %v", err)
+	}
+	return file
 }
 
 // OpenURL returns a store with the given schemas on the database at url,
@@ -78,7 +122,7 @@ func BothAt(t *testing.T, now func() time.Time, schemas []fs.FS, test func(t *te
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
 		need.Within(t, 5*time.Minute)
-		test(t, open(t, store.Options{URL: "sqlite:" + filepath.Join(t.TempDir(), "keyturn.db"), Schema: schemas, Now: now}))
+		test(t, open(t, store.Options{URL: SQLite(t, schemas...), Schema: schemas, Now: now}))
 	})
 	t.Run("postgres", func(t *testing.T) {
 		need.Within(t, 5*time.Minute)
