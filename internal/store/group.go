@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -261,10 +262,15 @@ func (w *writer) end() outcome {
 	return committed
 }
 
-// another returns the next member of a group of n, or nil to commit.
+// another returns the next member of a group of n, or nil to commit. Those who were just
+// told how the last group ended may be about to ask for more, and only wait for a processor:
+// they go first, or every other commit would be of one member, who was the quickest.
 func (w *writer) another(n int, begun time.Time) *request {
 	if n >= maxGroup || time.Since(begun) > w.hold {
 		return nil
+	}
+	if len(w.queue) == 0 {
+		runtime.Gosched()
 	}
 	select {
 	case r := <-w.queue:
