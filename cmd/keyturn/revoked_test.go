@@ -2,12 +2,15 @@ package main
 
 import (
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"keyturn/internal/job"
 	"keyturn/internal/lab"
+	"keyturn/internal/need"
+	"keyturn/internal/trust"
 )
 
 // This file has sshd refuse a key that its files grant, by RevokedKeys, when a run has
@@ -119,28 +122,58 @@ func TestBackFromAKeyRevokedInWithdraw(t *testing.T) {
 // goes back, and what the identity file holds goes on logging in everywhere.
 func TestLeftOnTheWayBackFromARefusedKey(t *testing.T) {
 	t.Parallel()
-	w := simWard(t, 3, nil)
-	refusing := w.hosts[1].(simHost)
-	w.mu.Lock()
-	w.fault = once("before do Disprove", func(w *ward) {
+	t.Run("simulated", func(t *testing.T) {
+		t.Parallel()
+		w := simWard(t, 3, nil)
+		refusing := w.hosts[1].(simHost)
+		w.leftOnTheWayBack(func(key trust.PublicKey) { refusing.Revoke(key) }, func() { refusing.Fill() }, func() {
+			refusing.Mend()
+			refusing.Fill() // of the two faults this one stays
+		})
+	})
+	t.Run("sshd", func(t *testing.T) {
+		t.Parallel()
+		need.Long(t)
+		refusing, revoked := revokingWorld(t)
+		w := newWard(&ward{world: refusing, hosts: []wardHost{labHost{refusing.servers[0]}, labHost{refusing.servers[1]}}}, nil)
+		path := keysFile(w.hosts[1])
+		if out, err := exec.Command("chattr", "-i", path).CombinedOutput(); err != nil {
+			need.Skip(t, "chattr -i: %s", out)
+		}
+		t.Cleanup(func() { _ = exec.Command("chattr", "-i", path).Run() })
+		w.leftOnTheWayBack(func(key trust.PublicKey) { w.write(revoked, key.String()+"\n") }, func() {
+			if out, err := exec.Command("chattr", "+i", path).CombinedOutput(); err != nil {
+				t.Errorf("chattr +i: %s", out)
+			}
+		}, func() { w.write(revoked, "") })
+	})
+}
+
+// leftOnTheWayBack has the second host refuse the new key when the old one is gone, goes
+// back, has its file not be written when its turn comes, ends the refusal, and leaves it.
+func (w *ward) leftOnTheWayBack(refuse func(trust.PublicKey), fix, mend func()) {
+	t := w.t
+	t.Helper()
+	at := func(point string, act func(w *ward)) {
+		w.mu.Lock()
+		w.fault = once(point, act)(w)
+		w.mu.Unlock()
+	}
+	at("before do Disprove", func(w *ward) {
 		key, _ := w.identityKey()
-		refusing.Revoke(key)
-	})(w)
-	w.mu.Unlock()
+		refuse(key)
+	})
 	run := w.rotate()
 	if state, reason, _ := w.await(run); state != job.Held || !strings.Contains(reason, "Disprove") {
 		t.Fatalf("the run is %s: %s", state, reason)
 	}
 	rotated, _ := w.identityKey()
-	w.mu.Lock()
-	w.fault = once("before do Authorize", func(*ward) { refusing.Fill() })(w)
-	w.mu.Unlock()
+	at("before do Authorize", func(*ward) { fix() })
 	back := w.back(run)
 	if state, reason, _ := w.await(back); state != job.Held || !strings.Contains(reason, "Authorize") {
 		t.Fatalf("the way back is %s: %s", state, reason)
 	}
-	refusing.Mend() // and with that, RevokedKeys
-	refusing.Fill()
+	mend()
 	w.mu.Lock()
 	w.lost = nil // by the refusal, which no run has made
 	w.mu.Unlock()
@@ -148,7 +181,7 @@ func TestLeftOnTheWayBackFromARefusedKey(t *testing.T) {
 	var left struct {
 		Back bool `json:"back"`
 	}
-	place := refusing.Name() + ":" + refusing.User() + ":" + keysFile(refusing)
+	place := w.hosts[1].Name() + ":" + w.hosts[1].User() + ":" + keysFile(w.hosts[1])
 	w.api(&left, http.MethodPost, "/runs/"+back+"/leave", map[string]any{"place": place})
 	state, reason, _ := w.await(back)
 	if direction := w.show(back).Direction; state != job.Partial || direction != "back" || !left.Back {
