@@ -176,3 +176,41 @@ func TestPolicyOfTargets(t *testing.T) {
 		w.api(nil, "DELETE", "/applications/"+name, nil)
 	}
 }
+
+// What names a user who is gone can be written back as it was read, and what names one who
+// was never there cannot.
+func TestRulesOfAUserWhoIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	w.ok("user", "add", "alice", "--role", "Auditor")
+	var group struct{ ID string }
+	w.api(&group, "POST", "/groups", map[string]any{"name": "ops", "include": []string{"user:alice", "everyone"}})
+	var app struct {
+		Policies []struct {
+			ID      string
+			Include []string
+		}
+	}
+	w.api(&app, "POST", "/applications", map[string]any{"name": "web", "type": "ssh", "domain": "ssh.example.com",
+		"policies": []any{map[string]any{"name": "ops", "include": []string{"user:alice"}, "logins": []string{"root"}}}})
+	w.ok("user", "remove", "alice")
+	policy := app.Policies[0]
+	gone := strings.TrimPrefix(policy.Include[0], "user:")
+	w.ok("group", "set", "ops", "--name", "operators")
+	w.ok("policy", "set", policy.ID, "--login", "deploy")
+	body := func(include string) map[string]any {
+		return map[string]any{"name": "web", "type": "ssh", "domain": "ssh.example.com",
+			"policies": []any{map[string]any{"id": policy.ID, "name": "ops", "include": []string{include}, "logins": []string{"root"}}}}
+	}
+	w.api(nil, "PUT", "/applications/web", body("user:"+gone))
+	if status, text := w.cloudflare().do("PUT", "/accounts/{account}/access/groups/"+group.ID, `{"name":"operators","include":[{"user":{"id":"`+gone+`"}},{"everyone":{}}]}`); status != 200 {
+		t.Error(status, text)
+	}
+	if out := w.ok("policy", "show", policy.ID); !strings.Contains(out, gone) {
+		t.Error(out)
+	}
+	unknown := strings.Repeat("0", len(gone))
+	w.refused("there is no user", "group", "set", "operators", "--include", "user:"+unknown)
+	w.refused("there is no user", "policy", "set", policy.ID, "--include", "user:"+unknown)
+	w.refused("there is no user", "policy", "add", "x", "--include", "user:"+gone)
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"keyturn/internal/access"
@@ -110,13 +111,18 @@ func hostOf(tx *store.Tx, h inventory.Host) (policy.Host, error) {
 }
 
 // named returns rules in which users, groups and lists of networks that were named by
-// their names are named by their ids.
-func (p *Plane) named(tx *store.Tx, e *policy.Expression) error {
+// their names are named by their ids. Rules that were there already stay as they are, also
+// where what they name is gone: what was read can be written back.
+func (p *Plane) named(tx *store.Tx, e *policy.Expression, was policy.Expression) error {
+	there := slices.Concat(was.Include, was.Require, was.Exclude)
 	for _, section := range []struct {
 		name  string
 		rules []policy.Rule
 	}{{"include", e.Include}, {"require", e.Require}, {"exclude", e.Exclude}} {
 		for i := range section.rules {
+			if slices.Contains(there, section.rules[i]) {
+				continue
+			}
 			if err := p.nameRule(tx, &section.rules[i]); err != nil {
 				return blame(err, section.name)
 			}

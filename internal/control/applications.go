@@ -110,7 +110,7 @@ func (p *Plane) AddApplication(ctx context.Context, actor identity.Actor, w Writ
 			if _, err := access.AddApplication(tx, w.Application); err != nil {
 				return "", err
 			}
-			if err := p.namePolicies(tx, w.Policies); err != nil {
+			if err := p.namePolicies(tx, w.Policies, nil); err != nil {
 				return "", err
 			}
 			return id, access.SetPolicies(tx, id, w.Policies)
@@ -151,7 +151,11 @@ func (p *Plane) SetApplication(ctx context.Context, actor identity.Actor, idOrNa
 		if next.Extra == nil {
 			next.Extra = was.Extra
 		}
-		if err := p.namePolicies(tx, w.Policies); err != nil {
+		has, err := access.Policies(tx, was.ID)
+		if err != nil {
+			return err
+		}
+		if err := p.namePolicies(tx, w.Policies, has); err != nil {
 			return err
 		}
 		set, err := access.SetApplication(tx, next, w.Policies)
@@ -173,10 +177,15 @@ func identify(list []access.Policy) {
 	}
 }
 
-// namePolicies names what the rules of policies name by ids, and notes which they are.
-func (p *Plane) namePolicies(tx *store.Tx, list []access.Policy) error {
+// namePolicies names what the rules of policies name by ids, but for rules that those of
+// the same id had, and notes which they are.
+func (p *Plane) namePolicies(tx *store.Tx, list, has []access.Policy) error {
+	were := map[string]policy.Expression{}
+	for _, one := range has {
+		were[one.ID] = one.Expression
+	}
 	for i := range list {
-		if err := p.named(tx, &list[i].Expression); err != nil {
+		if err := p.named(tx, &list[i].Expression, were[list[i].ID]); err != nil {
 			return err
 		}
 		tx.Note("policy", list[i].ID)

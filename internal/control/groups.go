@@ -6,6 +6,7 @@ import (
 
 	"keyturn/internal/access"
 	"keyturn/internal/identity"
+	"keyturn/internal/policy"
 	"keyturn/internal/store"
 	"keyturn/internal/trust"
 )
@@ -57,7 +58,7 @@ func (p *Plane) AddGroup(ctx context.Context, actor identity.Actor, n access.Gro
 	err = p.update(ctx, actor, needs(identity.OrganizationsWrite), "group.add", "group:"+n.ID, func(tx *store.Tx) error {
 		g, err = m.once(tx, func() (string, error) {
 			n := n
-			if err := p.named(tx, &n.Expression); err != nil {
+			if err := p.named(tx, &n.Expression, policy.Expression{}); err != nil {
 				return "", err
 			}
 			_, err := access.PutGroup(tx, n)
@@ -81,7 +82,7 @@ func (p *Plane) SetGroup(ctx context.Context, actor identity.Actor, idOrName str
 		if next.Extra == nil {
 			next.Extra = was.Extra
 		}
-		if err := p.named(tx, &next.Expression); err != nil {
+		if err := p.named(tx, &next.Expression, was.Expression); err != nil {
 			return err
 		}
 		g, err = access.PutGroup(tx, next)

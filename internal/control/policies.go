@@ -88,7 +88,7 @@ func (p *Plane) AddPolicy(ctx context.Context, actor identity.Actor, application
 				}
 				n.Application = a.ID
 			}
-			if err := p.named(tx, &n.Expression); err != nil {
+			if err := p.named(tx, &n.Expression, policy.Expression{}); err != nil {
 				return "", err
 			}
 			now, err := access.AddPolicy(tx, n)
@@ -121,7 +121,7 @@ func (p *Plane) SetPolicy(ctx context.Context, actor identity.Actor, in PolicyIn
 		if next.Extra == nil {
 			next.Extra = was.Extra
 		}
-		if err := p.named(tx, &next.Expression); err != nil {
+		if err := p.named(tx, &next.Expression, was.Expression); err != nil {
 			return err
 		}
 		if set, err = access.SetPolicy(tx, next); err != nil {

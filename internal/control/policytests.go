@@ -46,7 +46,7 @@ func (p *Plane) StartPolicyTest(ctx context.Context, actor identity.Actor, list 
 	err = p.update(ctx, actor, needs(identity.PolicyTestWrite), "policy.test", "policy-test:"+fresh, func(tx *store.Tx) error {
 		id, err = m.once(tx, func() (string, error) {
 			for i := range list {
-				if err := p.named(tx, &list[i].Expression); err != nil {
+				if err := p.named(tx, &list[i].Expression, policy.Expression{}); err != nil {
 					return "", err
 				}
 			}
