@@ -40,17 +40,16 @@ func (p *Plane) identityOf(tx *store.Tx, actor identity.Actor) (policy.Identity,
 	if !actor.IsPerson() {
 		return policy.Identity{Name: actor.Name, ServiceToken: cmp.Or(actor.ID, actor.Kind), Source: address(actor.Source)}, nil
 	}
-	u, err := p.directory.User(tx, actor.Owner)
+	asking, err := p.directory.Asking(tx, actor)
 	if err != nil {
 		return policy.Identity{}, err
 	}
-	said, err := p.directory.SaidAtLogin(tx, actor)
-	who := identified(u, said)
+	who := identified(asking.User, asking.Said)
 	who.Source = address(actor.Source)
 	if actor.Kind != "user" {
 		who.Provider, who.Methods = "", nil
 	}
-	return who, err
+	return who, nil
 }
 
 // identityOfUser returns what is known of a user, wherever they are: what the identity

@@ -56,36 +56,40 @@ func (d *Directory) Known(tx *store.Tx, after string, limit int) (list []Known, 
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var k Known
-		var claims string
-		u, err := scanUser(func(columns ...any) error { return rows.Scan(append(columns, &k.Said.Provider, &claims)...) })
+		k, err := scanKnown(rows.Scan)
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal([]byte(claims), &k.Said.Claims); err != nil {
-			return nil, err
-		}
-		k.User = u.User
 		list = append(list, k)
 	}
 	return list, rows.Err()
 }
 
+// Asking returns the user who asks, with what an identity provider said at the login that
+// the actor came by, and not at another one of the same user, which may have proved more.
+// Of who came by none that is nothing.
+func (d *Directory) Asking(tx *store.Tx, by Actor) (Known, error) {
+	k, err := scanKnown(tx.QueryRow(sqlAsking, tx.Tenant(), by.Owner, by.webLogin).Scan)
+	if errors.Is(err, sql.ErrNoRows) { // removed just now
+		return Known{}, unauthenticated()
+	}
+	return k, err
+}
+
+func scanKnown(scan func(...any) error) (k Known, err error) {
+	var claims string
+	u, err := scanUser(func(columns ...any) error { return scan(append(columns, &k.Said.Provider, &claims)...) })
+	if err != nil {
+		return Known{}, err
+	}
+	k.User = u.User
+	return k, json.Unmarshal([]byte(claims), &k.Said.Claims)
+}
+
 // Said returns what an identity provider said of a user at the last login.
-func (d *Directory) Said(tx *store.Tx, user string) (Said, error) {
-	return readSaid(tx, sqlSaid, user)
-}
-
-// SaidAtLogin returns what an identity provider said at the login that an actor came by,
-// and not at another one of the same user, which may have proved more. Of who came by
-// none that is nothing.
-func (d *Directory) SaidAtLogin(tx *store.Tx, by Actor) (Said, error) {
-	return readSaid(tx, sqlSaidAtLogin, by.webLogin)
-}
-
-func readSaid(tx *store.Tx, query, id string) (s Said, err error) {
+func (d *Directory) Said(tx *store.Tx, user string) (s Said, err error) {
 	text := ""
-	err = tx.QueryRow(query, tx.Tenant(), id).Scan(&s.Provider, &text)
+	err = tx.QueryRow(sqlSaid, tx.Tenant(), user).Scan(&s.Provider, &text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Said{}, nil
 	}

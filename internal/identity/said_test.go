@@ -2,10 +2,12 @@ package identity
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"keyturn/internal/oidc/oidctest"
 	"keyturn/internal/store"
+	"keyturn/internal/trust"
 )
 
 // What a provider said of a user is what it answers for, as of the last login, and ends
@@ -50,7 +52,7 @@ func TestSaid(t *testing.T) {
 
 // What a provider said at a login is of that login: another of the same user, on whichever
 // node, that proved more or less, changes nothing of it. It ends with the login.
-func TestSaidAtLogin(t *testing.T) {
+func TestAsking(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		i := oidctest.Start(t)
 		w.addProviders(i)
@@ -67,15 +69,15 @@ func TestSaidAtLogin(t *testing.T) {
 			t.Helper()
 			actor, err := d.Bearer(t.Context(), l.Text, "192.0.2.1")
 			must(t, err)
-			var s Said
+			var k Known
 			must(t, w.view(func(tx *store.Tx) (err error) {
-				s, err = d.SaidAtLogin(tx, actor)
+				k, err = d.Asking(tx, actor)
 				return err
 			}))
-			if s.Provider == "" || !slices.Equal(s.Claims["groups"], groups("ops")) {
-				t.Errorf("said %+v", s)
+			if k.ID != actor.Owner || k.Said.Provider == "" || !slices.Equal(k.Said.Claims["groups"], groups("ops")) {
+				t.Errorf("asking is %+v", k)
 			}
-			return s.Claims["amr"]
+			return k.Said.Claims["amr"]
 		}
 		weak := logIn("pwd")
 		strong := logIn("pwd", "hwk")
@@ -92,10 +94,12 @@ func TestSaidAtLogin(t *testing.T) {
 		}
 		must(t, w.update(w.tenant, func(tx *store.Tx) error {
 			for what, by := range map[string]Actor{"a password": w.admin(), "a token": {Tenant: w.tenant, Kind: "token", Owner: weak.Actor.ID, Personal: true}} {
-				if s, err := w.SaidAtLogin(tx, by); err != nil || s.Provider != "" || s.Claims != nil {
-					t.Errorf("of %s: %+v, %v", what, s, err)
+				if k, err := w.Asking(tx, by); err != nil || k.ID != by.Owner || k.Said.Provider != "" || k.Said.Claims != nil {
+					t.Errorf("by %s: %+v, %v", what, k, err)
 				}
 			}
+			_, err := w.Asking(tx, Actor{Tenant: w.tenant, Kind: "token", Owner: strings.Repeat("0", 32), Personal: true})
+			wantKind(t, "who was removed", err, trust.Unauthenticated)
 			return nil
 		}))
 	})
