@@ -169,15 +169,25 @@ the token, but for what goes by how you have logged in, or by what a provider sa
 		}),
 	}
 	var overlap string
+	var compromised bool
 	rotate := &cobra.Command{
 		Use: "rotate ID", Short: "Give one of your API tokens another text, and print it: the only time that it is to be had",
 		Long: `Give one of your API tokens another text. Its id, what it may do and when it expires
-stay as they are. The old text ends at once, or after --overlap.`,
-		Example: "  keyturn token rotate 0123456789abcdef0123456789abcdef --overlap 1h", Args: exactly(1), ValidArgsFunction: completeTokens(env),
+stay as they are. The old text ends at once, or after --overlap.
+
+--compromised is for a text that somebody else may have: it ends at once, the tokens
+that were made with it are revoked, and so are the certificates that were asked for
+with it or with them.`,
+		Example: `  keyturn token rotate 0123456789abcdef0123456789abcdef --overlap 1h
+  keyturn token rotate 0123456789abcdef0123456789abcdef --compromised`,
+		Args: exactly(1), ValidArgsFunction: completeTokens(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			in := map[string]string{}
+			in := map[string]any{}
 			if overlap != "" {
 				in["overlap"] = overlap
+			}
+			if compromised {
+				in["compromised"] = true
 			}
 			var t tokenJSON
 			if err := c.call(cmd.Context(), http.MethodPost, "/tokens/"+url.PathEscape(args[0])+"/rotate", in, &t); err != nil {
@@ -190,6 +200,7 @@ stay as they are. The old text ends at once, or after --overlap.`,
 		}),
 	}
 	rotate.Flags().StringVar(&overlap, "overlap", "", "how long the old text holds beside the new one, such as 1h (default not at all)")
+	rotate.Flags().BoolVar(&compromised, "compromised", false, "somebody else may have the old text: end what was made with it, too")
 	revoke := &cobra.Command{
 		Use: "revoke ID", Short: "End an API token, and those that it made, at once",
 		Long: `End an API token, and those that it made, at once. The certificates that were asked

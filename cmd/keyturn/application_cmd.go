@@ -42,7 +42,7 @@ func (a applicationJSON) show(cmd *cobra.Command) error {
 func applicationCommand(env environ) *cobra.Command {
 	return parent("application", "Say for which hosts policies are: applications",
 		applicationListCommand(env), applicationShowCommand(env), applicationAddCommand(env), applicationSetCommand(env),
-		removeCommand(env, "application", "NAME", "/applications/", "Remove an application with the policies that are its own, and its certificate authority", completeApplications(env)))
+		removeCommand(env, "application", "NAME", "/applications/", "Remove an application, its own policies and its authority, and revoke what it let", completeApplications(env)))
 }
 
 func applicationListCommand(env environ) *cobra.Command {

@@ -23,6 +23,7 @@ type certificateJSON struct {
 	Authority       string     `json:"authority"`
 	Person          string     `json:"person,omitempty"`
 	Why             string     `json:"why"`
+	Applications    []string   `json:"applications"`
 	ValidAfter      *time.Time `json:"valid_after"`
 	ValidBefore     *time.Time `json:"valid_before"`
 	CriticalOptions []string   `json:"critical_options"`
@@ -135,7 +136,7 @@ func certShowCommand(env environ) *cobra.Command {
 			}
 			return show(cmd, x, func(w io.Writer) error {
 				return fields(w, "serial", x.Serial, "type", x.Type, "key id", x.KeyID, "principals", strings.Join(x.Principals, ","), "fingerprint", x.Fingerprint,
-					"authority", x.Authority, "why", x.Why, "valid from", when(x.ValidAfter), "valid before", when(x.ValidBefore),
+					"authority", x.Authority, "why", x.Why, "applications", strings.Join(x.Applications, ","), "valid from", when(x.ValidAfter), "valid before", when(x.ValidBefore),
 					"limited to", strings.Join(x.CriticalOptions, ", "), "extensions", strings.Join(x.Extensions, ", "), "revoked", x.Revoked, "certificate", x.Certificate)
 			})
 		}),
@@ -152,8 +153,8 @@ certificate for it, and the key itself where hosts would let it in without one. 
 learn of it by the key revocation list, "keyturn krl". All of an authority are revoked by
 "keyturn ca remove".
 
-Which application let them, a certificate keeps: also when its policies have changed, or
-when it was removed and is named by its id.
+Which application let them, a certificate keeps, also when its policies have changed:
+"keyturn cert show" has the id. When an application is removed, what it let is revoked.
 
 It takes back what there is. What a user may have next is for policies to say. A user who
 is gone is named by the id, or by the name unless another user has it now. Of a revoked key

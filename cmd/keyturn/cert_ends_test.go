@@ -52,6 +52,29 @@ func TestCertificatesEndWithWhoAskedForThem(t *testing.T) {
 	w.json(&child, "token", "create", "job", "--permission", "Certificates Issue")
 	w.env = admin
 
+	// A text that somebody else may have ends, and takes along what was made with it.
+	leaked := as(with(parent.Token))
+	rotated := parent
+	w.env = carol
+	w.json(&rotated, "token", "rotate", parent.ID)
+	w.env = admin
+	is("a token that was rotated", leaked, "")
+	byOld := as(with(child.Token))
+	w.env = carol
+	w.refused("does not hold for an overlap", "token", "rotate", parent.ID, "--compromised", "--overlap", "1h")
+	w.json(&rotated, "token", "rotate", parent.ID, "--compromised")
+	for _, gone := range []string{parent.Token, child.Token} {
+		w.env = with(gone)
+		w.refused("not valid", "cert", "list")
+	}
+	w.env = admin
+	is("a token whose text was compromised", leaked, "the API token that asked for it was compromised")
+	is("a token that one of these made", byOld, "the API token that asked for it was compromised")
+	parent = rotated
+	w.env = with(parent.Token)
+	w.json(&child, "token", "create", "job", "--permission", "Certificates Issue")
+	w.env = admin
+
 	person, byParent, byChild, byOwn := as(carol), as(with(parent.Token)), as(with(child.Token)), as(with(own.Token))
 	w.ok("token", "revoke", parent.ID)
 	is("a token that was revoked", byParent, "the API token that asked for it was revoked")
@@ -81,8 +104,8 @@ func TestCertificatesEndWithWhoAskedForThem(t *testing.T) {
 	w.user("dave", "Certificates Issue")
 	for _, name := range []string{"carol", gone.ID} {
 		var list []certificateJSON
-		if w.json(&list, "cert", "list", "--user", name); len(list) != 4 {
-			t.Errorf("of %s there are %d certificates, want 4: %+v", name, len(list), list)
+		if w.json(&list, "cert", "list", "--user", name); len(list) != 6 {
+			t.Errorf("of %s there are %d certificates, want 6: %+v", name, len(list), list)
 		}
 		if out := w.ok("cert", "revoke", "--user", name); !strings.Contains(out, "0 certificates are revoked") {
 			t.Errorf("revoked again: %s", out)

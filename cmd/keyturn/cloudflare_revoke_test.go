@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,15 +103,20 @@ func TestCloudflareRevokesTokens(t *testing.T) {
 	opens("another one", again, true)
 	whole := w.find(`"id":"([^"]+)","name":"hosts \*"`, "GET", "/client/v4/accounts/"+c.account+"/access/apps?exact=true&name=hosts+*", "", c.header)
 	last := sign("users")
+	opens("one of an application that is there", last, true)
 	if status, text := c.do("DELETE", "/accounts/{account}/access/apps/"+whole, ""); status != 202 {
 		t.Fatal(status, text)
 	}
-	opens("one of an application that is gone", last, true)
+	opens("one of an application that is gone", last, false)
+	opens("one of another application", again, true)
 	if got := serials(whole); len(got) != 2 {
 		t.Errorf("because of one that is gone there are %q", got)
 	}
-	if out := w.ok("cert", "revoke", "--application", whole); !strings.HasPrefix(out, "1 certificate is") {
-		t.Errorf("revoked %s", out)
+	var shown certificateJSON
+	if w.json(&shown, "cert", "show", last.Serial); !slices.Equal(shown.Applications, []string{whole}) || !strings.Contains(shown.Revoked, "the application that let it was removed") {
+		t.Errorf("one of an application that is gone: %+v", shown)
 	}
-	opens("one of an application that is gone", last, false)
+	if out := w.ok("cert", "revoke", "--application", whole); !strings.HasPrefix(out, "0 certificates are") {
+		t.Errorf("revoked again %s", out)
+	}
 }

@@ -3,6 +3,7 @@ package authority
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,9 @@ type Issued struct {
 	Person    string // id, or ""
 	Why       string
 	Created   time.Time
+	// Applications are the ids of those that let it, each once; none where no policy was
+	// asked.
+	Applications []string
 	// Revoked says why it is, or is "".
 	Revoked string
 
@@ -90,7 +94,7 @@ func (s *Authorities) Draft(tx *store.Tx, a Authority, r Request) (*Draft, error
 	var random [8]byte
 	rand.Read(nonce[:])
 	rand.Read(random[:])
-	d := &Draft{Issued: Issued{Authority: a.ID, Person: r.Person, Why: r.Why, Created: tx.Now(), Certificate: trust.Certificate{
+	d := &Draft{Issued: Issued{Authority: a.ID, Person: r.Person, Why: r.Why, Created: tx.Now(), Applications: slices.Compact(slices.Sorted(slices.Values(r.Applications))), Certificate: trust.Certificate{
 		Nonce: string(nonce[:]), Key: r.Key, Serial: max(1, binary.BigEndian.Uint64(random[:])>>1), Type: trust.UserCertificate, KeyID: r.KeyID,
 		Principals: r.Principals, ValidAfter: after, ValidBefore: before, CriticalOptions: critical, Extensions: granted, CA: a.Public,
 	}}}

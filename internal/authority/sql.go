@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -151,27 +151,32 @@ func each[T any](tx *store.Tx, scan func(interface{ Scan(...any) error }) (T, er
 	return list, rows.Err()
 }
 
-const certificateColumns = `authority, person, why, unsigned, created`
+const certificateColumns = `authority, person, why, unsigned, created, applications`
 
 func scanCertificate(row interface{ Scan(...any) error }) (i Issued, err error) {
 	var created int64
-	if err := row.Scan(&i.Authority, &i.Person, &i.Why, &i.unsigned, &created); err != nil {
+	var applications string
+	if err := row.Scan(&i.Authority, &i.Person, &i.Why, &i.unsigned, &created, &applications); err != nil {
 		return i, err
 	}
 	i.Created = store.Time(created)
+	if applications != "" {
+		i.Applications = strings.Split(applications, ",")
+	}
 	i.Certificate, err = trust.ParseCertificate(i.unsigned)
 	return i, err
 }
 
 // insertCertificate writes a certificate down, with what was asked for it by r.
 func insertCertificate(tx *store.Tx, i Issued, r Request) error {
-	_, err := tx.Exec(`INSERT INTO certificates (tenant, serial, authority, key_id, public_key, person, asked_with, why, unsigned, created, valid_before)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-		tx.Tenant(), int64(i.Serial), i.Authority, i.KeyID, string(i.Key.Fingerprint()), i.Person, r.AskedWith, i.Why, i.unsigned, store.Micros(i.Created), store.Micros(i.ValidBefore))
+	_, err := tx.Exec(`INSERT INTO certificates (tenant, serial, authority, key_id, public_key, person, asked_with, why, unsigned, created, valid_before, applications)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		tx.Tenant(), int64(i.Serial), i.Authority, i.KeyID, string(i.Key.Fingerprint()), i.Person, r.AskedWith, i.Why, i.unsigned, store.Micros(i.Created), store.Micros(i.ValidBefore),
+		strings.Join(i.Applications, ","))
 	if err != nil {
 		return err
 	}
-	for _, id := range slices.Compact(slices.Sorted(slices.Values(r.Applications))) {
+	for _, id := range i.Applications {
 		if _, err := tx.Exec(`INSERT INTO certificate_applications (tenant, application, valid_before, serial) VALUES ($1, $2, $3, $4)`,
 			tx.Tenant(), id, store.Micros(i.ValidBefore), int64(i.Serial)); err != nil {
 			return err

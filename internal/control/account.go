@@ -131,26 +131,52 @@ func (p *Plane) RevokeToken(ctx context.Context, actor identity.Actor, id string
 			return err
 		}
 		n = len(ids)
-		revoked := 0
-		for _, id := range ids {
-			certificates, err := p.authorities.RevokeAskedWith(tx, "token:"+id, "the API token that asked for it was revoked")
-			if err != nil {
-				return err
-			}
-			revoked += certificates
-		}
-		tx.Note("certificates", strconv.Itoa(revoked))
-		return nil
+		return p.revokeAskedWith(tx, ids, "the API token that asked for it was revoked")
 	})
 	return n, err
 }
 
+// revokeAskedWith revokes the certificates that were asked for with API tokens.
+func (p *Plane) revokeAskedWith(tx *store.Tx, tokens []string, why string) error {
+	revoked := 0
+	for _, id := range tokens {
+		n, err := p.authorities.RevokeAskedWith(tx, "token:"+id, why)
+		if err != nil {
+			return err
+		}
+		revoked += n
+	}
+	tx.Note("certificates", strconv.Itoa(revoked))
+	return nil
+}
+
+// A TokenRotation says what becomes of a token's old text.
+type TokenRotation struct {
+	Overlap time.Duration // how long it holds beside the new one; 0 for not at all
+	// Compromised is whether somebody else may have it: the tokens that were made with it
+	// are revoked, and the certificates that were asked for with it or with these.
+	Compromised bool
+}
+
 // RotateToken gives one of the actor's tokens another text, and returns it: the
-// only time that it is to be had. The old text holds for overlap still.
-func (p *Plane) RotateToken(ctx context.Context, actor identity.Actor, id string, overlap time.Duration) (t identity.Token, secret string, err error) {
+// only time that it is to be had.
+func (p *Plane) RotateToken(ctx context.Context, actor identity.Actor, id string, r TokenRotation) (t identity.Token, secret string, err error) {
+	if r.Compromised && r.Overlap != 0 {
+		return t, "", trust.Errorf(trust.Invalid, "a text that somebody else may have does not hold for an overlap").WithField("overlap")
+	}
 	err = p.update(ctx, actor, needs(identity.TokensWrite), "token.rotate", "token:"+subject(id), func(tx *store.Tx) error {
-		t, secret, err = p.directory.RotateToken(tx, actor, id, overlap)
-		return err
+		if t, secret, err = p.directory.RotateToken(tx, actor, id, r.Overlap); err != nil || !r.Compromised {
+			return err
+		}
+		made, err := p.directory.RevokeTokensOf(tx, t.ID)
+		if err != nil {
+			return err
+		}
+		tx.Note("compromised", "true")
+		for _, id := range made {
+			tx.Note("revoked", "token:"+id)
+		}
+		return p.revokeAskedWith(tx, append(made, t.ID), "the API token that asked for it was compromised")
 	})
 	return t, secret, err
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strconv"
 
 	"keyturn/internal/access"
 	"keyturn/internal/identity"
@@ -194,7 +195,7 @@ func (p *Plane) namePolicies(tx *store.Tx, list, has []access.Policy) error {
 }
 
 // RemoveApplication removes an application with the policies that are its own, and with
-// its authority, which is revoked.
+// its authority, which is revoked, as is every certificate that it let, whoever signed it.
 func (p *Plane) RemoveApplication(ctx context.Context, actor identity.Actor, idOrName string) error {
 	return p.update(ctx, actor, needs(identity.AppsWrite), "application.remove", "application:"+subject(idOrName), func(tx *store.Tx) error {
 		a, err := access.FindApplication(tx, idOrName)
@@ -205,6 +206,11 @@ func (p *Plane) RemoveApplication(ctx context.Context, actor identity.Actor, idO
 		if _, err := p.authorities.RemoveOfApplication(tx, a.ID, "its application was removed"); err != nil {
 			return err
 		}
+		revoked, err := p.authorities.RevokeLetBy(tx, a.ID, "the application that let it was removed")
+		if err != nil {
+			return err
+		}
+		tx.Note("certificates", strconv.Itoa(revoked))
 		return access.RemoveApplication(tx, a.ID)
 	})
 }

@@ -33,6 +33,7 @@ type Actor struct {
 	// Until is when the credential ends however much it is used, zero for never.
 	Until time.Time
 
+	text     string    // of a token, the stored hash of the text that was shown
 	webLogin string    // the stored id of the web login that it came by, or ""
 	began    time.Time // when that began, of a user's; zero otherwise
 }

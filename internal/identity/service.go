@@ -97,7 +97,7 @@ func (d *Directory) IssueServiceToken(ctx context.Context, clientID, clientSecre
 		if !actor.Until.IsZero() && expires.After(actor.Until) {
 			expires = actor.Until.Truncate(time.Second)
 		}
-		jwt, err = signServiceToken(key, serviceClaims{
+		jwt, err = signServiceToken(serviceMAC(key, string(hash)), serviceClaims{
 			Subject: actor.ID, Audience: serviceAudience, Issuer: serviceIssuer,
 			ClientID: actor.ID, GrantType: serviceGrant,
 			IssuedAt: tx.Now().Unix(), Expires: expires.Unix(),
@@ -111,7 +111,7 @@ func (d *Directory) IssueServiceToken(ctx context.Context, clientID, clientSecre
 }
 
 // ServiceToken returns who a service token acts as. Its API token has to be valid
-// still.
+// still, by the text that it was exchanged for.
 func (d *Directory) ServiceToken(ctx context.Context, jwt, from string) (Actor, error) {
 	shown, _ := source(from)
 	claims, signed, mac, ok := parseServiceToken(jwt)
@@ -131,29 +131,31 @@ func (d *Directory) ServiceToken(ctx context.Context, jwt, from string) (Actor, 
 	if err != nil {
 		return Actor{}, err
 	}
-	err = d.store.View(ctx, tenant, func(tx *store.Tx) error {
-		key, err := d.keyring.Unseal(tx, signingKind, signingID)
-		if trust.KindOf(err) == trust.NotFound {
+	var key []byte
+	err = d.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
+		if key, err = d.keyring.Unseal(tx, signingKind, signingID); trust.KindOf(err) == trust.NotFound {
 			return unauthenticated()
 		}
-		if err != nil {
-			return err
-		}
-		defer clear(key)
-		if !hmac.Equal(mac, serviceMAC(key, signed)) || !claims.hold(tx.Now()) {
+		if err == nil && !claims.hold(tx.Now()) {
 			return unauthenticated()
 		}
-		return nil
+		return err
 	})
+	defer clear(key)
 	if err != nil {
 		return Actor{}, err
 	}
 	return d.token(ctx, shown, func(tx *store.Tx) (tokenRow, error) {
 		row, err := selectTokenByID(tx, claims.ClientID)
-		if err == nil && row.tenant != tenant {
-			return row, sql.ErrNoRows
+		if err != nil {
+			return row, err
 		}
-		return row, err
+		for _, hash := range [][]byte{row.hash, row.oldHash} {
+			if row.tenant == tenant && len(hash) > 0 && hmac.Equal(mac, serviceMAC(serviceMAC(key, string(hash)), signed)) {
+				return row.shownBy(hash, tx.Now())
+			}
+		}
+		return row, sql.ErrNoRows
 	})
 }
 
@@ -179,6 +181,8 @@ func (c serviceClaims) hold(now time.Time) bool {
 		c.Expires <= c.IssuedAt+int64(serviceTokenLife/time.Second)
 }
 
+// serviceMAC is what a service token is signed with: by a key of the signing key and the
+// hash of the text that it was exchanged for, so that it ends when that text does.
 func serviceMAC(key []byte, signed string) []byte {
 	h := hmac.New(sha256.New, key)
 	io.WriteString(h, signed)

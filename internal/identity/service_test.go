@@ -101,6 +101,44 @@ func TestIssueServiceTokenRefuses(t *testing.T) {
 	})
 }
 
+// A service token ends with the text that it was exchanged for.
+func TestServiceTokenEndsWithItsText(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		token, text, err := w.createToken(w.admin(), NewToken{Name: "svc", Permissions: []Permission{All}})
+		must(t, err)
+		exchange := func(text string) string {
+			t.Helper()
+			jwt, _, err := w.IssueServiceToken(t.Context(), token.ID, text, "")
+			must(t, err)
+			return jwt
+		}
+		rotate := func(overlap time.Duration) (text string) {
+			t.Helper()
+			must(t, w.update(w.tenant, func(tx *store.Tx) (err error) {
+				_, text, err = w.RotateToken(tx, w.admin(), token.ID, overlap)
+				return err
+			}))
+			return text
+		}
+		holds := func(what, jwt string, want bool) {
+			t.Helper()
+			if _, err := w.ServiceToken(t.Context(), jwt, ""); (err == nil) != want || err != nil && trust.KindOf(err) != trust.Unauthenticated {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		first := exchange(text)
+		text = rotate(5 * time.Minute)
+		second := exchange(text)
+		holds("of the text before, in the overlap", first, true)
+		holds("of the text after", second, true)
+		w.clock.Advance(6 * time.Minute)
+		holds("of the text before, after the overlap", first, false)
+		holds("of the text after", second, true)
+		rotate(0)
+		holds("of a text that ended at once", second, false)
+	})
+}
+
 func TestServiceTokenRefusesForgeries(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		token, secret, err := w.createToken(w.admin(), NewToken{Name: "svc", Permissions: []Permission{All}})
@@ -112,6 +150,9 @@ func TestServiceTokenRefusesForgeries(t *testing.T) {
 			key, err = w.keyring.Unseal(tx, signingKind, signingID)
 			return err
 		}))
+		hash, err := tokenHash(secret)
+		must(t, err)
+		key = serviceMAC(key, string(hash))
 		now := w.clock.Now().Unix()
 		claims := func(change func(m map[string]any)) string {
 			m := map[string]any{

@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -164,6 +165,22 @@ func (d *Directory) RotateToken(tx *store.Tx, by Actor, id string, overlap time.
 	return t.Token, text, updateTokenHash(tx, t.ID, hash, tx.Now().Add(overlap))
 }
 
+// RevokeTokensOf ends the tokens that a token made, and those that these made, at once,
+// and returns their ids. The token itself stays.
+func (d *Directory) RevokeTokensOf(tx *store.Tx, id string) ([]string, error) {
+	ids, err := selectTokenTree(tx, id)
+	if err != nil {
+		return nil, err
+	}
+	ids = slices.DeleteFunc(ids, func(made string) bool { return made == id })
+	for _, made := range ids {
+		if err := deleteTokenTree(tx, made); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
+
 // findToken returns the token of an id, or a NotFound error.
 func findToken(tx *store.Tx, id string) (t tokenRow, err error) {
 	err = error(sql.ErrNoRows)
@@ -208,6 +225,7 @@ type tokenRow struct {
 	// oldHash is what it was before it was rotated, which holds until oldUntil.
 	oldHash  []byte
 	oldUntil time.Time
+	shown    []byte // the hash of the text by which it was found, or nil
 	owner    Rights
 	limit    []Permission // of its owner
 }
@@ -219,13 +237,14 @@ func (t tokenRow) actor(now time.Time, source string) (Actor, error) {
 	}
 	return Actor{
 		Tenant: t.tenant, Kind: "token", ID: t.ID, Name: t.Name, Owner: t.Owner, Personal: t.Personal,
-		Source: source, Permissions: within(t.limit, t.Permissions), Until: t.Expires,
+		Source: source, Permissions: within(t.limit, t.Permissions), Until: t.Expires, text: string(t.shown),
 	}, nil
 }
 
 // shownBy returns a token as who shows a text of that hash has it: one from before it was
 // rotated ends when that text does. It is sql.ErrNoRows for a text that does not hold.
 func (t tokenRow) shownBy(hash []byte, now time.Time) (tokenRow, error) {
+	t.shown = hash
 	switch {
 	case sameHash(t.hash, hash):
 		return t, nil

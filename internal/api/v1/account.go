@@ -70,6 +70,8 @@ type rotateToken struct {
 	ID   string `path:"id" maxLength:"100"`
 	Body struct {
 		Overlap string `json:"overlap,omitempty" maxLength:"32" doc:"How long the old text holds beside the new one, such as 1h; not at all if absent"`
+
+		Compromised bool `json:"compromised,omitempty" doc:"Whether somebody else may have the old text: the tokens that were made with it are revoked, and the certificates that were asked for with it or them"`
 	}
 }
 
@@ -147,7 +149,7 @@ func (d door) accountRoutes(a huma.API) {
 					return token{}, trust.Errorf(trust.Invalid, "%q is not a duration such as 1h", in.Body.Overlap).WithField("overlap")
 				}
 			}
-			t, secret, err := d.plane.RotateToken(ctx, who, in.ID, overlap)
+			t, secret, err := d.plane.RotateToken(ctx, who, in.ID, control.TokenRotation{Overlap: overlap, Compromised: in.Body.Compromised})
 			out := showToken(t)
 			out.Token = secret
 			return out, err

@@ -24,6 +24,7 @@ type certificate struct {
 	Authority       string     `json:"authority" doc:"The id of what signs it"`
 	Person          string     `json:"person,omitempty" doc:"The id of the user whom it is for"`
 	Why             string     `json:"why" doc:"What let them have it"`
+	Applications    []string   `json:"applications" doc:"The ids of those that let them have it; none where no policy was asked"`
 	ValidAfter      *time.Time `json:"valid_after"`
 	ValidBefore     *time.Time `json:"valid_before"`
 	CriticalOptions []string   `json:"critical_options" doc:"Each a name, or name=value"`
@@ -200,7 +201,7 @@ func serial(text string) (uint64, error) {
 func showCertificate(c control.Certificate, signed trust.PublicKey) certificate {
 	out := certificate{
 		Serial: strconv.FormatUint(c.Serial, 10), Type: c.Type.String(), KeyID: c.KeyID, Principals: texts(c.Principals), Fingerprint: string(c.Key.Fingerprint()),
-		Authority: c.Authority, Person: c.Person, Why: c.Why, ValidAfter: at(c.ValidAfter), ValidBefore: at(c.ValidBefore),
+		Authority: c.Authority, Person: c.Person, Why: c.Why, Applications: texts(c.Applications), ValidAfter: at(c.ValidAfter), ValidBefore: at(c.ValidBefore),
 		CriticalOptions: options(c.CriticalOptions), Extensions: options(c.Extensions), Revoked: c.Revoked, CreatedAt: at(c.Created),
 	}
 	if !signed.IsZero() {
