@@ -191,16 +191,20 @@ func TestRulesOfAUserWhoIsGone(t *testing.T) {
 			Include []string
 		}
 	}
-	w.api(&app, "POST", "/applications", map[string]any{"name": "web", "type": "ssh", "domain": "ssh.example.com",
-		"policies": []any{map[string]any{"name": "ops", "include": []string{"user:alice"}, "logins": []string{"root"}}}})
+	w.api(&app, "POST", "/applications", map[string]any{
+		"name": "web", "type": "ssh", "domain": "ssh.example.com",
+		"policies": []any{map[string]any{"name": "ops", "include": []string{"user:alice"}, "logins": []string{"root"}}},
+	})
 	w.ok("user", "remove", "alice")
 	policy := app.Policies[0]
 	gone := strings.TrimPrefix(policy.Include[0], "user:")
 	w.ok("group", "set", "ops", "--name", "operators")
 	w.ok("policy", "set", policy.ID, "--login", "deploy")
 	body := func(include string) map[string]any {
-		return map[string]any{"name": "web", "type": "ssh", "domain": "ssh.example.com",
-			"policies": []any{map[string]any{"id": policy.ID, "name": "ops", "include": []string{include}, "logins": []string{"root"}}}}
+		return map[string]any{
+			"name": "web", "type": "ssh", "domain": "ssh.example.com",
+			"policies": []any{map[string]any{"id": policy.ID, "name": "ops", "include": []string{include}, "logins": []string{"root"}}},
+		}
 	}
 	w.api(nil, "PUT", "/applications/web", body("user:"+gone))
 	if status, text := w.cloudflare().do("PUT", "/accounts/{account}/access/groups/"+group.ID, `{"name":"operators","include":[{"user":{"id":"`+gone+`"}},{"everyone":{}}]}`); status != 200 {
