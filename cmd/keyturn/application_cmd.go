@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// An applicationBody is an application as it is to be: its policies stay.
+// An applicationBody is an application that is to be added.
 type applicationBody struct {
 	Name      string          `json:"name"`
 	Type      string          `json:"type"`
@@ -95,6 +95,26 @@ func (f *applicationFlags) on(cmd *cobra.Command, env environ) {
 	_ = cmd.RegisterFlagCompletionFunc("host", completeHosts(env))
 }
 
+// change says for which hosts an application stands from now on, of each kind that is
+// given.
+func (f *applicationFlags) change(cmd *cobra.Command) (map[string]any, error) {
+	in := newBody(cmd)
+	in.say("port", "port", f.port)
+	in.list("hostnames", "host", f.hosts)
+	in.list("except_hostnames", "except-host", f.exceptHosts)
+	for _, tags := range []struct {
+		field, flag string
+		given       []string
+	}{{"tags", "tag", f.tags}, {"require_tags", "require-tag", f.requireTags}, {"except_tags", "except-tag", f.exceptTags}} {
+		values, err := tagValues(cmd, unlessEmpty(tags.given))
+		if err != nil {
+			return nil, err
+		}
+		in.say(tags.field, tags.flag, values)
+	}
+	return in.fields, nil
+}
+
 // sayHosts reports whether a command line says for which hosts an application stands.
 func (f *applicationFlags) sayHosts(cmd *cobra.Command) bool {
 	for _, name := range []string{"host", "tag", "require-tag", "except-host", "except-tag", "port"} {
@@ -131,14 +151,11 @@ func (f *applicationFlags) criterion(cmd *cobra.Command) (c criterionJSON, err e
 
 // tagValues reads tags, each name=value, as the values by name.
 func tagValues(cmd *cobra.Command, tags []string) (map[string][]string, error) {
-	var values map[string][]string
+	values := map[string][]string{}
 	for _, tag := range tags {
 		name, value, ok := strings.Cut(tag, "=")
 		if !ok {
 			return nil, &usageError{cmd.CommandPath(), fmt.Errorf("tag %q is not of the form name=value", tag)}
-		}
-		if values == nil {
-			values = map[string][]string{}
 		}
 		values[name] = append(values[name], value)
 	}
@@ -190,29 +207,29 @@ func applicationSetCommand(env environ) *cobra.Command {
 	var name, domain string
 	cmd := &cobra.Command{
 		Use: "set NAME [--name NAME] [--host PATTERN ...] [--tag NAME=VALUE ...]", Short: "Change an application",
-		Long: `Change an application. What is not given stays, and its policies do. Flags that say for
-which hosts it stands take the place of all that it has been said of them; of
---provider, '' has it let in by any.`,
-		Example: `  keyturn application set 'web servers' --host 'web*' --host 'www*'`,
-		Args:    changing, ValidArgsFunction: completeApplications(env),
+		Long: `Change an application. What is not given stays, and its policies do. What a flag gives
+takes the place of all that the application has of the kind, and '' of it is none: of
+--provider, that has it let in who logged in by any.
+
+An application that stands for hosts by several criteria, which other clients can make,
+is changed by these.`,
+		Example: `  keyturn application set 'web servers' --host 'web*' --host 'www*'
+  keyturn application set 'web servers' --except-host ''`,
+		Args: changing, ValidArgsFunction: completeApplications(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			at := "/applications/" + url.PathEscape(args[0])
-			var a applicationJSON
-			if err := c.call(cmd.Context(), http.MethodGet, at, nil, &a); err != nil {
-				return err
-			}
-			body := applicationBody{a.Name, a.Type, a.Domain, a.Criteria, a.Providers}
-			replace(cmd, "name", &body.Name, name)
-			replace(cmd, "domain", &body.Domain, domain)
-			replaceList(cmd, "provider", &body.Providers, f.providers)
+			in := newBody(cmd)
+			in.say("name", "name", name)
+			in.say("domain", "domain", domain)
+			in.list("providers", "provider", f.providers)
 			if f.sayHosts(cmd) {
-				one, err := f.criterion(cmd)
+				criterion, err := f.change(cmd)
 				if err != nil {
 					return err
 				}
-				body.Criteria = []criterionJSON{one}
+				in.fields["criterion"] = criterion
 			}
-			if err := c.call(cmd.Context(), http.MethodPut, at, body, &a); err != nil {
+			var a applicationJSON
+			if err := c.call(cmd.Context(), http.MethodPatch, "/applications/"+url.PathEscape(args[0]), in.fields, &a); err != nil {
 				return err
 			}
 			return a.show(cmd)

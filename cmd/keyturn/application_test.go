@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -68,7 +70,7 @@ func TestApplicationsByTheCommandLine(t *testing.T) {
 		rows = append(rows, strings.Fields(line))
 	}
 	first := slices.IndexFunc(rows, func(row []string) bool { return len(row) > 0 && row[0] == "PRECEDENCE" }) + 1
-	if !strings.Contains(out, "www* at port 2222") || fmt.Sprint(rows[first][:5]) != "[1 break-glass allow user:alice root]" || rows[first+1][1] != "ops" || rows[first+1][3] != "group:operators" {
+	if !strings.Contains(out, "www*, without web9 at port 2222") || fmt.Sprint(rows[first][:5]) != "[1 break-glass allow user:alice root]" || rows[first+1][1] != "ops" || rows[first+1][3] != "group:operators" {
 		t.Errorf("the application:\n%s", out)
 	}
 	if out := w.ok("policy", "show", shared.Policy.ID); !strings.Contains(out, "user:alice") || !strings.Contains(out, "reusable: 1 applications have it") {
@@ -102,6 +104,7 @@ func TestApplicationsByTheCommandLine(t *testing.T) {
 		t.Errorf("left: %+v %+v %+v %+v", applications, policies, groups, lists)
 	}
 
+	w.ok("group", "add", "lasting", "--include", "user:alice")
 	// Tags, and a domain.
 	w.ok("application", "add", "production", "--tag", "env=prod", "--require-tag", "team=web", "--except-tag", "env=test")
 	w.ok("application", "add", "by domain", "--domain", "ssh.example.com")
@@ -112,11 +115,76 @@ func TestApplicationsByTheCommandLine(t *testing.T) {
 	if w.json(&applications, "application", "list", "--search", "by domain"); len(applications) != 1 || applications[0].Type != "ssh" || applications[0].Domain != "ssh.example.com" {
 		t.Errorf("%+v", applications)
 	}
+	// Each flag changes its own part of what hosts it stands for.
+	hosts := func(want string, args ...string) {
+		t.Helper()
+		var a applicationJSON
+		if w.json(&a, append([]string{"application", "set", "production"}, args...)...); len(a.hosts()) != 1 || a.hosts()[0] != want {
+			t.Errorf("set %q: %q, want %q", args, a.hosts(), want)
+		}
+	}
+	hosts("db* or env=prod, with team=web, without db9 or env=test at port 22", "--host", "db*", "--except-host", "db9")
+	hosts("db* or env=prod, with team=web, without db9 or env=test at port 2222", "--port", "2222")
+	hosts("db*, with team=web, without db9 at port 2222", "--tag", "", "--except-tag", "")
+	hosts("db*, with team=web at port 2222", "--except-host", "")
+	w.refused("name", "application", "set", "production", "--name", "")
+	w.refused("no rule that includes", "group", "set", "lasting", "--include", "")
 	w.refused("nothing to change", "application", "set", "production")
 	w.refused("nothing to change", "group", "set", "ops")
 	w.refused("is not of the form name=value", "application", "add", "x", "--tag", "prod")
 	w.refused("there is no application", "policy", "add", "x", "--application", "nowhere", "--include", "everyone")
 	w.refused("is not a kind of rule", "group", "add", "x", "--include", "emial:a@b.c")
+}
+
+// Of several who change different things of one, none takes back what another did.
+func TestChangesOfOneThing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	var app applicationJSON
+	w.json(&app, "application", "add", "web", "--host", "web0")
+	var p policyJSON
+	w.api(&p, "POST", "/applications/web/policies", map[string]any{"name": "ops", "include": []string{"email:include0@example.com"}, "exclude": []string{"email:exclude0@example.com"}})
+	w.ok("group", "add", "ops", "--include", "email:include0@example.com", "--exclude", "email:exclude0@example.com")
+	w.ok("ip-list", "add", "office0", "192.0.2.0/32")
+	var list ipListJSON
+	w.json(&list, "ip-list", "show", "office0")
+	const rounds = 20
+	last := func(text string) string { return strings.ReplaceAll(text, "#", fmt.Sprint(rounds)) }
+	var changes sync.WaitGroup
+	for _, one := range []struct{ path, body string }{
+		{"/groups/ops", `{"include":["email:include#@example.com"]}`},
+		{"/groups/ops", `{"exclude":["email:exclude#@example.com"]}`},
+		{"/policies/" + p.ID, `{"include":["email:include#@example.com"]}`},
+		{"/policies/" + p.ID, `{"exclude":["email:exclude#@example.com"]}`},
+		{"/policies/" + p.ID, `{"logins":["login#"]}`},
+		{"/ip-lists/" + list.ID, `{"name":"office#"}`},
+		{"/ip-lists/" + list.ID, `{"addresses":["192.0.2.#/32"]}`},
+		{"/applications/web", `{"criterion":{"hostnames":["web#"]}}`},
+		{"/applications/web", `{"criterion":{"except_hostnames":["except#"]}}`},
+	} {
+		changes.Go(func() {
+			for n := range rounds + 1 {
+				if status, p, _ := w.ask(w.token, http.MethodPatch, one.path, strings.ReplaceAll(one.body, "#", fmt.Sprint(n))); status != 200 {
+					t.Errorf("%s %s: %d %+v", one.path, one.body, status, p)
+					return
+				}
+			}
+		})
+	}
+	changes.Wait()
+	for path, all := range map[string][]string{
+		"/groups/ops":          {"email:include#@example.com", "email:exclude#@example.com"},
+		"/policies/" + p.ID:    {"email:include#@example.com", "email:exclude#@example.com", `"login#"`, `"name":"ops"`},
+		"/ip-lists/" + list.ID: {`"office#"`, `"192.0.2.#/32"`},
+		"/applications/web":    {`"web#"`, `"except#"`, `"port":22`},
+	} {
+		_, _, text := w.ask(w.token, http.MethodGet, path, "")
+		for _, want := range all {
+			if !strings.Contains(text, last(want)) {
+				t.Errorf("%s lacks %s:\n%s", path, last(want), text)
+			}
+		}
+	}
 }
 
 // What clients of other APIs said of an application stays through changes by the command
@@ -131,6 +199,7 @@ func TestApplicationKeepsWhatOthersSaid(t *testing.T) {
 	if status != 200 && status != 201 {
 		t.Fatal(status, text)
 	}
+	w.refused("by 2 criteria, and it is not said which is to change", "application", "set", "web", "--host", "db*")
 	w.ok("application", "set", "web", "--name", "www")
 	var policies []policyJSON
 	w.json(&policies, "policy", "list")

@@ -21,12 +21,6 @@ type namedGroupJSON struct {
 	Names map[string]string `json:"names"`
 }
 
-// A groupBody is a group as it is to be.
-type groupBody struct {
-	Name string `json:"name"`
-	sectionsJSON
-}
-
 func groupCommand(env environ) *cobra.Command {
 	return parent("group", "Name sets of people, for rules on who may log in",
 		groupListCommand(env), groupShowCommand(env), groupAddCommand(env), groupSetCommand(env),
@@ -76,8 +70,11 @@ is in it. A policy, or another group, names it as group:NAME.`,
   keyturn group add trusted --include group:ops --require ip_list:office`,
 		Args: exactly(1),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
+			in := newBody(cmd)
+			in.fields["name"] = args[0]
+			f.into(in)
 			var g groupJSON
-			if err := c.call(cmd.Context(), http.MethodPost, "/groups", groupBody{args[0], f.given}, &g); err != nil {
+			if err := c.call(cmd.Context(), http.MethodPost, "/groups", in.fields, &g); err != nil {
 				return err
 			}
 			return showGroup(cmd, c, g.ID)
@@ -98,16 +95,11 @@ their section, and '' empties it.`,
 		Example: `  keyturn group set ops --include user:alice --include user:bob --require ''`,
 		Args:    changing, ValidArgsFunction: completeGroups(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			at := "/groups/" + url.PathEscape(args[0])
-			var was namedGroupJSON
-			if err := c.call(cmd.Context(), http.MethodGet, at, nil, &was); err != nil {
-				return err
-			}
-			body := groupBody{was.Group.Name, was.Group.sectionsJSON}
-			replace(cmd, "name", &body.Name, name)
-			f.into(cmd, &body.sectionsJSON)
+			in := newBody(cmd)
+			in.say("name", "name", name)
+			f.into(in)
 			var g groupJSON
-			if err := c.call(cmd.Context(), http.MethodPut, at, body, &g); err != nil {
+			if err := c.call(cmd.Context(), http.MethodPatch, "/groups/"+url.PathEscape(args[0]), in.fields, &g); err != nil {
 				return err
 			}
 			return showGroup(cmd, c, g.ID)
@@ -126,12 +118,6 @@ func completeGroups(env environ) cobra.CompletionFunc {
 
 type ipListJSON struct {
 	ID        string   `json:"id"`
-	Name      string   `json:"name"`
-	Addresses []string `json:"addresses"`
-}
-
-// An ipListBody is a list of networks as it is to be.
-type ipListBody struct {
 	Name      string   `json:"name"`
 	Addresses []string `json:"addresses"`
 }
@@ -180,7 +166,7 @@ func ipListAddCommand(env environ) *cobra.Command {
 		Example: "  keyturn ip-list add office 192.0.2.0/24 2001:db8::/48", Args: atLeast(2),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var l ipListJSON
-			if err := c.call(cmd.Context(), http.MethodPost, "/ip-lists", ipListBody{args[0], args[1:]}, &l); err != nil {
+			if err := c.call(cmd.Context(), http.MethodPost, "/ip-lists", map[string]any{"name": args[0], "addresses": args[1:]}, &l); err != nil {
 				return err
 			}
 			return l.show(cmd)
@@ -198,15 +184,11 @@ place of all that it has, and '' empties it.`,
 		Example: "  keyturn ip-list set office --address 192.0.2.0/24 --address 198.51.100.7",
 		Args:    changing, ValidArgsFunction: completeIPLists(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			at := "/ip-lists/" + url.PathEscape(args[0])
+			in := newBody(cmd)
+			in.say("name", "name", name)
+			in.list("addresses", "address", addresses)
 			var l ipListJSON
-			if err := c.call(cmd.Context(), http.MethodGet, at, nil, &l); err != nil {
-				return err
-			}
-			body := ipListBody{l.Name, l.Addresses}
-			replace(cmd, "name", &body.Name, name)
-			replaceList(cmd, "address", &body.Addresses, addresses)
-			if err := c.call(cmd.Context(), http.MethodPut, at, body, &l); err != nil {
+			if err := c.call(cmd.Context(), http.MethodPatch, "/ip-lists/"+url.PathEscape(args[0]), in.fields, &l); err != nil {
 				return err
 			}
 			return l.show(cmd)

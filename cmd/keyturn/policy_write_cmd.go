@@ -9,23 +9,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// A policyBody is a policy as it is to be.
-type policyBody struct {
-	Name       string `json:"name"`
-	Precedence int    `json:"precedence,omitempty"`
-	Decision   string `json:"decision,omitempty"`
-	sectionsJSON
-	Logins     []string `json:"logins,omitempty"`
-	EmailAlias *bool    `json:"email_alias,omitempty"`
-}
-
 // A namedPolicyJSON is a policy with the names of what its rules name.
 type namedPolicyJSON struct {
 	Policy struct {
 		ID           string `json:"id"`
 		Reusable     bool   `json:"reusable"`
 		Applications int    `json:"applications"`
-		policyBody
+		Name         string `json:"name"`
+		Precedence   int    `json:"precedence,omitempty"`
+		Decision     string `json:"decision,omitempty"`
+		sectionsJSON
+		Logins     []string `json:"logins,omitempty"`
+		EmailAlias *bool    `json:"email_alias,omitempty"`
 	} `json:"policy"`
 	Names map[string]string `json:"names"`
 }
@@ -73,12 +68,12 @@ func (f *policyFlags) on(cmd *cobra.Command) {
 	completeWords(cmd, "decision", policyDecisions...)
 }
 
-func (f *policyFlags) into(cmd *cobra.Command, body *policyBody) {
-	f.ruleFlags.into(cmd, &body.sectionsJSON)
-	replace(cmd, "decision", &body.Decision, f.decision)
-	replace(cmd, "precedence", &body.Precedence, f.precedence)
-	replace(cmd, "email-alias", &body.EmailAlias, &f.emailAlias)
-	replaceList(cmd, "login", &body.Logins, f.logins)
+func (f *policyFlags) into(b body) {
+	f.ruleFlags.into(b)
+	b.say("decision", "decision", f.decision)
+	b.say("precedence", "precedence", f.precedence)
+	b.say("email_alias", "email-alias", f.emailAlias)
+	b.list("logins", "login", f.logins)
 }
 
 func policyAddCommand(env environ) *cobra.Command {
@@ -93,14 +88,15 @@ reusable: "keyturn policy use" gives it to applications.`,
   keyturn policy add break-glass --include user:alice --login root`,
 		Args: exactly(1),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			body := policyBody{Name: args[0], sectionsJSON: f.given}
-			f.into(cmd, &body)
+			in := newBody(cmd)
+			in.fields["name"] = args[0]
+			f.into(in)
 			path := "/policies"
 			if application != "" {
 				path = "/applications/" + url.PathEscape(application) + "/policies"
 			}
 			var p policyJSON
-			if err := c.call(cmd.Context(), http.MethodPost, path, body, &p); err != nil {
+			if err := c.call(cmd.Context(), http.MethodPost, path, in.fields, &p); err != nil {
 				return err
 			}
 			return showPolicy(cmd, c, p.ID)
@@ -123,15 +119,10 @@ logins that are given take the place of all that it has of the kind, and '' of n
 		Example: `  keyturn policy set 2f8c7c5e-1c7f-4c39-8a0d-9b1f6f0f1c11 --login deploy --login www --exclude ''`,
 		Args:    changing, ValidArgsFunction: completePolicies(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			at := "/policies/" + url.PathEscape(args[0])
-			var was namedPolicyJSON
-			if err := c.call(cmd.Context(), http.MethodGet, at, nil, &was); err != nil {
-				return err
-			}
-			body := was.Policy.policyBody
-			replace(cmd, "name", &body.Name, name)
-			f.into(cmd, &body)
-			if err := c.call(cmd.Context(), http.MethodPut, at, body, nil); err != nil {
+			in := newBody(cmd)
+			in.say("name", "name", name)
+			f.into(in)
+			if err := c.call(cmd.Context(), http.MethodPatch, "/policies/"+url.PathEscape(args[0]), in.fields, nil); err != nil {
 				return err
 			}
 			return showPolicy(cmd, c, args[0])

@@ -47,26 +47,40 @@ func (f *ruleFlags) on(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.given.Exclude, "exclude", []string{}, "a rule that may not hold; several if repeated")
 }
 
-// into puts the sections that are given in the place of those that s has.
-func (f *ruleFlags) into(cmd *cobra.Command, s *sectionsJSON) {
-	replaceList(cmd, "include", &s.Include, f.given.Include)
-	replaceList(cmd, "require", &s.Require, f.given.Require)
-	replaceList(cmd, "exclude", &s.Exclude, f.given.Exclude)
+// into says the sections that are given.
+func (f *ruleFlags) into(b body) {
+	b.list("include", "include", f.given.Include)
+	b.list("require", "require", f.given.Require)
+	b.list("exclude", "exclude", f.given.Exclude)
 }
 
-// replace puts what a flag gives in the place of what there is, if it gives something.
-func replace[T any](cmd *cobra.Command, flag string, is *T, given T) {
-	if cmd.Flags().Changed(flag) {
-		*is = given
+// A body is what a request says: the fields that a command line gives, and no others.
+// The server leaves the others as they are.
+type body struct {
+	cmd    *cobra.Command
+	fields map[string]any
+}
+
+func newBody(cmd *cobra.Command) body { return body{cmd, map[string]any{}} }
+
+// say has a field be what a flag gives, if it is given.
+func (b body) say(field, flag string, given any) {
+	if b.cmd.Flags().Changed(flag) {
+		b.fields[field] = given
 	}
 }
 
-// replaceList is replace of a list, in which ” alone stands for an empty one.
-func replaceList(cmd *cobra.Command, flag string, is *[]string, given []string) {
+// list is say of a list, in which ” alone stands for an empty one.
+func (b body) list(field, flag string, given []string) {
+	b.say(field, flag, unlessEmpty(given))
+}
+
+// unlessEmpty returns what a flag gives, of which ” alone stands for nothing at all.
+func unlessEmpty(given []string) []string {
 	if slices.Equal(given, []string{""}) {
-		given = []string{}
+		return []string{}
 	}
-	replace(cmd, flag, is, given)
+	return given
 }
 
 // changing refuses a command line that gives a name, and nothing that is to change.

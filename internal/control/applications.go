@@ -138,15 +138,20 @@ func (a ApplicationWithPolicies) state() any {
 	return all
 }
 
-// SetApplication writes an application anew.
-func (p *Plane) SetApplication(ctx context.Context, actor identity.Actor, idOrName string, w WriteApplication) (a ApplicationWithPolicies, err error) {
-	identify(w.Policies)
+// SetApplication has change say what an application is to be, as SetGroup does: with the
+// policies that it is to have, or without any.
+func (p *Plane) SetApplication(ctx context.Context, actor identity.Actor, idOrName string, change func(was WriteApplication) (WriteApplication, error)) (a ApplicationWithPolicies, err error) {
 	err = p.update(ctx, actor, needs(identity.AppsWrite), "application.set", "application:"+subject(idOrName), func(tx *store.Tx) error {
 		was, err := access.FindApplication(tx, idOrName)
 		if err != nil {
 			return err
 		}
 		tx.Note("id", was.ID)
+		w, err := change(WriteApplication{Application: was})
+		if err != nil {
+			return err
+		}
+		identify(w.Policies)
 		next := w.Application
 		next.ID = was.ID
 		if next.Extra == nil {

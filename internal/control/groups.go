@@ -69,15 +69,24 @@ func (p *Plane) AddGroup(ctx context.Context, actor identity.Actor, n access.Gro
 	return g, answered(err)
 }
 
-// SetGroup writes a group anew. Its Extra stays where none is said.
-func (p *Plane) SetGroup(ctx context.Context, actor identity.Actor, idOrName string, n access.Group) (g access.Group, err error) {
+// Anew is the change that puts a thing in the place of what there is, whatever that is.
+func Anew[T any](next T) func(was T) (T, error) {
+	return func(T) (T, error) { return next, nil }
+}
+
+// SetGroup has change say what a group is to be, by what it is: in the transaction that
+// writes it, which may run twice. Its Extra stays where none is said.
+func (p *Plane) SetGroup(ctx context.Context, actor identity.Actor, idOrName string, change func(was access.Group) (access.Group, error)) (g access.Group, err error) {
 	err = p.update(ctx, actor, needs(identity.OrganizationsWrite), "group.set", "group:"+subject(idOrName), func(tx *store.Tx) error {
 		was, err := access.FindGroup(tx, idOrName)
 		if err != nil {
 			return err
 		}
 		tx.Note("id", was.ID)
-		next := n
+		next, err := change(was)
+		if err != nil {
+			return err
+		}
 		next.ID = was.ID
 		if next.Extra == nil {
 			next.Extra = was.Extra
@@ -131,15 +140,18 @@ func (p *Plane) AddIPList(ctx context.Context, actor identity.Actor, n access.IP
 	return l, err
 }
 
-// SetIPList writes a list of networks anew. Its Extra stays where none is said.
-func (p *Plane) SetIPList(ctx context.Context, actor identity.Actor, idOrName string, n access.IPList) (l access.IPList, err error) {
+// SetIPList has change say what a list of networks is to be, as SetGroup does.
+func (p *Plane) SetIPList(ctx context.Context, actor identity.Actor, idOrName string, change func(was access.IPList) (access.IPList, error)) (l access.IPList, err error) {
 	err = p.update(ctx, actor, needs(identity.OrganizationsWrite), "ip-list.set", "ip-list:"+subject(idOrName), func(tx *store.Tx) error {
 		was, err := access.FindIPList(tx, idOrName)
 		if err != nil {
 			return err
 		}
 		tx.Note("id", was.ID)
-		next := n
+		next, err := change(was)
+		if err != nil {
+			return err
+		}
 		next.ID = was.ID
 		if next.Extra == nil {
 			next.Extra = was.Extra

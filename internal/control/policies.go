@@ -109,14 +109,17 @@ func policyState(p access.Policy) any {
 	return p
 }
 
-// SetPolicy writes a policy anew. Its Extra stays where none is said.
-func (p *Plane) SetPolicy(ctx context.Context, actor identity.Actor, in PolicyIn, id string, n access.Policy) (set access.Policy, err error) {
+// SetPolicy has change say what a policy is to be, as SetGroup does.
+func (p *Plane) SetPolicy(ctx context.Context, actor identity.Actor, in PolicyIn, id string, change func(was access.Policy) (access.Policy, error)) (set access.Policy, err error) {
 	err = p.update(ctx, actor, needs(identity.AppsWrite), "policy.set", "policy:"+subject(id), func(tx *store.Tx) error {
 		was, err := in.find(tx, id)
 		if err != nil {
 			return err
 		}
-		next := n
+		next, err := change(was)
+		if err != nil {
+			return err
+		}
 		next.ID = was.ID
 		if next.Extra == nil {
 			next.Extra = was.Extra

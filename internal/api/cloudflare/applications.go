@@ -289,7 +289,7 @@ func (d door) updateApplication(r *http.Request, a control.Actor) (answer, error
 	if err != nil {
 		return answer{}, err
 	}
-	app, err := d.plane.SetApplication(r.Context(), a, id, asked)
+	app, err := d.plane.SetApplication(r.Context(), a, id, control.Anew(asked))
 	return oneApplication(http.StatusOK, app, err)
 }
 

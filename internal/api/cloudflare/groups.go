@@ -84,7 +84,7 @@ func (d door) updateGroup(r *http.Request, a control.Actor) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	g, err := d.plane.SetGroup(r.Context(), a, id, asked)
+	g, err := d.plane.SetGroup(r.Context(), a, id, control.Anew(asked))
 	return group(http.StatusOK, g, err)
 }
 

@@ -213,7 +213,7 @@ func (d door) updatePolicy(r *http.Request, a control.Actor) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	p, err := d.plane.SetPolicy(r.Context(), a, in, id, asked)
+	p, err := d.plane.SetPolicy(r.Context(), a, in, id, control.Anew(asked))
 	return policy(http.StatusOK, p, err)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"keyturn/internal/control"
+	"keyturn/internal/trust"
 )
 
 type application struct {
@@ -59,6 +60,26 @@ type setApplication struct {
 	Body        ApplicationBody
 }
 
+type changeApplication struct {
+	Application string `path:"application" maxLength:"255" doc:"Id or name"`
+	Body        struct {
+		Name      *string          `json:"name,omitempty" minLength:"1" maxLength:"255" doc:"What it is called from now on"`
+		Domain    *string          `json:"domain,omitempty" maxLength:"510"`
+		Providers []string         `json:"providers,omitempty" maxItems:"100" doc:"All that it is to have; those that it has if absent"`
+		Criterion *CriterionChange `json:"criterion,omitempty" doc:"Changes its only criterion, or gives it one"`
+	}
+}
+
+// A CriterionChange changes for which hosts an application stands.
+type CriterionChange struct {
+	Port            *int                `json:"port,omitempty" minimum:"1" maximum:"65535" doc:"Stays if absent, as all of these do"`
+	Hostnames       []string            `json:"hostnames,omitempty" maxItems:"1000" doc:"Of hosts that it stands for"`
+	Tags            map[string][]string `json:"tags,omitempty" maxProperties:"100" doc:"Of hosts that it stands for besides"`
+	RequireTags     map[string][]string `json:"require_tags,omitempty" maxProperties:"100" doc:"That all of these have"`
+	ExceptHostnames []string            `json:"except_hostnames,omitempty" maxItems:"1000" doc:"Of hosts that it does not stand for"`
+	ExceptTags      map[string][]string `json:"except_tags,omitempty" maxProperties:"100" doc:"Of hosts that it does not stand for"`
+}
+
 type byApplication struct {
 	Application string `path:"application" maxLength:"255" doc:"Id or name"`
 }
@@ -105,13 +126,50 @@ func (d door) applicationRoutes(a huma.API) {
 			if err != nil {
 				return application{}, err
 			}
-			set, err := d.plane.SetApplication(ctx, who, in.Application, w)
+			set, err := d.plane.SetApplication(ctx, who, in.Application, control.Anew(w))
+			return showApplication(set), err
+		})
+	operation(d, a, http.MethodPatch, "/applications/{application}", "change-application", "Change an application: what is not given stays, and its policies do",
+		func(ctx context.Context, who control.Actor, in *changeApplication) (application, error) {
+			set, err := d.plane.SetApplication(ctx, who, in.Application, in.change)
 			return showApplication(set), err
 		})
 	operation(d, a, http.MethodDelete, "/applications/{application}", "remove-application", "Remove an application with the policies that are its own",
 		func(ctx context.Context, who control.Actor, in *byApplication) (removed, error) {
 			return removed{in.Application}, d.plane.RemoveApplication(ctx, who, in.Application)
 		})
+}
+
+func (c *changeApplication) change(w control.WriteApplication) (control.WriteApplication, error) {
+	replace(&w.Name, c.Body.Name)
+	replace(&w.Domain, c.Body.Domain)
+	replaceList(&w.Providers, c.Body.Providers)
+	if c.Body.Criterion == nil {
+		return w, nil
+	}
+	switch len(w.Criteria) {
+	case 0:
+		w.Criteria = []control.Criterion{{Criterion: control.HostCriterion{Protocol: control.ProtocolSSH, Port: 22}}}
+	case 1:
+	default:
+		return w, trust.Errorf(trust.Conflict, "application %q stands for hosts by %d criteria, and it is not said which is to change", w.Name, len(w.Criteria)).
+			WithField("criterion").WithHint("PUT /api/v1/applications/%s writes all of them", w.ID)
+	}
+	c.Body.Criterion.change(&w.Criteria[0])
+	return w, nil
+}
+
+func (c *CriterionChange) change(is *control.Criterion) {
+	replace(&is.Port, c.Port)
+	replaceList(&is.Include.Hostnames, c.Hostnames)
+	replaceList(&is.Exclude.Hostnames, c.ExceptHostnames)
+	for _, tags := range []struct{ is, given *map[string][]string }{
+		{&is.Include.Tags, &c.Tags}, {&is.Require.Tags, &c.RequireTags}, {&is.Exclude.Tags, &c.ExceptTags},
+	} {
+		if *tags.given != nil {
+			*tags.is = *tags.given
+		}
+	}
 }
 
 // accessPage is page for listings that are ordered by id.

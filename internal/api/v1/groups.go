@@ -38,6 +38,22 @@ type setGroup struct {
 	Body  GroupBody
 }
 
+// SectionsChange changes the rules of a group or a policy. Those of a section that is
+// given take the place of all that it has.
+type SectionsChange struct {
+	Include []string `json:"include,omitempty" maxItems:"1000" doc:"Stays if absent, as all of these do"`
+	Require []string `json:"require,omitempty" maxItems:"1000"`
+	Exclude []string `json:"exclude,omitempty" maxItems:"1000"`
+}
+
+type changeGroup struct {
+	Group string `path:"group" maxLength:"255" doc:"Id or name"`
+	Body  struct {
+		Name *string `json:"name,omitempty" minLength:"1" maxLength:"255" doc:"What it is called from now on"`
+		SectionsChange
+	}
+}
+
 type byGroup struct {
 	Group string `path:"group" maxLength:"255" doc:"Id or name"`
 }
@@ -75,6 +91,14 @@ type newIPList struct{ Body IPListBody }
 type setIPList struct {
 	List string `path:"list" maxLength:"255"`
 	Body IPListBody
+}
+
+type changeIPList struct {
+	List string `path:"list" maxLength:"255" doc:"Id or name"`
+	Body struct {
+		Name      *string  `json:"name,omitempty" minLength:"1" maxLength:"255" doc:"What it is called from now on"`
+		Addresses []string `json:"addresses,omitempty" maxItems:"5000" doc:"All that it is to have; those that it has if absent"`
+	}
 }
 
 type byIPList struct {
@@ -118,7 +142,15 @@ func (d door) groupRoutes(a huma.API) {
 			if err != nil {
 				return group{}, err
 			}
-			set, err := d.plane.SetGroup(ctx, who, in.Group, g)
+			set, err := d.plane.SetGroup(ctx, who, in.Group, control.Anew(g))
+			return showGroup(set), err
+		})
+	operation(d, a, http.MethodPatch, "/groups/{group}", "change-group", "Change a group: what is not given stays",
+		func(ctx context.Context, who control.Actor, in *changeGroup) (group, error) {
+			set, err := d.plane.SetGroup(ctx, who, in.Group, func(g control.Group) (control.Group, error) {
+				replace(&g.Name, in.Body.Name)
+				return g, in.Body.change(&g.Expression)
+			})
 			return showGroup(set), err
 		})
 	operation(d, a, http.MethodDelete, "/groups/{group}", "remove-group", "Remove a group that no rule names",
@@ -147,13 +179,54 @@ func (d door) groupRoutes(a huma.API) {
 		})
 	operation(d, a, http.MethodPut, "/ip-lists/{list}", "set-ip-list", "Write a list of networks anew",
 		func(ctx context.Context, who control.Actor, in *setIPList) (ipList, error) {
-			set, err := d.plane.SetIPList(ctx, who, in.List, in.Body.read())
+			set, err := d.plane.SetIPList(ctx, who, in.List, control.Anew(in.Body.read()))
+			return showIPList(set), err
+		})
+	operation(d, a, http.MethodPatch, "/ip-lists/{list}", "change-ip-list", "Change a list of networks: what is not given stays",
+		func(ctx context.Context, who control.Actor, in *changeIPList) (ipList, error) {
+			set, err := d.plane.SetIPList(ctx, who, in.List, func(l control.IPList) (control.IPList, error) {
+				replace(&l.Name, in.Body.Name)
+				replaceList(&l.Addresses, in.Body.Addresses)
+				return l, nil
+			})
 			return showIPList(set), err
 		})
 	operation(d, a, http.MethodDelete, "/ip-lists/{list}", "remove-ip-list", "Remove a list of networks that no rule names",
 		func(ctx context.Context, who control.Actor, in *byIPList) (removed, error) {
 			return removed{in.List}, d.plane.RemoveIPList(ctx, who, in.List)
 		})
+}
+
+// replace puts what is given, if it is, in the place of what there is.
+func replace[T any](is, given *T) {
+	if given != nil {
+		*is = *given
+	}
+}
+
+// replaceList is replace of a list, of which an empty one is given, too.
+func replaceList(is *[]string, given []string) {
+	if given != nil {
+		*is = given
+	}
+}
+
+func (c SectionsChange) change(e *control.Expression) error {
+	for _, section := range []struct {
+		name  string
+		rules *[]control.Rule
+		given []string
+	}{{"include", &e.Include, c.Include}, {"require", &e.Require, c.Require}, {"exclude", &e.Exclude, c.Exclude}} {
+		if section.given == nil {
+			continue
+		}
+		rules, err := readRules(section.name, section.given)
+		if err != nil {
+			return err
+		}
+		*section.rules = rules
+	}
+	return nil
 }
 
 func (b GroupBody) read() (control.Group, error) {

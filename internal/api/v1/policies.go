@@ -56,6 +56,18 @@ type setPolicy struct {
 	Body   PolicyBody
 }
 
+type changePolicy struct {
+	Policy string `path:"policy" maxLength:"36"`
+	Body   struct {
+		Name       *string `json:"name,omitempty" minLength:"1" maxLength:"255" doc:"What it is called from now on"`
+		Precedence *int    `json:"precedence,omitempty" minimum:"1" maximum:"1073741824" doc:"Its place among the policies of its application"`
+		Decision   *string `json:"decision,omitempty" minLength:"1" maxLength:"32"`
+		SectionsChange
+		Logins     []string `json:"logins,omitempty" maxItems:"200" doc:"All that it is to have; those that it has if absent"`
+		EmailAlias *bool    `json:"email_alias,omitempty" doc:"Lets people in as the local part of their address, too"`
+	}
+}
+
 type byPolicy struct {
 	Policy string `path:"policy" maxLength:"36"`
 }
@@ -162,7 +174,12 @@ func (d door) policyRoutes(a huma.API) {
 			if err != nil {
 				return policy{}, err
 			}
-			set, err := d.plane.SetPolicy(ctx, who, control.PolicyIn{}, in.Policy, p)
+			set, err := d.plane.SetPolicy(ctx, who, control.PolicyIn{}, in.Policy, control.Anew(p))
+			return showPolicy(set), err
+		})
+	operation(d, a, http.MethodPatch, "/policies/{policy}", "change-policy", "Change a policy: what is not given stays",
+		func(ctx context.Context, who control.Actor, in *changePolicy) (policy, error) {
+			set, err := d.plane.SetPolicy(ctx, who, control.PolicyIn{}, in.Policy, in.change)
 			return showPolicy(set), err
 		})
 	operation(d, a, http.MethodDelete, "/policies/{policy}", "remove-policy", "Remove a policy",
@@ -187,6 +204,24 @@ func (d door) policyRoutes(a huma.API) {
 		func(ctx context.Context, who control.Actor, in *unusePolicy) (removed, error) {
 			return removed{in.Policy}, d.plane.UnusePolicy(ctx, who, in.Application, in.Policy)
 		})
+}
+
+func (c *changePolicy) change(p control.Policy) (control.Policy, error) {
+	replace(&p.Name, c.Body.Name)
+	replace(&p.Precedence, c.Body.Precedence)
+	replace(&p.Action, (*control.PolicyAction)(c.Body.Decision))
+	if c.Body.Logins != nil || c.Body.EmailAlias != nil {
+		ssh := control.SSHRules{}
+		if p.SSH != nil {
+			ssh = *p.SSH
+		}
+		replaceList(&ssh.Usernames, c.Body.Logins)
+		if c.Body.EmailAlias != nil {
+			ssh.EmailAlias = c.Body.EmailAlias
+		}
+		p.SSH = &ssh
+	}
+	return p, c.Body.change(&p.Expression)
 }
 
 func (b PolicyBody) read() (p control.Policy, err error) {
