@@ -104,7 +104,8 @@ func TestIssueServiceTokenRefuses(t *testing.T) {
 // A service token ends with the text that it was exchanged for.
 func TestServiceTokenEndsWithItsText(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
-		token, text, err := w.createToken(w.admin(), NewToken{Name: "svc", Permissions: []Permission{All}})
+		admin := w.admin()
+		token, text, err := w.createToken(admin, NewToken{Name: "svc", Permissions: []Permission{All}})
 		must(t, err)
 		exchange := func(text string) string {
 			t.Helper()
@@ -115,7 +116,7 @@ func TestServiceTokenEndsWithItsText(t *testing.T) {
 		rotate := func(overlap time.Duration) (text string) {
 			t.Helper()
 			must(t, w.update(w.tenant, func(tx *store.Tx) (err error) {
-				_, text, err = w.RotateToken(tx, w.admin(), token.ID, overlap)
+				_, text, err = w.RotateToken(tx, admin, token.ID, overlap)
 				return err
 			}))
 			return text
