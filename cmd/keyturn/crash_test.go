@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,7 +60,7 @@ type ward struct {
 	at      string            // the instant of the last crash
 	works   map[[32]byte]bool // states of all files in which logins were seen
 	lost    []string          // instants at which somebody was locked out
-	logins  int
+	logins  atomic.Int64      // of the tests and of the hook, at once
 }
 
 // newWard makes a ward whose node has scanned the world's hosts.
@@ -183,7 +184,7 @@ func (w *ward) login(private []byte) error {
 		return err
 	}
 	for _, s := range w.hosts {
-		w.logins++
+		w.logins.Add(1)
 		target := dial.Target{Address: s.Address(), User: s.User(), Pins: []trust.PublicKey{s.HostKey()}}
 		switch outcome, err := dial.Prove(w.t.Context(), target, signer); {
 		case err != nil:
@@ -399,7 +400,7 @@ func (w *ward) each(share int, play func(at int) (ended bool)) {
 			w.t.Fatalf("crashed as number %d at %q", at, w.at)
 		}
 		if ended {
-			w.t.Logf("%d crashes, %d instants, %d logins in %s", crashes, len(w.passed), w.logins, time.Since(begun).Round(time.Second))
+			w.t.Logf("%d crashes, %d instants, %d logins in %s", crashes, len(w.passed), w.logins.Load(), time.Since(begun).Round(time.Second))
 			if crashes < 3 {
 				w.t.Errorf("there were only %d crashes", crashes)
 			}
