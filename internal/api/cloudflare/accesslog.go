@@ -54,14 +54,8 @@ func only(names string, all map[string]any) map[string]any {
 	return some
 }
 
-// logPage reads which page of the log is asked for, of which limit is the size, too. SDKs
-// send 0 for what they do not ask for.
+// logPage reads which page of the log is asked for, of which limit is the size, too.
 func (q *query) logPage() control.CountedPage {
-	for _, name := range []string{"page", "per_page", "limit"} {
-		if q.Get(name) == "0" {
-			q.Del(name)
-		}
-	}
 	page := q.page()
 	page.Size = min(page.Size, q.number("limit", perPage, maxPageNumber))
 	return page
