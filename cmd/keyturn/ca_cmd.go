@@ -135,7 +135,10 @@ func caRotateCommand(env environ) *cobra.Command {
 		Long: `Have another key take the place of the one that signs, after an overlap (the setting
 ca.overlap) in which hosts learn to trust it: until then the present key signs. It is
 to be trusted afterwards for as long as what it signed may be valid. What is printed is
-what hosts should trust from now on, as "keyturn ca show" prints it at any time.`,
+what hosts should trust from now on, as "keyturn ca show" prints it at any time.
+
+Where none signs, because the one that did was removed, the next key does after the
+overlap: at once with "--overlap 0s".`,
 		Args: exactly(1), ValidArgsFunction: completeAuthorities(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			in := map[string]any{}
@@ -165,23 +168,54 @@ func caRemoveCommand(env environ) *cobra.Command {
 		Use: "remove NAME", Short: "Revoke a certificate authority with all that it signed, and destroy its private key",
 		Long: `Revoke a certificate authority, the one that signs under a name or that of an id, with
 all that it signed, and destroy its private key. Where hosts have the next key
-revocation list, nothing that it signed opens any more. There is no way back.`,
+revocation list, nothing that it signed opens any more. There is no way back.
+
+Another key of the name, one about to sign or one that signs no more, is named by its
+id ("keyturn ca show NAME --json"). Without the next one, the one that signs goes on;
+without the one that signs, the next one begins when it was to, or at once by
+"keyturn ca rotate NAME --overlap 0s".`,
 		Args: exactly(1), ValidArgsFunction: completeAuthorities(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			path := "/authorities/" + url.PathEscape(args[0])
 			if reason != "" {
 				path += "?" + url.Values{"reason": {reason}}.Encode()
 			}
-			var out map[string]any
+			var out removedAuthorityJSON
 			if err := c.call(cmd.Context(), http.MethodDelete, path, nil, &out); err != nil {
 				return err
 			}
 			return show(cmd, out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is revoked; hosts learn of it by the next list: keyturn krl\n", plain(args[0]))
+				_, err := fmt.Fprintf(w, "%s of %s is revoked; hosts learn of it by the next list: keyturn krl\n%s", plain(out.Fingerprint), plain(out.Name), out.signsNext())
 				return err
 			})
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who look later")
 	return cmd
+}
+
+type removedAuthorityJSON struct {
+	Removed     string          `json:"removed"`
+	ID          string          `json:"id"`
+	Name        string          `json:"name"`
+	Fingerprint string          `json:"fingerprint"`
+	Authorities []authorityJSON `json:"authorities"`
+}
+
+// signsNext says what signs under the name from now on, where the key that did is gone
+// and others are left.
+func (r removedAuthorityJSON) signsNext() string {
+	name := plain(r.Name)
+	for _, a := range r.Authorities {
+		switch a.State {
+		case "signing":
+			return ""
+		case "next":
+			return fmt.Sprintf("nothing signs as %s until %s; at once: keyturn ca rotate %s --overlap 0s\n", name, when(a.SignsFrom), name)
+		}
+	}
+	if len(r.Authorities) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("nothing signs as %s now; for another key: keyturn ca rotate %s\n", name, name)
 }

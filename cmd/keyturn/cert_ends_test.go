@@ -164,3 +164,30 @@ func TestCertificatesEndWithTheirKey(t *testing.T) {
 	w.ok("run", "approve", out.Run)
 	is("later", "its key was retired")
 }
+
+// Who asks twice, or two who ask at once, remove one key of an authority and not the next.
+func TestAuthorityRemovedTwice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	w.ok("ca", "create", "people")
+	w.ok("ca", "rotate", "people")
+	if out := w.ok("ca", "remove", "people", "--reason", "stolen"); !strings.Contains(out, "nothing signs as people until") || !strings.Contains(out, "keyturn ca rotate people --overlap 0s") {
+		t.Errorf("it says %q", out)
+	}
+	w.refused("no key of authority \"people\" signs now", "ca", "remove", "people")
+	var all []authorityJSON
+	w.json(&all, "ca", "show", "people")
+	if len(all) != 1 || all[0].State != "next" {
+		t.Fatalf("left are %+v", all)
+	}
+	w.refused("has a next key already", "ca", "rotate", "people", "--overlap", "0s", "--type", "ed25519")
+	w.ok("ca", "rotate", "people", "--overlap", "0s")
+	next := all[0].ID
+	if w.json(&all, "ca", "show", "people"); len(all) != 1 || all[0].State != "signing" || all[0].ID != next {
+		t.Errorf("then there are %+v", all)
+	}
+	if out := w.ok("ca", "remove", "people"); strings.Contains(out, "nothing signs") {
+		t.Errorf("of the last one it says %q", out)
+	}
+	w.refused("there is no authority", "ca", "remove", "people")
+}

@@ -255,35 +255,60 @@ func (s *Authorities) add(tx *store.Tx, a Authority, key keyring.Private) (Autho
 // Rotate has another key take the place of the one of that name that signs, after
 // overlap: until then hosts are told to trust both, and the present one signs; and they
 // are told to trust it afterwards for as long as what it signed may be valid, under its
-// profile or one that it had before, and for overlap at least. Where one is to take its place already that is a Conflict.
+// profile or one that it had before, and for overlap at least. Where one is to take its
+// place already that is a Conflict.
+//
+// Where none signs, since the one that did was removed, the next one signs after overlap
+// if that is sooner, and key is not used; where there is no next one, key is it.
 func (s *Authorities) Rotate(tx *store.Tx, name string, overlap time.Duration, key keyring.Private) (Authority, error) {
-	old, err := s.Find(tx, name)
+	all, err := s.Named(tx, name)
 	if err != nil {
 		return Authority{}, err
 	}
-	if state := old.State(tx.Now()); state != Signing || !old.SignsUntil.IsZero() {
-		return Authority{}, trust.Errorf(trust.Conflict, "authority %q is being exchanged already, until %s UTC", old.Name, old.SignsUntil.Format(time.DateTime)).
-			WithHint("keyturn ca show %s", old.Name)
+	old, _ := current(all, tx.Now())
+	signs := old.State(tx.Now()) == Signing
+	from := tx.Now().Add(overlap)
+	if i := slices.IndexFunc(all, func(a Authority) bool { return a.State(tx.Now()) == Next }); i >= 0 {
+		next := all[i]
+		switch {
+		case signs:
+			return Authority{}, trust.Errorf(trust.Conflict, "authority %q is being exchanged already: its next key signs from %s UTC", next.Name, next.SignsFrom.Format(time.DateTime)).
+				WithHint("keyturn ca show %s", next.Name)
+		case !from.Before(next.SignsFrom):
+			return Authority{}, trust.Errorf(trust.Conflict, "the next key of authority %q signs from %s UTC already", next.Name, next.SignsFrom.Format(time.DateTime)).
+				WithHint("keyturn ca rotate %s --overlap 0s has it sign at once", next.Name)
+		}
+		next.SignsFrom = from
+		return next, updateAuthority(tx, next)
 	}
+	if signs {
+		if old, err = s.endAfter(tx, old, overlap); err != nil {
+			return Authority{}, err
+		}
+	}
+	next := old
+	next.SignsFrom, next.SignsUntil, next.TrustedUntil = from, time.Time{}, time.Time{}
+	return s.add(tx, next, key)
+}
+
+// endAfter has the one that signs do so until overlap is over, and be trusted after that
+// as Rotate says.
+func (s *Authorities) endAfter(tx *store.Tx, old Authority, overlap time.Duration) (Authority, error) {
 	old.SignsUntil = tx.Now().Add(overlap)
 	old.TrustedUntil = old.SignsUntil.Add(max(overlap, old.Profile.MaxValid))
 	last, err := selectLastEnd(tx, old.ID)
 	if err != nil {
-		return Authority{}, err
+		return old, err
 	}
 	if last.After(old.TrustedUntil) {
 		old.TrustedUntil = last
 	}
-	if err := updateAuthority(tx, old); err != nil {
-		return Authority{}, err
-	}
-	next := old
-	next.SignsFrom, next.SignsUntil, next.TrustedUntil = old.SignsUntil, time.Time{}, time.Time{}
-	return s.add(tx, next, key)
+	return old, updateAuthority(tx, old)
 }
 
-// Remove makes a be no authority any more: it is revoked, with all that it signed, and
-// its private key is destroyed.
+// Remove makes the authority of an id be none any more: it is revoked, with all that it
+// signed, and its private key is destroyed. Where it was to take the place of the one that
+// signs, that one goes on as it did before.
 func (s *Authorities) Remove(tx *store.Tx, id, reason string) (Authority, error) {
 	a, err := selectAuthority(tx, id)
 	if err != nil {
@@ -299,7 +324,26 @@ func (s *Authorities) Remove(tx *store.Tx, id, reason string) (Authority, error)
 	if err := s.keyring.Destroy(tx, trust.KeyID(a.ID)); err != nil {
 		return Authority{}, err
 	}
+	if tx.Now().Before(a.SignsFrom) {
+		if err := s.goOn(tx, a.Name); err != nil {
+			return Authority{}, err
+		}
+	}
 	return a, revoke(tx, revocation{kind: byAuthority, value: string(a.Public.Fingerprint()), public: a.Public, reason: reason})
+}
+
+// goOn has the one of a name that signs, if there is one, not end.
+func (s *Authorities) goOn(tx *store.Tx, name string) error {
+	all, err := selectNamed(tx, name)
+	if err != nil {
+		return err
+	}
+	a, there := current(all, tx.Now())
+	if !there || a.State(tx.Now()) != Signing {
+		return nil
+	}
+	a.SignsUntil, a.TrustedUntil = time.Time{}, time.Time{}
+	return updateAuthority(tx, a)
 }
 
 // Find returns the authority of an id, or the one of a name that signs, that did last,

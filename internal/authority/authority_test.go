@@ -495,3 +495,67 @@ func TestRotate(t *testing.T) {
 		})
 	})
 }
+
+// Where the key that signs is stolen, another one of its name can sign at once; and where
+// the next one is taken back, the present one goes on.
+func TestRotateAfterRemove(t *testing.T) {
+	eachWorld(t, func(w world) {
+		rotate := func(overlap time.Duration) (a Authority, err error) {
+			key := newKey(w, "ed25519")
+			err = w.update(func(tx *store.Tx) error {
+				a, err = w.Rotate(tx, "people", overlap, key)
+				return err
+			})
+			return a, err
+		}
+		must := func(overlap time.Duration) Authority {
+			a, err := rotate(overlap)
+			if err != nil {
+				w.Fatal(err)
+			}
+			return a
+		}
+		remove := func(a Authority) {
+			w.must(func(tx *store.Tx) error { _, err := w.Remove(tx, a.ID, "stolen"); return err })
+		}
+		signs := func(a Authority) {
+			w.Helper()
+			if _, err := w.draft(a, request(w)); err != nil {
+				w.Errorf("%s does not sign: %v", a.Public.Fingerprint(), err)
+			}
+		}
+		first := w.create(NewAuthority{Name: "people", Purpose: User}, "ed25519")
+		next := must(time.Hour)
+		remove(next)
+		w.must(func(tx *store.Tx) (err error) { first, err = w.Find(tx, "people"); return err })
+		if !first.SignsUntil.IsZero() || !first.TrustedUntil.IsZero() {
+			w.Errorf("without the next one it ends nevertheless: %+v", first)
+		}
+
+		next = must(3 * time.Hour)
+		remove(first)
+		if _, err := w.draft(next, request(w)); trust.KindOf(err) != trust.Conflict {
+			w.Errorf("the next one signs by itself: %v", err)
+		}
+		if _, err := rotate(4 * time.Hour); trust.KindOf(err) != trust.Conflict {
+			w.Errorf("an overlap that makes it later: %v", err)
+		}
+		now := must(0)
+		if now.ID != next.ID {
+			w.Errorf("another key than the next one: %+v", now)
+		}
+		signs(now)
+
+		outgoing := now
+		now = must(0)
+		remove(now)
+		signs(must(0))
+		w.must(func(tx *store.Tx) error {
+			a, err := w.Find(tx, outgoing.ID)
+			if state := a.State(tx.Now()); state != Outgoing {
+				w.Errorf("what signs no more is %s", state)
+			}
+			return err
+		})
+	})
+}

@@ -54,8 +54,8 @@ func updateAuthority(tx *store.Tx, a Authority) error {
 	if err := changed(tx); err != nil {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE authorities SET profile = $3, signs_until = $4, trusted_until = $5, removed = $6 WHERE tenant = $1 AND id = $2`,
-		tx.Tenant(), a.ID, string(profile), store.Micros(a.SignsUntil), store.Micros(a.TrustedUntil), store.Micros(a.Removed))
+	_, err = tx.Exec(`UPDATE authorities SET profile = $3, signs_from = $4, signs_until = $5, trusted_until = $6, removed = $7 WHERE tenant = $1 AND id = $2`,
+		tx.Tenant(), a.ID, string(profile), store.Micros(a.SignsFrom), store.Micros(a.SignsUntil), store.Micros(a.TrustedUntil), store.Micros(a.Removed))
 	return err
 }
 

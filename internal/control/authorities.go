@@ -2,6 +2,9 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,12 +58,9 @@ func (p *Plane) ListAuthorities(ctx context.Context, actor identity.Actor, f Aut
 // ShowAuthority returns the authorities of a name, oldest first, or that of an id.
 func (p *Plane) ShowAuthority(ctx context.Context, actor identity.Actor, name string) (list []Authority, err error) {
 	err = p.view(ctx, actor, identity.CertificatesRead, func(tx *store.Tx) error {
-		all, err := p.authorities.Named(tx, name)
-		list = nil
-		for _, a := range all {
-			if uuid.Validate(name) != nil || a.ID == name {
-				list = append(list, Authority{a, a.State(tx.Now())})
-			}
+		list, err = p.namedAuthorities(tx, name)
+		if uuid.Validate(name) == nil {
+			list = slices.DeleteFunc(list, func(a Authority) bool { return a.ID != name })
 		}
 		return err
 	})
@@ -119,7 +119,8 @@ func (p *Plane) CreateAuthority(ctx context.Context, actor identity.Actor, n New
 
 // RotateAuthority has another key take the place of the one that signs under a name,
 // after overlap, or after what the setting says where that is negative. Its type is the
-// same, unless another is named. It returns all of that name.
+// same, unless another is named. Where none signs, the next key does after overlap. It
+// returns all of that name.
 func (p *Plane) RotateAuthority(ctx context.Context, actor identity.Actor, name, keyType string, overlap time.Duration) (all []Authority, err error) {
 	if err := require(actor, identity.CertificatesWrite); err != nil {
 		return nil, err
@@ -146,11 +147,10 @@ func (p *Plane) RotateAuthority(ctx context.Context, actor identity.Actor, name,
 		if err != nil {
 			return err
 		}
-		there, err := p.authorities.Named(tx, next.Name)
-		all = nil
-		for _, a := range there {
-			all = append(all, Authority{a, a.State(tx.Now())})
+		if keyType != "" && next.Public.Type() != key.Public().Type() {
+			return trust.Errorf(trust.Conflict, "authority %q has a next key already, which is %s", next.Name, next.Public.Type()).WithField("type")
 		}
+		all, err = p.namedAuthorities(tx, next.Name)
 		return err
 	})
 	return all, err
@@ -179,26 +179,57 @@ func (p *Plane) SetAuthorityProfile(ctx context.Context, actor identity.Actor, n
 		if err := p.authorities.SetProfile(tx, name, change); err != nil {
 			return err
 		}
-		there, err := p.authorities.Named(tx, name)
-		all = nil
-		for _, a := range there {
-			all = append(all, Authority{a, a.State(tx.Now())})
-		}
+		all, err = p.namedAuthorities(tx, name)
 		return err
 	})
 	return all, err
 }
 
 // RemoveAuthority revokes an authority, the one of an id or the one that signs under a
-// name, with everything that it signed, and destroys its private key.
-func (p *Plane) RemoveAuthority(ctx context.Context, actor identity.Actor, name, reason string) error {
-	return p.update(ctx, actor, needs(identity.CertificatesWrite), "ca.remove", "ca:"+subject(name), func(tx *store.Tx) error {
+// name, with everything that it signed, and destroys its private key. It returns those of
+// its name that are left. Another one of a name, about to sign or no longer signing, goes
+// by its id alone: who asks twice does not remove two.
+func (p *Plane) RemoveAuthority(ctx context.Context, actor identity.Actor, name, reason string) (gone authority.Authority, left []Authority, err error) {
+	err = p.update(ctx, actor, needs(identity.CertificatesWrite), "ca.remove", "ca:"+subject(name), func(tx *store.Tx) error {
 		a, err := p.authorities.Find(tx, name)
 		if err != nil {
 			return err
 		}
+		if uuid.Validate(name) != nil && a.State(tx.Now()) != authority.Signing {
+			return p.noneSigns(tx, a.Name)
+		}
 		tx.Note("fingerprint", string(a.Public.Fingerprint()))
-		_, err = p.authorities.Remove(tx, a.ID, reason)
+		if gone, err = p.authorities.Remove(tx, a.ID, reason); err != nil {
+			return err
+		}
+		left, err = p.namedAuthorities(tx, a.Name)
+		if trust.KindOf(err) == trust.NotFound {
+			return nil
+		}
 		return err
 	})
+	return gone, left, err
+}
+
+// noneSigns returns an error that says which authorities of a name there are.
+func (p *Plane) noneSigns(tx *store.Tx, name string) error {
+	all, err := p.namedAuthorities(tx, name)
+	if err != nil {
+		return err
+	}
+	are := make([]string, len(all))
+	for i, a := range all {
+		are[i] = fmt.Sprintf("%s, %s, is %s", a.ID, a.Public.Fingerprint(), a.State)
+	}
+	return trust.Errorf(trust.Conflict, "no key of authority %q signs now: %s", name, strings.Join(are, "; ")).WithHint("keyturn ca remove ID")
+}
+
+// namedAuthorities returns the authorities of a name, oldest first.
+func (p *Plane) namedAuthorities(tx *store.Tx, name string) ([]Authority, error) {
+	found, err := p.authorities.Named(tx, name)
+	all := make([]Authority, len(found))
+	for i, a := range found {
+		all[i] = Authority{a, a.State(tx.Now())}
+	}
+	return all, err
 }

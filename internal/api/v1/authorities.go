@@ -103,8 +103,16 @@ func (in *setAuthorityProfile) read() (c control.ProfileChange, err error) {
 }
 
 type removeAuthority struct {
-	Authority string `path:"authority" maxLength:"100" doc:"Name or id"`
+	Authority string `path:"authority" maxLength:"100" doc:"Id, or the name under which it signs"`
 	Reason    string `query:"reason" maxLength:"200" doc:"Why, for those who look later"`
+}
+
+type removedAuthority struct {
+	Removed     string                 `json:"removed"`
+	ID          string                 `json:"id"`
+	Name        string                 `json:"name"`
+	Fingerprint string                 `json:"fingerprint"`
+	Authorities []certificateAuthority `json:"authorities" doc:"Those of its name that are left, oldest first"`
 }
 
 func (d door) authorityRoutes(a huma.API) {
@@ -147,8 +155,11 @@ func (d door) authorityRoutes(a huma.API) {
 			return certificateAuthorities{Authorities: showAuthorities(list)}, err
 		})
 	operation(d, a, http.MethodDelete, "/authorities/{authority}", "remove-authority", "Revoke a certificate authority with all that it signed, and destroy its private key",
-		func(ctx context.Context, who control.Actor, in *removeAuthority) (removed, error) {
-			return removed{in.Authority}, d.plane.RemoveAuthority(ctx, who, in.Authority, in.Reason)
+		func(ctx context.Context, who control.Actor, in *removeAuthority) (removedAuthority, error) {
+			gone, left, err := d.plane.RemoveAuthority(ctx, who, in.Authority, in.Reason)
+			return removedAuthority{
+				Removed: in.Authority, ID: gone.ID, Name: gone.Name, Fingerprint: string(gone.Public.Fingerprint()), Authorities: showAuthorities(left),
+			}, err
 		})
 }
 
