@@ -211,8 +211,8 @@ func applicationSetCommand(env environ) *cobra.Command {
 takes the place of all that the application has of the kind, and '' of it is none: of
 --provider, that has it let in who logged in by any.
 
-An application that stands for hosts by several criteria, which other clients can make,
-is changed by these.`,
+Where an application stands for hosts by several criteria, which other clients can make,
+these flags do not say which is to change, and are refused.`,
 		Example: `  keyturn application set 'web servers' --host 'web*' --host 'www*'
   keyturn application set 'web servers' --except-host ''`,
 		Args: changing, ValidArgsFunction: completeApplications(env),
@@ -236,6 +236,7 @@ is changed by these.`,
 		}),
 	}
 	f.on(cmd, env)
+	cmd.Flags().Lookup("port").DefValue = "0" // what is not given stays
 	cmd.Flags().StringVar(&name, "name", "", "what it is called from now on")
 	cmd.Flags().StringVar(&domain, "domain", "", "the domain that it stands for")
 	return cmd

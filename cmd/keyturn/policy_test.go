@@ -26,7 +26,7 @@ func TestPolicy(t *testing.T) {
 	if p.ID == "" || again.ID != p.ID || len(again.Logins) != 1 {
 		t.Errorf("allowed %+v, and again %+v", p, again)
 	}
-	test(true, `policy "alice" of application "web*:22" includes user:`, "--user", "alice")
+	test(true, `policy "alice" of application "web*:22" includes user:alice, and`, "--user", "alice")
 	test(false, `application "web*:22" has no policy that includes admin`, "--user", "admin")
 	test(false, `has no policy that includes test`) // the token that the command has
 	test(false, `lets in as deploy, not as "root"`, "--user", "alice", "--login", "root")

@@ -64,7 +64,7 @@ func (f *policyFlags) on(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.decision, "decision", "allow", `"allow", "non_identity" for machines, "deny" or "bypass"`)
 	cmd.Flags().StringArrayVar(&f.logins, "login", nil, "an account on hosts as which it lets in; several if repeated")
 	cmd.Flags().BoolVar(&f.emailAlias, "email-alias", false, "let people in as what stands before the @ of their address, too")
-	cmd.Flags().IntVar(&f.precedence, "precedence", 0, "its place among the policies of the application, the least first (default behind all others)")
+	cmd.Flags().IntVar(&f.precedence, "precedence", 0, "its place among the policies of the application, the least first")
 	completeWords(cmd, "decision", policyDecisions...)
 }
 
@@ -103,6 +103,7 @@ reusable: "keyturn policy use" gives it to applications.`,
 		}),
 	}
 	f.on(cmd)
+	cmd.Flags().Lookup("precedence").Usage += " (default behind all others)"
 	cmd.Flags().StringVar(&application, "application", "", "name or id of the application that it is for (default: any that is given it)")
 	require(cmd, "include")
 	_ = cmd.RegisterFlagCompletionFunc("application", completeApplications(env))
@@ -129,6 +130,7 @@ logins that are given take the place of all that it has of the kind, and '' of n
 		}),
 	}
 	f.on(cmd)
+	cmd.Flags().Lookup("decision").DefValue = "" // what is not given stays
 	cmd.Flags().StringVar(&name, "name", "", "what it is called from now on")
 	return cmd
 }

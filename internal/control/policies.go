@@ -307,7 +307,8 @@ type TestLogin struct {
 	Application string
 }
 
-// TestLogin decides a login as it would be decided now, and says why.
+// TestLogin decides a login as it would be decided now, and says why: by the names of the
+// users, groups and lists that rules name by their ids.
 func (p *Plane) TestLogin(ctx context.Context, actor identity.Actor, t TestLogin) (d policy.Decision, err error) {
 	if err := require(actor, identity.AppsRead, identity.UsersRead, identity.HostsRead); err != nil {
 		return d, err
@@ -330,7 +331,16 @@ func (p *Plane) TestLogin(ctx context.Context, actor identity.Actor, t TestLogin
 			}
 			r.Application = a.ID
 		}
-		d, err = p.decideLogin(tx, r)
+		if d, err = p.decideLogin(tx, r); err != nil {
+			return err
+		}
+		name, err := p.nameOf(tx, d.Rule)
+		if name != "" {
+			d.Why = strings.Replace(d.Why, d.Rule.String(), policy.Rule{Kind: d.Rule.Kind, Value: name}.String(), 1)
+		}
+		if trust.KindOf(err) == trust.NotFound {
+			return nil
+		}
 		return err
 	})
 	return d, err
