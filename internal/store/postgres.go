@@ -25,7 +25,7 @@ const (
 	// that read; others wait. PostgreSQL as it is delivered has 100 for all.
 	maxConns = 12
 	// maxTries bounds how often a transaction runs that others got in the way
-	// of. After patientTries it runs while this node writes nothing else.
+	// of. After patientTries it runs while no node writes anything else.
 	maxTries     = 20
 	patientTries = 3
 	// commitPatience bounds how long a COMMIT is waited for, and for how long
@@ -51,8 +51,17 @@ type server struct {
 type pool struct {
 	db    *sql.DB
 	begin string
-	turns *semaphore.Weighted // one for each transaction, or all of them
+	turns *semaphore.Weighted // one for each transaction, and all of them to close
 }
+
+// A transaction that writes takes its turn by a lock on a table without rows: beside
+// others, or alone among those of all nodes. That is the one kind of lock that can be
+// had before the snapshot is taken, which is then of what those waited for have left.
+const (
+	beginRead  = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+	beginWrite = "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE turns IN ROW SHARE MODE"
+	beginAlone = "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE turns IN EXCLUSIVE MODE"
+)
 
 func openPostgres(ctx context.Context, dsn string, list []migration) (_ *server, err error) {
 	config, err := pgx.ParseConfig(dsn)
@@ -82,8 +91,8 @@ func openPostgres(ctx context.Context, dsn string, list []migration) (_ *server,
 	return &server{
 		// REPEATABLE READ is one snapshot, which never makes a writer fail and
 		// is never made to fail by one.
-		reads:    openPool(config, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
-		writes:   openPool(config, "BEGIN ISOLATION LEVEL SERIALIZABLE"),
+		reads:    openPool(config, beginRead),
+		writes:   openPool(config, beginWrite),
 		patience: commitPatience,
 		stop:     make(chan struct{}),
 	}, nil
@@ -114,17 +123,12 @@ func (s *server) close() (err error) {
 	return explainPostgres(err)
 }
 
-// turn runs one attempt when there is a connection for it: alone, if nobody
-// else of this node is to run meanwhile.
-func (s *server) turn(ctx context.Context, p pool, alone bool, tx *Tx, fn func(*Tx) error) error {
-	weight := int64(1)
-	if alone {
-		weight = maxConns
-	}
-	if err := p.turns.Acquire(ctx, weight); err != nil {
+// turn runs one attempt when there is a connection for it.
+func (s *server) turn(ctx context.Context, p pool, tx *Tx, fn func(*Tx) error) error {
+	if err := p.turns.Acquire(ctx, 1); err != nil {
 		return gone(ctx)
 	}
-	defer p.turns.Release(weight)
+	defer p.turns.Release(1)
 	select {
 	case <-s.stop:
 		return errClosed
@@ -134,14 +138,19 @@ func (s *server) turn(ctx context.Context, p pool, alone bool, tx *Tx, fn func(*
 }
 
 func (s *server) view(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
-	return s.turn(ctx, s.reads, false, tx, fn)
+	return s.turn(ctx, s.reads, tx, fn)
 }
 
 // update runs at SERIALIZABLE, again and again while PostgreSQL finds that
-// others got in the way.
+// others got in the way, and alone in the end: what others write all the time,
+// on whatever node, does not keep it from being written.
 func (s *server) update(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
+	p := s.writes
 	for try := 1; ; try++ {
-		err := s.turn(ctx, s.writes, try > patientTries, tx, fn)
+		if try > patientTries {
+			p.begin = beginAlone
+		}
+		err := s.turn(ctx, p, tx, fn)
 		if !isContention(err) || try == maxTries {
 			return err
 		}

@@ -201,10 +201,23 @@ func TestContention(t *testing.T) {
 	}
 }
 
-// A change that others always get in the way of runs alone in the end.
+// A change that others always get in the way of, here or on another node, runs alone in
+// the end.
 func TestPersistentContention(t *testing.T) {
-	s := storetest.OpenURL(t, storetest.Postgres(t), schemas...)
-	mustUpdate(t, s, add("n", 0))
+	url := storetest.Postgres(t)
+	s := storetest.OpenURL(t, url, schemas...)
+	for name, other := range map[string]*store.Store{"this node": s, "another node": storetest.OpenURL(t, url, schemas...)} {
+		t.Run(name, func(t *testing.T) { persistentContention(t, s, other) })
+	}
+}
+
+func persistentContention(t *testing.T, s, other *store.Store) {
+	mustUpdate(t, s, func(tx *store.Tx) error {
+		if _, err := tx.Exec(`DELETE FROM things WHERE tenant = $1`, string(tx.Tenant())); err != nil {
+			return err
+		}
+		return add("n", 0)(tx)
+	})
 	bump := func(tx *store.Tx) error {
 		n, err := read(tx, "n")
 		if err != nil {
@@ -223,7 +236,7 @@ func TestPersistentContention(t *testing.T) {
 		done := make(chan struct{})
 		others.Go(func() {
 			defer close(done)
-			if err := s.Update(context.Background(), storetest.Event(), bump); err != nil {
+			if err := other.Update(context.Background(), storetest.Event(), bump); err != nil {
 				t.Error(err)
 			}
 		})
