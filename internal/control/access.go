@@ -27,7 +27,7 @@ func (p *Plane) decideLogin(tx *store.Tx, r policy.Request) (policy.Decision, er
 	return book.Decide(r), nil
 }
 
-// identityOf returns what is known of an actor. A token asks in its own name, as a
+// identityOf returns what is known of an actor, of whom Directory.Asking tells. A token asks in its own name, as a
 // machine, whoever owns it, unless its owner has made it to ask as the owner; so does a
 // machine for which an identity provider vouches, whose service token is that
 // provider's id.
@@ -36,20 +36,16 @@ func (p *Plane) decideLogin(tx *store.Tx, r policy.Request) (policy.Decision, er
 // nothing that it said at another one, where more may have been proved. Of who asks by a
 // token it is known who that is, and nothing that is said at logins: they have not logged
 // in, and whoever made the token may have proved little.
-func (p *Plane) identityOf(tx *store.Tx, actor identity.Actor) (policy.Identity, error) {
+func identityOf(actor identity.Actor, asking identity.Known) policy.Identity {
 	if !actor.IsPerson() {
-		return policy.Identity{Name: actor.Name, ServiceToken: cmp.Or(actor.ID, actor.Kind), Source: address(actor.Source)}, nil
-	}
-	asking, err := p.directory.Asking(tx, actor)
-	if err != nil {
-		return policy.Identity{}, err
+		return policy.Identity{Name: actor.Name, ServiceToken: cmp.Or(actor.ID, actor.Kind), Source: address(actor.Source)}
 	}
 	who := identified(asking.User, asking.Said)
 	who.Source = address(actor.Source)
 	if actor.Kind != "user" {
 		who.Provider, who.Methods = "", nil
 	}
-	return who, nil
+	return who
 }
 
 // identityOfUser returns what is known of a user, wherever they are: what the identity

@@ -39,7 +39,8 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 	var draft *authority.Draft
 	var refused policy.Decision
 	err = p.update(ctx, actor, needs(identity.CertificatesIssue), "certificate.issue", "ca:"+subject(r.Authority), func(tx *store.Tx) error {
-		if err := p.directory.Stands(tx, actor); err != nil {
+		asking, err := p.directory.Asking(tx, actor)
+		if err != nil {
 			return err
 		}
 		a, err := p.authorities.Find(tx, r.Authority)
@@ -47,16 +48,16 @@ func (p *Plane) Issue(ctx context.Context, actor identity.Actor, r IssueCertific
 			return err
 		}
 		request := authority.Request{
-			Key: r.PublicKey, Principals: r.Principals, Valid: r.Valid, Options: r.Options, KeyID: actor.Name, Person: actor.Owner, AskedWith: askedWith(actor),
+			Key: r.PublicKey, Principals: r.Principals, Valid: r.Valid, Options: r.Options, AskedWith: askedWith(actor),
+			// The log of a host is to know the user, whether by a token or not.
+			KeyID: cmp.Or(asking.Name, actor.Name), Person: actor.Owner,
 		}
 		switch a.Purpose {
 		case authority.Host:
 			request.KeyID, request.Why = "host "+first(r.Principals), "who may change hosts asked for it"
 			err = cmp.Or(actor.Require(identity.HostsWrite), refuseGatewayNames(actor.Tenant, r.Principals))
 		case authority.User:
-			if request.KeyID, err = p.calledOnHosts(tx, actor); err == nil {
-				refused, err = p.allow(tx, actor, a.Application, &request)
-			}
+			refused, err = p.allow(tx, identityOf(actor, asking), a.Application, &request)
 		default:
 			err = trust.Errorf(trust.Denied, "authority %q signs for the gateway, and for nobody else", a.Name)
 		}
@@ -142,30 +143,16 @@ func first(names []string) string {
 	return clip(names[0])
 }
 
-// calledOnHosts returns by what name the log of a host knows an actor: that of the user
-// who asks, by a token or not.
-func (p *Plane) calledOnHosts(tx *store.Tx, actor identity.Actor) (string, error) {
-	if actor.Owner == "" || actor.Kind == "user" {
-		return actor.Name, nil
-	}
-	user, err := p.directory.User(tx, actor.Owner)
-	return user.Name, err
-}
-
 // anyHost is a host of which only the port is known. Its name is longer than that of any
 // host, so that no pattern for some of those fits it.
 var anyHost = policy.Host{Hostname: strings.Repeat("*", 254), Protocol: policy.ProtocolSSH, Port: 22}
 
-// allow says in request by which policies an actor gets in as each of its principals, or
+// allow says in request by which policies somebody gets in as each of its principals, or
 // refuses by the first that none lets in as: everywhere, or at whatever is of an
 // application. Of several applications that let in everywhere, the first decides, by their
 // ids.
-func (p *Plane) allow(tx *store.Tx, actor identity.Actor, application string, request *authority.Request) (refused policy.Decision, err error) {
+func (p *Plane) allow(tx *store.Tx, who policy.Identity, application string, request *authority.Request) (refused policy.Decision, err error) {
 	rules, err := p.books.Of(tx)
-	if err != nil {
-		return refused, err
-	}
-	who, err := p.identityOf(tx, actor)
 	if err != nil {
 		return refused, err
 	}

@@ -349,7 +349,8 @@ func (p *Plane) TestLogin(ctx context.Context, actor identity.Actor, t TestLogin
 // asks returns who it is that a test is about.
 func (p *Plane) asks(tx *store.Tx, actor identity.Actor, t TestLogin) (policy.Identity, error) {
 	if t.User == "" {
-		return p.identityOf(tx, actor)
+		asking, err := p.directory.Asking(tx, actor)
+		return identityOf(actor, asking), err
 	}
 	u, err := p.directory.User(tx, t.User)
 	if err != nil {

@@ -65,17 +65,6 @@ func (d *Directory) Known(tx *store.Tx, after string, limit int) (list []Known, 
 	return list, rows.Err()
 }
 
-// Asking returns the user who asks, with what an identity provider said at the login that
-// the actor came by, and not at another one of the same user, which may have proved more.
-// Of who came by none that is nothing.
-func (d *Directory) Asking(tx *store.Tx, by Actor) (Known, error) {
-	k, err := scanKnown(tx.QueryRow(sqlAsking, tx.Tenant(), by.Owner, by.webLogin).Scan)
-	if errors.Is(err, sql.ErrNoRows) { // removed just now
-		return Known{}, unauthenticated()
-	}
-	return k, err
-}
-
 func scanKnown(scan func(...any) error) (k Known, err error) {
 	var claims string
 	u, err := scanUser(func(columns ...any) error { return scan(append(columns, &k.Said.Provider, &claims)...) })

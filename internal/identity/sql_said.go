@@ -7,8 +7,6 @@ const (
 	sqlForgetSaid = `DELETE FROM user_claims WHERE tenant = $1 AND user_id = $2`
 	sqlKnown      = `SELECT ` + userColumns + `, COALESCE(c.provider, ''), COALESCE(c.claims, 'null')
 		FROM users u LEFT JOIN user_claims c ON c.tenant = u.tenant AND c.user_id = u.id WHERE u.tenant = $1 AND u.id > $2 ORDER BY u.id LIMIT $3`
-	sqlAsking = `SELECT ` + userColumns + `, COALESCE(l.provider, ''), COALESCE(l.claims, 'null')
-		FROM users u LEFT JOIN logins l ON l.tenant = u.tenant AND l.id = $3 WHERE u.tenant = $1 AND u.id = $2`
 	sqlKeepSaidAtLogin = `UPDATE logins SET provider = $3, claims = $4 WHERE tenant = $1 AND id = $2`
 	sqlSaid            = `SELECT provider, claims FROM user_claims WHERE tenant = $1 AND user_id = $2`
 )
