@@ -4,8 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
-	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -192,12 +190,10 @@ func (tx *Tx) prepare(query string, args []any) ([]any, error) {
 	for i, arg := range args {
 		v, err := bind(arg)
 		if err != nil {
-			var e *trust.Error
-			if !errors.As(err, &e) {
-				e = trust.Errorf(trust.Internal, "%w", err)
+			if trust.KindOf(err) == trust.Internal { // and not a user's
+				err = trust.Errorf(trust.Internal, "parameter $%d %w: %s", i+1, err, clip(query))
 			}
-			e.Message = fmt.Sprintf("parameter $%d %s: %s", i+1, e.Message, clip(query))
-			return nil, tx.fail(e)
+			return nil, tx.fail(err)
 		}
 		values[i] = v
 	}
@@ -268,7 +264,8 @@ func verbOf(query string) string {
 	return ""
 }
 
-// bind returns an argument in one of the forms that both drivers store alike.
+// bind returns an argument in one of the forms that both drivers store alike. What it says
+// of a text or of data can reach who sent them.
 func bind(arg any) (driver.Value, error) {
 	v, err := driver.DefaultParameterConverter.ConvertValue(arg)
 	if err != nil {
@@ -279,14 +276,14 @@ func bind(arg any) (driver.Value, error) {
 		return nil, trust.Errorf(trust.Internal, "is a time.Time: use store.Micros")
 	case string:
 		if len(v) > MaxBinary {
-			return nil, trust.Errorf(trust.Exhausted, "of %d bytes is longer than %d", len(v), MaxBinary)
+			return nil, trust.Errorf(trust.Exhausted, "a text of %d bytes is longer than %d", len(v), MaxBinary)
 		}
 		if !utf8.ValidString(v) || strings.IndexByte(v, 0) >= 0 {
-			return nil, trust.Errorf(trust.Invalid, "is not UTF-8 text without NUL")
+			return nil, trust.Errorf(trust.Invalid, "%.80q is not UTF-8 text without NUL", v)
 		}
 	case []byte:
 		if len(v) > MaxBinary {
-			return nil, trust.Errorf(trust.Exhausted, "of %d bytes is longer than %d", len(v), MaxBinary)
+			return nil, trust.Errorf(trust.Exhausted, "data of %d bytes are longer than %d", len(v), MaxBinary)
 		}
 	}
 	return v, nil
