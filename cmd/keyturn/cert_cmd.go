@@ -229,7 +229,8 @@ func krlCommand(env environ) *cobra.Command {
 		Use: "krl [--out FILE]", Short: "Get the key revocation list, as RevokedKeys of sshd reads it",
 		Long: `Get the key revocation list. With --out it takes the place of a file, in one step and
 only if it is a list that sshd can read: a host whose RevokedKeys cannot be read lets
-nobody in. Without, what is revoked is printed. Hosts can fetch it themselves from
+nobody in. The file keeps its owner and mode; everybody can read a new one, as ssh has
+to for RevokedHostKeys. Without --out, what is revoked is printed. Hosts can fetch it themselves from
 GET /api/v1/krl, with If-None-Match.`,
 		Example: `  keyturn krl --out /etc/ssh/revoked_keys`,
 		Args:    noArgs,
@@ -243,7 +244,7 @@ GET /api/v1/krl, with If-None-Match.`,
 				return trust.Errorf(trust.Unavailable, "what %s answered is no list that sshd reads: %w", c.server, err)
 			}
 			if out != "" {
-				if err := replaceFile(out, data); err != nil {
+				if err := replacePublicFile(out, data); err != nil {
 					return trust.Errorf(trust.Invalid, "%w", err).WithField("out")
 				}
 			}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -190,4 +192,28 @@ func TestAuthorityRemovedTwice(t *testing.T) {
 		t.Errorf("of the last one it says %q", out)
 	}
 	w.refused("there is no authority", "ca", "remove", "people")
+}
+
+// ssh reads the list as any user, and so does what fetches it again: it keeps the mode of
+// the file, and a link to it.
+func TestListKeepsItsMode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	file, link := filepath.Join(w.dir, "list"), filepath.Join(w.dir, "link")
+	mode := func(want os.FileMode) {
+		t.Helper()
+		if info, err := os.Lstat(file); err != nil || info.Mode() != want {
+			t.Errorf("the list is %v, %v; want %v", info.Mode(), err, want)
+		}
+	}
+	w.ok("krl", "--out", file)
+	mode(0o644)
+	if err := errors.Join(os.Chmod(file, 0o640), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	w.ok("krl", "--out", link)
+	mode(0o640)
+	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link to the list is %v, %v", info.Mode(), err)
+	}
 }

@@ -129,6 +129,10 @@ func TestCertificateOpensHost(t *testing.T) {
 
 	w.env = admin
 
+	for flag, says := range map[string]string{"--valid=0s": "no time for which", "--verify-required": "is for security keys"} {
+		w.refused(says, "cert", "sign", "--ca", "people", "--public-key", key+".pub", "--principal", login, flag)
+	}
+
 	// A limit of the certificate limits.
 	sign("--principal", login, "--source-address", "192.0.2.0/24")
 	if logsIn() {
@@ -162,8 +166,10 @@ func TestCertificateOpensHost(t *testing.T) {
 	if status != 200 || etag == "" {
 		t.Errorf("the list: %d, tag %q", status, etag)
 	}
-	if status, same := tag(etag); status != 304 || same != etag {
-		t.Errorf("the list that one has: %d, tag %q", status, same)
+	for _, known := range []string{etag, `"x", W/` + etag, "*"} {
+		if status, same := tag(known); status != 304 || same != etag {
+			t.Errorf("%s of the list that one has: %d, tag %q", known, status, same)
+		}
 	}
 	if !logsIn() {
 		t.Error("the certificate does not open before it is revoked")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -105,14 +106,38 @@ func changeLogins(env environ, change func(servers map[string]savedLogin)) error
 	return nil
 }
 
-// replaceFile writes a file that only its owner can read, and puts it in the place
-// of path.
-func replaceFile(path string, data []byte) error {
+// replacePublicFile writes a file that everybody may read, or whoever could read the one
+// at path, and puts it in the place of that one, or of what that leads to.
+func replacePublicFile(path string, data []byte) error {
+	if there, err := filepath.EvalSymlinks(path); err == nil {
+		path = there
+	}
+	was, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return replaceFile(path, data, func(f *os.File) error {
+		if was == nil {
+			return f.Chmod(0o644)
+		}
+		if owner, ok := was.Sys().(*syscall.Stat_t); ok {
+			_ = f.Chown(int(owner.Uid), int(owner.Gid)) // who may not is the owner of what is new
+		}
+		return f.Chmod(was.Mode().Perm())
+	})
+}
+
+// replaceFile writes a file that only its owner can read, but for what dress makes of it,
+// and puts it in the place of path.
+func replaceFile(path string, data []byte, dress ...func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // with mode 0600
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
+	for _, change := range dress {
+		err = cmp.Or(err, change(f))
+	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -217,4 +217,7 @@ func TestRulesOfAUserWhoIsGone(t *testing.T) {
 	w.refused("there is no user", "group", "set", "operators", "--include", "user:"+unknown)
 	w.refused("there is no user", "policy", "set", policy.ID, "--include", "user:"+unknown)
 	w.refused("there is no user", "policy", "add", "x", "--include", "user:"+gone)
+	w.refused("cannot be the name of an account", "policy", "set", policy.ID, "--login", "*")
+	w.refused("cannot be the name of an account", "policy", "add", "x", "--include", "everyone", "--login", "de ploy")
+	w.refused("cannot be the name of an account", "policy", "allow", "--user", "admin", "--host", "*", "--login", "*")
 }

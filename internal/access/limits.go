@@ -145,11 +145,11 @@ func (p Policy) check() (string, error) {
 	return encode(policyDocument{p.Expression, p.SSH, p.Extra})
 }
 
-// isLogin reports whether text can be a principal of a certificate, and so neither
-// has what separates those nor what hides in a log.
+// isLogin reports whether text can be a principal of a certificate, and so has neither
+// what separates those nor what hides in a log, and is no pattern, which sshd knows none of.
 func isLogin(text string) bool {
 	return text != "" && len(text) <= maxUsername && utf8.ValidString(text) && !strings.ContainsFunc(text, func(c rune) bool {
-		return c == ',' || unicode.IsSpace(c) || !unicode.IsPrint(c)
+		return strings.ContainsRune(",*?", c) || unicode.IsSpace(c) || !unicode.IsPrint(c)
 	})
 }
 

@@ -163,7 +163,7 @@ func TestIssue(t *testing.T) {
 func TestDraftRefused(t *testing.T) {
 	eachWorld(t, func(w world) {
 		profile := profileOf(User)
-		profile.KeyTypes, profile.CriticalOptions, profile.MinRSA = []string{"ssh-ed25519", "ssh-rsa"}, []string{"source-address"}, 3072
+		profile.KeyTypes, profile.CriticalOptions, profile.MinRSA = []string{"ssh-ed25519", "ssh-rsa"}, []string{"source-address", "verify-required"}, 3072
 		a := w.create(NewAuthority{Name: "people", Purpose: User, Profile: &profile}, "ed25519")
 		for name, change := range map[string]func(*Request){
 			"nobody decided":       func(r *Request) { r.Why = "" },
@@ -187,6 +187,7 @@ func TestDraftRefused(t *testing.T) {
 			"an address misspelt":  func(r *Request) { r.Options.SourceAddresses = []string{"192.0.2.1/24"} },
 			"two addresses in one": func(r *Request) { r.Options.SourceAddresses = []string{"192.0.2.1,0.0.0.0/0"} },
 			"an extension":         func(r *Request) { r.Options.Extensions = []string{"permit-X11-forwarding"} },
+			"no security key":      func(r *Request) { r.Options.VerifyRequired = true },
 			"no touch":             func(r *Request) { r.Options.Extensions = []string{"no-touch-required"} },
 		} {
 			r := request(w)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -85,6 +86,9 @@ func (s *Authorities) Draft(tx *store.Tx, a Authority, r Request) (*Draft, error
 	after, before, err := a.Profile.valid(tx.Now(), r.Valid, r.Until)
 	if err != nil {
 		return nil, err
+	}
+	if r.Options.VerifyRequired && !strings.HasPrefix(r.Key.Type(), "sk-") {
+		return nil, trust.Errorf(trust.Invalid, "verify-required is for security keys: sshd lets in by a key of type %s without it", r.Key.Type()).WithField("verify_required")
 	}
 	critical, granted, err := a.Profile.options(r.Options)
 	if err != nil {

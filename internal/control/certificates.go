@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -193,8 +194,8 @@ func (r Revocation) subject() string {
 }
 
 // KRL returns the key revocation list, and the tag under which the same bytes are known.
-// Where that is known already there is no list.
-func (p *Plane) KRL(ctx context.Context, actor identity.Actor, known string) (list []byte, tag string, err error) {
+// Where that is among the known ones, or these are "*", there is no list.
+func (p *Plane) KRL(ctx context.Context, actor identity.Actor, known []string) (list []byte, tag string, err error) {
 	var krl *trust.KRL
 	err = p.view(ctx, actor, identity.CertificatesRead, func(tx *store.Tx) error {
 		version, err := p.authorities.ListVersion(tx)
@@ -203,7 +204,7 @@ func (p *Plane) KRL(ctx context.Context, actor identity.Actor, known string) (li
 		}
 		// The time is part of it for databases that were put back to an earlier state.
 		tag = strconv.FormatUint(version.Number, 10) + "-" + strconv.FormatInt(store.Micros(version.Changed), 36)
-		if krl = nil; tag == known {
+		if krl = nil; slices.Contains(known, tag) || slices.Contains(known, "*") {
 			return nil
 		}
 		krl, err = p.authorities.KRL(tx)

@@ -142,6 +142,9 @@ func (in *issueCertificate) read() (r control.IssueCertificate, err error) {
 		if r.Valid, err = duration("valid", b.Valid); err != nil {
 			return r, err
 		}
+		if r.Valid == 0 {
+			return r, trust.Errorf(trust.Invalid, "%q is no time for which a certificate can be valid", b.Valid).WithField("valid")
+		}
 	}
 	r.PublicKey, err = publicFile(b.PublicKey)
 	return r, err
@@ -154,7 +157,15 @@ func publicFile(text string) (trust.PublicKey, error) {
 }
 
 type getKRL struct {
-	Known string `header:"If-None-Match" maxLength:"200" doc:"The ETag of the list that one has"`
+	Known string `header:"If-None-Match" maxLength:"1000" doc:"ETags of lists that one has"`
+}
+
+// tags reads the header If-None-Match (RFC 9110, section 13.1.2).
+func (in *getKRL) tags() (list []string) {
+	for text := range strings.SplitSeq(in.Known, ",") {
+		list = append(list, strings.Trim(strings.TrimPrefix(strings.TrimSpace(text), "W/"), `"`))
+	}
+	return list
 }
 
 type krlAnswer struct {
@@ -175,7 +186,7 @@ func (d door) krlRoute(a huma.API) {
 			"304": {Description: "It is the one that one has"},
 		},
 	}, func(ctx context.Context, in *getKRL) (*krlAnswer, error) {
-		list, tag, err := d.plane.KRL(ctx, actorOf(ctx), strings.Trim(strings.TrimPrefix(in.Known, "W/"), `"`))
+		list, tag, err := d.plane.KRL(ctx, actorOf(ctx), in.tags())
 		if err != nil {
 			if trust.KindOf(err) == trust.Internal {
 				d.log(ctx, err)
