@@ -151,7 +151,8 @@ func (s *server) update(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
 			p.begin = beginAlone
 		}
 		err := s.turn(ctx, p, tx, fn)
-		if !isContention(err) || try == maxTries {
+		again := isContention(err) || isTaken(err) && try < patientTries
+		if !again || try == maxTries {
 			return err
 		}
 		pause := time.NewTimer(rand.N(time.Millisecond << min(try, 7)))
@@ -294,6 +295,14 @@ func (c *pgConn) end() {
 func isContention(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && (e.Code == "40001" || e.Code == "40P01") || errors.Is(err, errUndone)
+}
+
+// isTaken reports whether a row was there already that a transaction inserted. It may have
+// looked, and found none: somebody else's that was committed after its snapshot is not seen,
+// and is in the way nevertheless.
+func isTaken(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "23505" // unique_violation
 }
 
 // explainPostgres turns an error of the driver into one of ours, and leaves any

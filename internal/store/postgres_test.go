@@ -255,6 +255,43 @@ func persistentContention(t *testing.T, s, other *store.Store) {
 	}
 }
 
+// Who looks whether a row is there, and inserts it where it is not, finds it there in the
+// end, where somebody else has inserted it meanwhile.
+func TestInsertedMeanwhile(t *testing.T) {
+	s := storetest.OpenURL(t, storetest.Postgres(t), schemas...)
+	other := func() {
+		if err := s.Update(context.Background(), storetest.Event(), add("n", 1)); err != nil {
+			t.Error(err)
+		}
+	}
+	runs := 0
+	insert := func(look bool) error {
+		runs = 0
+		return s.Update(context.Background(), storetest.Event(), func(tx *store.Tx) error {
+			runs++
+			if _, err := read(tx, "another"); !errors.Is(err, sql.ErrNoRows) { // which takes the snapshot
+				return err
+			}
+			if runs == 1 && look {
+				other()
+			}
+			if n, err := read(tx, "n"); look && n == 1 {
+				return err
+			}
+			return add("n", 2)(tx)
+		})
+	}
+	if err := insert(true); err != nil || runs != 2 {
+		t.Errorf("after %d runs: %v", runs, err)
+	}
+	if err := insert(false); trust.KindOf(err) != trust.Conflict || runs > store.PatientTries {
+		t.Errorf("of a row that was there before: %v, after %d runs", err, runs)
+	}
+	if got := thingsOf(t, s, storetest.Tenant); got != "n=1" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestDatabaseAway(t *testing.T) {
 	server := storetest.StartPostgres(t, "fsync=off")
 	s := storetest.OpenURL(t, server.Database(t), schemas...)
