@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"modernc.org/sqlite"
-
 	"keyturn/internal/trust"
 )
 
@@ -102,11 +100,8 @@ func startWriter(s *session) (*writer, error) {
 		session: s, queue: make(chan *request, maxQueue), hold: maxHold,
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	err := s.conn.Raw(func(c any) error {
-		hooks, ok := c.(sqlite.HookRegisterer)
-		if !ok {
-			return trust.Errorf(trust.Internal, "SQLite driver has no commit hooks")
-		}
+	err := s.Raw(func(c any) error {
+		hooks := c.(*sqliteConn)
 		hooks.RegisterCommitHook(func() int32 {
 			if w.committing {
 				return 0

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -22,12 +21,8 @@ import (
 	"keyturn/internal/trust"
 )
 
-const (
-	// maxReaders bounds how many Views run at once; others wait.
-	maxReaders = 8
-	// maxStatements bounds the statements that one connection keeps prepared.
-	maxStatements = 256
-)
+// maxReaders bounds how many Views run at once; others wait.
+const maxReaders = 8
 
 // A database is an open SQLite file: one connection writes, by the writer, and
 // up to maxReaders read.
@@ -57,7 +52,7 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 	if d.lock, err = lockFile(ctx, path); err != nil {
 		return nil, err
 	}
-	d.writes, err = sql.Open("sqlite", dsn(path,
+	d.writes, err = openDB(dsn(path,
 		"journal_mode(WAL)", "synchronous(FULL)", "secure_delete(1)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-16384)", "temp_store(memory)"))
 	if err != nil {
 		return nil, err
@@ -73,8 +68,8 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 	var mode string
 	var synchronous int
 	err = errors.Join(
-		s.conn.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode),
-		s.conn.QueryRowContext(ctx, `PRAGMA synchronous`).Scan(&synchronous))
+		s.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode),
+		s.QueryRowContext(ctx, `PRAGMA synchronous`).Scan(&synchronous))
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +77,7 @@ func openSQLite(ctx context.Context, path string, list []migration) (_ *database
 		return nil, trust.Errorf(trust.Unavailable, "its file system does not carry a write-ahead log").
 			WithHint("keep the data directory on a local disk")
 	}
-	d.reads, err = sql.Open("sqlite", dsn(path, "query_only(1)"))
+	d.reads, err = openDB(dsn(path, "query_only(1)"))
 	if err != nil {
 		return nil, err
 	}
@@ -249,82 +244,22 @@ func (d *database) release() error {
 	return errors.Join(errs...)
 }
 
-// A session is one connection with the statements that it keeps prepared. It
-// is used by one goroutine at a time.
-type session struct {
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
-}
+// A session is one connection. It is used by one goroutine at a time.
+type session struct{ *sql.Conn }
 
 func openSession(ctx context.Context, db *sql.DB) (*session, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &session{conn: conn, stmts: map[string]*sql.Stmt{}}, nil
+	return &session{conn}, nil
 }
 
 // discard closes s for good, and returns nil.
 func (s *session) discard() *session {
-	s.forget()
-	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn })
-	_ = s.conn.Close()
+	_ = s.Raw(func(any) error { return driver.ErrBadConn })
+	_ = s.Close()
 	return nil
-}
-
-func (s *session) forget() {
-	for query, stmt := range s.stmts {
-		_ = stmt.Close()
-		delete(s.stmts, query)
-	}
-}
-
-func (s *session) prepare(query string) (*sql.Stmt, error) {
-	if stmt, ok := s.stmts[query]; ok {
-		return stmt, nil
-	}
-	if len(s.stmts) >= maxStatements {
-		s.forget()
-	}
-	stmt, err := s.conn.PrepareContext(context.Background(), planOnce(query))
-	if err == nil {
-		s.stmts[query] = stmt
-	}
-	return stmt, err
-}
-
-var limitParameter = regexp.MustCompile(`\bLIMIT (\$[0-9]+)`)
-
-// planOnce returns a query that SQLite prepares once. It plans by the value of
-// a parameter that is a limit, and so prepares such a statement anew whenever
-// one is bound, which takes longer than most of them; the sum of a parameter
-// and 0 it takes as it comes (sqlite3ExprIsInteger in its expr.c).
-func planOnce(query string) string {
-	return limitParameter.ReplaceAllString(query, "LIMIT 0 + $1")
-}
-
-func (s *session) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	stmt, err := s.prepare(query)
-	if err != nil {
-		return nil, err
-	}
-	return stmt.ExecContext(ctx, args...)
-}
-
-func (s *session) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	stmt, err := s.prepare(query)
-	if err != nil {
-		return nil, err
-	}
-	return stmt.QueryContext(ctx, args...)
-}
-
-func (s *session) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	stmt, err := s.prepare(query)
-	if err != nil {
-		return failedRow(err)
-	}
-	return stmt.QueryRowContext(ctx, args...)
 }
 
 func (s *session) explain(err error) error { return explainSQLite(err) }
