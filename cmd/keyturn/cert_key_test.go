@@ -65,6 +65,22 @@ func TestCertificateOfBadKey(t *testing.T) {
 		t.Errorf("valid for %v, and the key for two minutes", left)
 	}
 
+	// A key with which one only asks for certificates lies in no file of any host.
+	path := filepath.Join(w.dir, "nowhere")
+	w.keyFile(path, "nowhere")
+	w.ok("key", "import", path)
+	w.json(&now, sign(path)...)
+	w.json(&k, "key", "show", now.Fingerprint)
+	w.refused("keyturn key delete "+k.UUID, "rotate", k.UUID, "--compromised", "--yes")
+	w.refused("keyturn key delete "+k.UUID, "retire", k.UUID)
+	w.ok("key", "delete", k.UUID)
+	serial := now.Serial
+	now = certificateJSON{}
+	w.json(&now, "cert", "show", serial)
+	if now.Certificate != "" || !strings.Contains(now.Revoked, "its key was deleted") {
+		t.Errorf("the certificate of a key that is deleted: %+v", now)
+	}
+
 	w.json(&k, "key", "show", others.Fingerprint)
 	w.ok("retire", k.UUID, "--wait")
 	refuses(retired, "is retired: it does not sign, and is not certified")

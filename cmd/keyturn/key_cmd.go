@@ -251,7 +251,8 @@ func keyDeleteCommand(env environ) *cobra.Command {
 		Use: "delete UUID ...", Short: "Delete keys that lie nowhere; they can be restored for 30 days",
 		Long: `Delete keys. A key that is accepted somewhere, or whose private half lies somewhere,
 is refused with those places: retire or rotate it. For 30 days "keyturn key restore"
-brings a deleted key back; then what Keyturn held of it is destroyed.`,
+brings a deleted key back; then what Keyturn held of it is destroyed. Certificates that
+were signed for it are revoked at once.`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys(env, "active"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var deleted []keyJSON

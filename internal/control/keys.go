@@ -214,8 +214,8 @@ func (p *Plane) keep(tx *store.Tx, private keyring.Private) (inventory.Key, erro
 	return k, p.keyring.Put(tx, k.ID, private)
 }
 
-// DeleteKey takes a key out of the inventory, and returns until when RestoreKey brings
-// it back. A key of which a half is known to lie somewhere is refused: it would be
+// DeleteKey takes a key out of the inventory, revokes the certificates that were signed for
+// it, and returns until when RestoreKey brings the key back. A key of which a half is known to lie somewhere is refused: it would be
 // found again, and whoever uses it would not be told.
 func (p *Plane) DeleteKey(ctx context.Context, actor identity.Actor, idOrFingerprint string) (k inventory.Relationship, until time.Time, err error) {
 	err = p.update(ctx, actor, needs(identity.KeysWrite), "key.delete", "key:"+subject(idOrFingerprint), func(tx *store.Tx) error {
@@ -247,6 +247,9 @@ func (p *Plane) delete(tx *store.Tx, found inventory.Key) (k inventory.Relations
 		return k, until, err
 	}
 	tx.Note("fingerprint", string(found.Public.Fingerprint()))
+	if _, err := p.authorities.RevokeFor(tx, found.Public, "its key was deleted"); err != nil {
+		return k, until, err
+	}
 	if err := discovery.Judge(tx, []trust.KeyID{found.ID}); err != nil {
 		return k, until, err
 	}

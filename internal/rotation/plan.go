@@ -195,15 +195,21 @@ func planFor(tx *store.Tx, procedure string, q Request, args Args, changes bool)
 		found := len(places) - before
 		if found == 0 && procedure == RetireProcedure {
 			return job.Plan{}, trust.Errorf(trust.Conflict, "no account is known that accepts key %s", p.Old).
-				WithHint("keyturn scan --wait, then try again; keyturn key delete %s, if nobody needs it", p.Old)
+				WithHint("keyturn scan --wait, then try again; keyturn key delete %s, if nobody needs it, which ends what was signed for it, too", p.Old)
 		}
 		if found == 0 {
-			return job.Plan{}, trust.Errorf(trust.Conflict, "no place is known where key %s lies", p.Old).
-				WithHint("keyturn scan --wait, then try again")
+			refused := trust.Errorf(trust.Conflict, "no place is known where key %s lies", p.Old)
+			if q.Compromised {
+				return job.Plan{}, refused.WithHint("keyturn key delete %s, which ends what was signed for it, and keyturn cert revoke --public-key FILE, so that it is never certified again; or keyturn scan --wait, then try again", p.Old)
+			}
+			return job.Plan{}, refused.WithHint("keyturn scan --wait, then try again")
 		}
 		if !opens {
-			return job.Plan{}, trust.Errorf(trust.Conflict, "no account is known that accepts key %s: who has it would be left with a new one that opens nothing", p.Old).
-				WithHint("add the hosts that accept it (keyturn host add), keyturn scan --wait, then try again")
+			refused := trust.Errorf(trust.Conflict, "no account is known that accepts key %s: who has it would be left with a new one that opens nothing", p.Old)
+			if q.Compromised {
+				return job.Plan{}, refused.WithHint("keyturn cert revoke --public-key FILE ends what was signed for it, for ever; add the hosts that accept it (keyturn host add), keyturn scan --wait, then try again")
+			}
+			return job.Plan{}, refused.WithHint("add the hosts that accept it (keyturn host add), keyturn scan --wait, then try again")
 		}
 	}
 	if err := refusePlaces(tx, places, args.Pairs, changes); err != nil {
