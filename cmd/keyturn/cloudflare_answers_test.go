@@ -144,3 +144,28 @@ func TestCloudflareAnswersLapse(t *testing.T) {
 		t.Errorf("after five minutes: %d %s", status, got)
 	}
 }
+
+// What cannot be kept, or would look as if it counted, is refused.
+func TestCloudflareOddFields(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	c := w.cloudflare()
+	const access = "/accounts/{account}/access/"
+	for _, depth := range []int{9_990, 9_998, 9_999} {
+		nested := strings.Repeat("[", depth) + strings.Repeat("]", depth)
+		for path, body := range map[string]string{
+			"apps":     `{"type":"infrastructure","name":"a","target_criteria":[{"port":22,"protocol":"SSH","target_attributes":{"hostname":["h"]}}],"x":` + nested + `}`,
+			"policies": `{"name":"p","decision":"allow","include":[{"everyone":{}}],"connection_rules":{"x":` + nested + `}}`,
+			"groups":   `{"name":"g","include":[{"everyone":` + nested + `}]}`,
+		} {
+			if status, text := c.do("POST", access+path, body); status != 400 || !strings.Contains(text, `"success":false`) {
+				t.Errorf("%s, %d deep: %d %.200s", path, depth, status, text)
+			}
+		}
+	}
+	if status, text := c.do("POST", access+"groups", `{"name":"g","include":[{"everyone":{}}],"Exclude":[{"email":{"email":"eve@example.com"}}]}`); status != 400 ||
+		!strings.Contains(text, `it is called \"exclude\"`) {
+		t.Errorf("a field in another case: %d %s", status, text)
+	}
+	w.ok("application", "list")
+}

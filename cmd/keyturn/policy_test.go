@@ -172,6 +172,13 @@ func TestPolicyOfTargets(t *testing.T) {
 		if w.json(&d, "policy", "test", "--user", "alice", "--login", "root", "--host", made.Result.ID, "--application", name); d.Allowed {
 			t.Errorf("by %s, at another port: %+v", name, d)
 		}
+		// The label is found, too, and what nobody knows is told apart.
+		if w.json(&d, "policy", "test", "--user", "alice", "--login", "root", "--host", "shop-1", "--port", "2200", "--application", name); !d.Allowed || strings.Contains(d.Why, "is known") {
+			t.Errorf("by %s, of the target's hostname: %+v", name, d)
+		}
+		if w.json(&d, "policy", "test", "--user", "alice", "--login", "root", "--host", "shop-2", "--port", "2200", "--application", name); !strings.Contains(d.Why, `no host "shop-2" is known`) {
+			t.Errorf("by %s, of a host that is nowhere: %+v", name, d)
+		}
 		w.ok("policy", "list")
 		w.api(nil, "DELETE", "/applications/"+name, nil)
 	}

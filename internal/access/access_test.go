@@ -417,9 +417,12 @@ func TestRefusals(t *testing.T) {
 				a.Criteria = append(a.Criteria, a.Criteria[0])
 				a.Criteria[1].Protocol = "RDP"
 			},
-			"101 criteria":         func(a *access.Application) { a.Criteria = make([]access.Criterion, 101) },
-			"not a JSON object":    func(a *access.Application) { a.Extra = json.RawMessage(`[]`) },
-			"at most 65536 bytes":  func(a *access.Application) { a.Extra = json.RawMessage(`{"x":"` + strings.Repeat("x", 1<<16) + `"}`) },
+			"101 criteria":        func(a *access.Application) { a.Criteria = make([]access.Criterion, 101) },
+			"not a JSON object":   func(a *access.Application) { a.Extra = json.RawMessage(`[]`) },
+			"at most 65536 bytes": func(a *access.Application) { a.Extra = json.RawMessage(`{"x":"` + strings.Repeat("x", 1<<16) + `"}`) },
+			"more than 64 deep": func(a *access.Application) {
+				a.Extra = json.RawMessage(`{"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`)
+			},
 			"no id of an identity": func(a *access.Application) { a.Providers = []string{""} },
 		} {
 			refused(t, s, trust.Invalid, says, func(tx *store.Tx) error {
@@ -459,6 +462,12 @@ func TestRefusals(t *testing.T) {
 					return err
 				}
 			}
+			return nil
+		})
+		update(t, s, func(tx *store.Tx) error {
+			text := infra("brackets in text are not nested")
+			text.Extra = json.RawMessage(`{"x":"` + strings.Repeat(`[\"{`, 100) + `"}`)
+			must[access.Application](t)(access.AddApplication(tx, text))
 			return nil
 		})
 		// A reusable policy may not become one that an application cannot have.

@@ -32,6 +32,7 @@ const (
 	maxName     = 255       // bytes
 	maxUsername = 256       // bytes
 	maxExtra    = 64 << 10  // bytes
+	maxDepth    = 64        // of what is nested in a document
 	maxDocument = 512 << 10 // bytes
 )
 
@@ -209,15 +210,39 @@ func checkTotal(tx *store.Tx, more int) error {
 	return nil
 }
 
+// encode returns a document as JSON that every reader can read: few go as deep as a client
+// may write.
 func encode(document any) (string, error) {
 	text, err := json.Marshal(document)
 	if err != nil {
 		return "", err
 	}
+	if depthOf(text) > maxDepth {
+		return "", trust.Errorf(trust.Invalid, "arrays and objects are nested more than %d deep", maxDepth)
+	}
 	if len(text) > maxDocument {
 		return "", trust.Errorf(trust.Invalid, "%d bytes are more than %d", len(text), maxDocument)
 	}
 	return string(text), nil
+}
+
+// depthOf returns how deep the arrays and objects of some JSON are nested.
+func depthOf(text []byte) (deepest int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '[' || c == '{'):
+			depth++
+			deepest = max(deepest, depth)
+		case !quoted && (c == ']' || c == '}'):
+			depth--
+		}
+	}
+	return deepest
 }
 
 func isLine(text string) bool {

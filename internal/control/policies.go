@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -294,6 +295,29 @@ func hostByName(tx *store.Tx, name string) (policy.Host, error) {
 	return hostOf(tx, h)
 }
 
+// hostAsked returns the host of a name or an id as rules know it, or the one that is the
+// only target of that hostname. Where there is none, it is one of that name, and there is
+// false.
+func hostAsked(tx *store.Tx, name string) (h policy.Host, there bool, err error) {
+	_, err = inventory.FindHost(tx, name)
+	if trust.KindOf(err) == trust.NotFound {
+		targets, _, err := inventory.Targets(tx, inventory.TargetFilter{Hostname: name}, inventory.Page{Limit: 2})
+		if err != nil {
+			return h, false, err
+		}
+		if len(targets) > 1 {
+			return h, false, trust.Errorf(trust.Conflict, "several targets have the hostname %q", name).WithField("host").WithHint("keyturn target list --hostname %s, and name one by its id", name)
+		}
+		if there = len(targets) == 1; there {
+			name = string(targets[0].ID)
+		}
+	} else {
+		there = err == nil
+	}
+	h, err = hostByName(tx, name)
+	return h, there, err
+}
+
 // A TestLogin asks what the rules say of a login.
 type TestLogin struct {
 	User  string // name or id; empty for the actor
@@ -318,7 +342,8 @@ func (p *Plane) TestLogin(ctx context.Context, actor identity.Actor, t TestLogin
 		if r.Who, err = p.asks(tx, actor, t); err != nil {
 			return err
 		}
-		if r.Host, err = hostByName(tx, t.Host); err != nil {
+		there := true
+		if r.Host, there, err = hostAsked(tx, t.Host); err != nil {
 			return err
 		}
 		if t.Port != 0 {
@@ -333,6 +358,9 @@ func (p *Plane) TestLogin(ctx context.Context, actor identity.Actor, t TestLogin
 		}
 		if d, err = p.decideLogin(tx, r); err != nil {
 			return err
+		}
+		if !there {
+			d.Why += fmt.Sprintf("; no host %q is known: this is of one that is called so", t.Host)
 		}
 		name, err := p.nameOf(tx, d.Rule)
 		if name != "" {

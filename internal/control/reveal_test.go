@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"keyturn/internal/authority"
 	"keyturn/internal/hostid"
 	"keyturn/internal/identity"
 	"keyturn/internal/inventory"
@@ -22,7 +23,7 @@ import (
 
 // everything is the part of the database of every package that a plane with a keyring
 // needs.
-var everything = []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, job.Schema, hostid.Schema, Schema}
+var everything = []fs.FS{keyring.Schema, identity.Schema, inventory.Schema, job.Schema, hostid.Schema, authority.Schema, Schema}
 
 // newHolder returns a plane with a keyring over a store, its tenant, and what adds a
 // user who may do everything.

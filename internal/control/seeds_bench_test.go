@@ -21,7 +21,7 @@ import (
 // on how many there are.
 func BenchmarkRotateSeed(b *testing.B) {
 	for _, targets := range []int{1_000, 1_000_000} {
-		s := storetest.Open(b, slices.Concat(everything, []fs.FS{access.Schema, authority.Schema})...)
+		s := storetest.Open(b, slices.Concat(everything, []fs.FS{access.Schema})...)
 		p, tenant, add := newHolder(b, s)
 		engine, err := job.New(s, hostid.Procedures(s, p.keyring), job.Options{})
 		if err != nil {

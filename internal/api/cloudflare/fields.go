@@ -76,8 +76,14 @@ func (f fields) drop(names ...string) {
 	}
 }
 
-// take moves a field into v, which stays as it is where there is none, or null.
+// take moves a field into v, which stays as it is where there is none, or null. One that
+// is called so but for its case is refused: kept, it would look as if it counted.
 func (f fields) take(name string, v any) error {
+	for other := range f {
+		if other != name && strings.EqualFold(other, name) {
+			return trust.Errorf(trust.Invalid, "there is no field %q here: it is called %q", other, name).WithField(other)
+		}
+	}
 	data, there := f[name]
 	delete(f, name)
 	if !there || string(data) == "null" {
@@ -107,7 +113,11 @@ func (f fields) extra() (json.RawMessage, error) {
 	if f == nil {
 		f = fields{}
 	}
-	return json.Marshal(f)
+	text, err := json.Marshal(f)
+	if err != nil { // nested deeper than encoding/json goes
+		return nil, trust.Errorf(trust.Invalid, "what else is said cannot be kept: %w", err)
+	}
+	return text, nil
 }
 
 // expression takes the rules of a policy or a group.

@@ -43,7 +43,7 @@ func (f fields) sshRules() (*control.SSHRules, error) {
 	}
 	f.drop("connection_rules")
 	if len(rules) > 0 {
-		if f["connection_rules"], err = json.Marshal(rules); err != nil {
+		if f["connection_rules"], err = rules.extra(); err != nil {
 			return nil, err
 		}
 	}
