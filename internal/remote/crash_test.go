@@ -15,7 +15,7 @@ import (
 )
 
 // effects are the programs by which ops change a host.
-var effects = []string{"mkdir", "rmdir", "mv", "ln", "cp", "rm", "dd", "sync", "chmod", "chown", "ssh-keygen"}
+var effects = []string{"mkdir", "rmdir", "mv", "ln", "cp", "rm", "dd", "sync", "chmod", "chown", "perl", "ssh-keygen"}
 
 // crashing returns a variant whose n-th effect kills the whole op: before it is
 // done, or after. The file count says how many there were.

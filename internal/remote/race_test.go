@@ -340,6 +340,38 @@ func TestRenamingWriterAfterTheLastLook(t *testing.T) {
 	})
 }
 
+// GNU's mv exchanges names since 9.5, and does nothing else: what is left to do is done.
+func TestExchangeByMv(t *testing.T) {
+	each(t, func(t *testing.T, v variant, h *Host) {
+		if v.name == "busybox" || h.renameat2() == "-" {
+			return // its shell runs its own mv, whatever PATH says; or nothing exchanges here
+		}
+		dir, path := home(t, "nobody", "one\n")
+		old, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		must(t, err)
+		defer old.Close()
+		said := filepath.Join(publicDir(t), "said")
+		must(t, os.Chmod(filepath.Dir(said), 0o777))
+		newer := shims(t, v, fmt.Sprintf(`case $tool.$1 in mv.--exchange) echo >%s; exec perl -e 'exit(syscall(shift() + 0, -100, shift(), -100, shift(), 2) ? 1 : 0)' %s "$4" "$5";; esac; exec "$real" "$@"`, said, h.renameat2()), "mv").host(t, nil)
+		newer.kernel = "Another"
+		_, err = newer.Edit(t.Context(), mine, "nobody", path, add("two"))
+		must(t, err)
+		if !fileExists(said) {
+			t.Error("mv was not asked to exchange")
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, ".ssh", ".*.keyturn", "new.*")); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+		_, err = old.WriteString("late\n")
+		must(t, err)
+		must(t, newer.Release(t.Context(), mine, "nobody", path))
+		if got := content(t, path); got != "one\ntwo\nlate\n" {
+			t.Errorf("%q", got)
+		}
+		only(t, filepath.Join(dir, ".ssh"), "authorized_keys")
+	})
+}
+
 // Bytes that get lost on the way are not written.
 func TestShortUpload(t *testing.T) {
 	each(t, func(t *testing.T, v variant, h *Host) {

@@ -36,7 +36,7 @@ current() {
 I=$3; E=$4; R=$5; T=$6; old=$7; new=$8; mode=$9; enter "$1" "$2";
 shift 9; uid=$1; gid=$2; limit=$3; nonce=$4; number=$5; shift 5;
 held; [ "$own" = "$T" ] || no lost;
-f=new.$T; q=-; merging=$1;
+f=new.$T; q=-; durable=; merging=$1;
 if [ "$old" = "$new" ]; then
   [ $# -gt 0 ] || { prevs; [ -z "$pending" ] || no pending; };
   sum "../$N"; [ "$s" = "${old%.*}" ] || no changed;
@@ -64,15 +64,15 @@ if [ "$old" = - ]; then
   again ln -- "$f" "../$N" || { [ -e "../$N" ] && no changed; [ -e "$f" ] || no lost; no write "$e"; };
 else
   [ "$q" -ef "../$N" ] || no changed;
-  if exchange "$f" "../$N"; then
-    [ "$f" -ef "$q" ] || back;
-    rm -f "$f";
-  else
-    again mv -f -- "$f" "../$N" || { [ -e "$f" ] || no lost; no write "$e"; };
+  exchange "$f" "../$N" "$q"; did=$?;
+  if [ $did = 0 ]; then durable=yes;
+  elif [ "$f" -ef "$q" ]; then rm -f "$f";
+  elif [ $did = 3 ]; then back;
+  else again mv -f -- "$f" "../$N" || { [ -e "$f" ] || no lost; no write "$e"; };
   fi;
   trap - 0;
 fi;
 while [ $# -ge 2 ]; do mv -f -- "$1" "$2"; shift 2; done;
-sync .. 2>/dev/null || no sync "$(sync .. 2>&1)";
+[ -n "$durable" ] || sync .. 2>/dev/null || no sync "$(sync .. 2>&1)";
 current;
 echo ok;
