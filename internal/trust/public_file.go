@@ -120,6 +120,8 @@ func (k PublicKey) subjectPublicKeyInfo() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pkcs8Public, Bytes: der}), nil
 }
 
+var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
 // ParsePublicFile reads a file of one public key, and tells in which format it
 // was. Lines may end in "\n", "\r\n" or "\r". A key of a type that is known here
 // has to be well formed; one of another type is taken as it is, where the format
@@ -128,7 +130,7 @@ func ParsePublicFile(file []byte) (key PublicKey, comment string, format PublicF
 	if len(file) > MaxPublicFile {
 		return PublicKey{}, "", "", Errorf(Invalid, "public key file of %d bytes is larger than %d", len(file), MaxPublicFile)
 	}
-	text := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(strings.TrimPrefix(string(file), "\ufeff"))
+	text := newlines.Replace(strings.TrimPrefix(string(file), "\ufeff"))
 	text = strings.TrimSpace(text)
 	switch {
 	case strings.HasPrefix(text, rfc4716Begin):
