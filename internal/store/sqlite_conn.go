@@ -16,7 +16,7 @@ const maxStatements = 256
 
 // A sqliteConn is a connection that keeps its statements prepared. database/sql can keep
 // them as well, but there each may be run by many goroutines, on many connections: the
-// locks and counts for that are a third of a query for one row.
+// locks and counts for that are a quarter of a query for one row.
 type sqliteConn struct {
 	driverConn
 	stmts map[string]driverStmt
