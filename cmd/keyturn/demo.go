@@ -41,6 +41,9 @@ What it prints was answered by the API of a server that runs as
 "keyturn serve" does. Nothing is left behind.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON(cmd) {
+				return &usageError{cmd.CommandPath(), errors.New("it tells what happens as it does, which is no JSON value")}
+			}
 			dir, err := os.MkdirTemp("", "keyturn-demo-")
 			if err != nil {
 				return err

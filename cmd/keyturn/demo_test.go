@@ -34,6 +34,9 @@ func TestDemo(t *testing.T) {
 		cmd.Env = append(os.Environ(), "TMPDIR="+temp)
 		return cmd
 	}
+	if out, err := exec.Command(binary, "demo", "--json").CombinedOutput(); err == nil || !strings.Contains(string(out), "no JSON value") {
+		t.Errorf("with --json: %v\n%s", err, out)
+	}
 	out, err := demo().CombinedOutput()
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
