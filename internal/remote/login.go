@@ -71,11 +71,16 @@ func explainLogin(from, toUser, toAddress string, log []string) (detail string, 
 			return text, trust.Errorf(trust.Conflict, "%s sees another host key at %s than is pinned: %s", from, toAddress, text)
 		}
 	}
-	detail = "it said nothing"
+	last := "it said nothing"
 	for _, text := range log {
 		if text != "" && !strings.HasPrefix(text, "debug") && !strings.HasPrefix(text, "OpenSSH") {
 			detail = text
+		} else if text != "" {
+			last = "the last that it said is " + text // as where its time ran out
 		}
+	}
+	if detail == "" {
+		detail = last
 	}
 	return detail, trust.Errorf(trust.Unavailable, "a login from %s to %s at %s came to no answer: %s", from, toUser, toAddress, detail)
 }
