@@ -232,6 +232,13 @@ func planOf(procedure string, canary, wave int, args Args, places []spec) (job.P
 	if err != nil {
 		return job.Plan{}, err
 	}
+	// A canary is there to be changed first, and the rows that go through the places change
+	// none: where they are about as many as go at a time, they go together.
+	if all := lists[Places]; len(all) <= canary+wave {
+		for i := range all {
+			all[i].With = i > 0
+		}
+	}
 	plan := job.Plan{Procedure: procedure, Subject: "key:" + string(args.Pairs[0].Old), Args: text, Targets: lists, Canary: canary, Wave: wave}
 	for _, p := range args.Pairs {
 		for _, key := range []trust.KeyID{p.Old, p.New} {

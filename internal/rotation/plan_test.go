@@ -529,3 +529,25 @@ func TestLevels(t *testing.T) {
 		}
 	}
 }
+
+// The rows that change no trust wait for no canary, where one wave has room for all places.
+func TestPlacesOfAWaveGoTogether(t *testing.T) {
+	for n, together := range map[int]bool{1: true, 4: true, 5: true, 6: false} {
+		places := make([]spec, n)
+		for i := range places {
+			places[i] = spec{Half: authorizedHalf, Host: trust.HostID(fmt.Sprint(i)), User: "alice", Path: "keys"}
+		}
+		plan, err := planOf(RetireProcedure, 1, 4, Args{Pairs: []Pair{{Old: "old"}}}, places)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range plan.Targets[Places] {
+			if p.With != (together && i > 0) {
+				t.Errorf("of %d, place %d goes with the one before it: %v", n, i, p.With)
+			}
+			if plan.Targets[Authorized][i].With {
+				t.Errorf("of %d, file %d goes with the one before it", n, i)
+			}
+		}
+	}
+}
