@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -94,8 +95,14 @@ func (h *Host) readAccount(a answer, user string) (Account, error) {
 			return a, nil
 		}
 	}
-	return Account{}, trust.Errorf(trust.NotFound, "%s has no account %q", h.name, user)
+	return Account{}, trust.Errorf(trust.NotFound, "%w", &NoAccountError{h.name, user})
 }
+
+// A NoAccountError says that a host knows no account of a name, now: it was removed, or
+// what the host asks for accounts, such as LDAP, does not answer.
+type NoAccountError struct{ Host, User string }
+
+func (e *NoAccountError) Error() string { return fmt.Sprintf("%s has no account %q", e.Host, e.User) }
 
 // listing is a call of op accounts.
 func (h *Host) listing(name ...string) call {

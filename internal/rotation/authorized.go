@@ -69,7 +69,8 @@ func (ro *Rotator) authorize(ctx context.Context, r job.Run, t job.Target) (job.
 		return nil, err
 	}
 	defer h.Close()
-	return ro.addLines(ctx, c, h)
+	done, err := ro.addLines(ctx, c, h)
+	return done, c.noAccount(err)
 }
 
 // addLines makes the edit of row Authorize.

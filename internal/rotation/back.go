@@ -263,7 +263,8 @@ func findAgain(tx *store.Tx, places []spec) error {
 // then is that the place, which held the new key after the soak, is not asked for
 // the old one again. Where nobody else has the old private half, the run could not
 // bring it back, and goes back at once. An authorized place that never got the new
-// key cannot be installed for: the run goes back, unless the old key is refused there.
+// key cannot be installed for: the run goes back, unless the old key is refused there, or
+// the account is gone, to which nobody logs in.
 func (ro *Rotator) leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
 	c, err := decode(r, t)
 	if err != nil {
@@ -290,6 +291,13 @@ func (ro *Rotator) leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Eff
 	var f found
 	if _, err := r.In(tx).ResultOf("Baseline", job.Target{List: Places, N: c.spec.Place, Name: c.spec.name()}, &f); err != nil || f.Refused && f.Works == "" {
 		return job.Effect{}, err // the old key does not open it either, and nothing was touched
+	}
+	for row, of := range map[string]job.Target{"Baseline": {List: Places, N: c.spec.Place}, "Authorize": {List: Authorized, N: c.spec.Order}} {
+		var gone nobody
+		of.Name = c.spec.name()
+		if _, err := r.In(tx).ResultOf(row, of, &gone); err != nil || gone.NoAccount {
+			return job.Effect{}, err
+		}
 	}
 	installing, err := r.In(tx).Began("Install")
 	if err != nil {

@@ -3,6 +3,7 @@ package rotation
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -87,7 +88,26 @@ func (ro *Rotator) baseline(ctx context.Context, r job.Run, t job.Target) (job.R
 	if c.spec.Half == identityHalf {
 		return ro.baselineIdentity(ctx, c, h)
 	}
-	return ro.baselineAuthorized(ctx, c, h)
+	done, err := ro.baselineAuthorized(ctx, c, h)
+	return done, c.noAccount(err)
+}
+
+// nobody is what rows Baseline and Authorize save of a place whose account the host
+// does not know: a person who says to go on without it says that it is gone for good.
+type nobody struct {
+	Why       string `json:"why"`
+	NoAccount bool   `json:"no_account"`
+}
+
+// noAccount saves that err says so, where it does, and what then is to be done.
+func (c cell) noAccount(err error) error {
+	none := (*remote.NoAccountError)(nil)
+	if !errors.As(err, &none) {
+		return err
+	}
+	return cmp.Or[error](c.run.Save(nobody{none.Error(), true}), trust.Errorf(trust.NotFound, "%w", none).
+		WithHint("where it is gone for good, keyturn run leave %s %s goes on without it; where the host does not reach what knows its accounts, mend that, then keyturn run resume %s",
+			c.run.ID, c.spec.name(), c.run.ID))
 }
 
 // enforced refuses a host that must not be changed.

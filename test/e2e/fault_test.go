@@ -94,6 +94,48 @@ func TestLeaveCutOffHost(t *testing.T) {
 	}
 }
 
+// An account that is gone from its host keeps nothing from being rotated or brought back
+// elsewhere, once somebody said that it is gone for good.
+func TestAccountIsGone(t *testing.T) {
+	need.Long(t)
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	before := files(t, hosts[0], aliceKeys)[aliceKeys]
+	place := "web2:alice:" + aliceKeys
+	left := func(id string) run {
+		t.Helper()
+		r := n.await(id, "held", isState("held"))
+		if !strings.Contains(r.Reason, `web2 has no account "alice"`) {
+			t.Errorf("the run says %q", r.Reason)
+		}
+		n.ok("run", "leave", id, place)
+		r = n.await(id, "partial", isState("partial"))
+		if !slices.Equal(slices.Compact(r.Left), []string{place}) {
+			t.Errorf("left are %q", r.Left)
+		}
+		return r
+	}
+	id := n.begin(old, "2s")
+	hosts[1].Sh(t, "sed -i /^alice:/d /etc/passwd")
+	left(id)
+	want(t, hosts[0], "alice", "", deploy.path)
+	var started run
+	n.json(&started, "rollback", old.UUID, "--soak", "0s")
+	left(started.Run)
+	want(t, hosts[0], "alice", deploy.path, "")
+	if got := files(t, hosts[0], aliceKeys)[aliceKeys]; got != before {
+		t.Errorf("web1 holds\n%q\nwant as before\n%q", got, before)
+	}
+	n.kill() // what it had seen of web2 is forgotten
+	n.start()
+	n.json(&started, "rotate", old.UUID, "--soak", "0s")
+	if r := left(started.Run); !strings.HasPrefix(r.Reason, "done") {
+		t.Errorf("the run says %q", r.Reason)
+	}
+	want(t, hosts[0], "alice", "", deploy.path)
+	nothingLeft(t, hosts[0])
+}
+
 // A full disk holds the run with a sentence and leaves the file as it was, before
 // the run adds and before it withdraws; with room again, the run goes on.
 func TestDiskFull(t *testing.T) {
