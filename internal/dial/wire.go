@@ -101,6 +101,19 @@ func (w *wire) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Write fails once a read has. x/crypto/ssh closes what it still writes to a moment after
+// it knows that nothing more is read, and who asks for something in that moment would
+// wait for the answer without end.
+func (w *wire) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	err := w.broken
+	w.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return w.Conn.Write(b)
+}
+
 // listen looks for the identification string in what the server says first. It
 // is called with mu held.
 func (w *wire) listen(b []byte) {
