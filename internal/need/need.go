@@ -10,6 +10,8 @@
 package need
 
 import (
+	"flag"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -39,14 +41,28 @@ func Optional(t testing.TB, format string, args ...any) {
 	t.Skipf("optional: "+format, args...)
 }
 
-// Long skips the test with -short, as the race detector's stage runs the tests:
-// for what takes minutes, and is proven without it in the stage before.
+// Long skips the test with -short, as the race detector's stage runs the tests: for what
+// takes long, and is proven without it in the stage before. Of all such tests a plain "go
+// test ./..." makes one in longShare, drawn by a seed that is said, and 'make test' all,
+// see Full; so does "go test -run", which asks for a test by its name.
 func Long(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("long: not with -short")
 	}
+	if Full() || flag.Lookup("test.run").Value.String() != "" {
+		return
+	}
+	seed := shareSeed(t)
+	name := fnv.New64a()
+	name.Write([]byte(t.Name()))
+	if rand.New(rand.NewPCG(seed, name.Sum64())).IntN(longShare) != 0 {
+		t.Skipf("long: one in %d is made, and not this one by KEYTURN_SHARE_SEED=%d; all with KEYTURN_FULL=1", longShare, seed)
+	}
 }
+
+// longShare is which part of the long tests a plain "go test ./..." makes.
+const longShare = 4
 
 // Full reports whether a proof that takes minutes is to be made whole, as 'make
 // test' has it: with KEYTURN_FULL set. Without, as under a plain "go test ./...",
@@ -62,13 +78,7 @@ func Share[T any](t testing.TB, n int, cases ...T) []T {
 	if Full() || n >= len(cases) {
 		return cases
 	}
-	seed := rand.Uint64()
-	if text := os.Getenv("KEYTURN_SHARE_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("KEYTURN_SHARE_SEED is %q, want a number", text)
-		}
-	}
+	seed := shareSeed(t)
 	t.Logf("%d of %d cases, by KEYTURN_SHARE_SEED=%d; all with KEYTURN_FULL=1", n, len(cases), seed)
 	drawn := rand.New(rand.NewPCG(seed, 0)).Perm(len(cases))[:n]
 	slices.Sort(drawn)
@@ -77,6 +87,20 @@ func Share[T any](t testing.TB, n int, cases ...T) []T {
 		share[i] = cases[at]
 	}
 	return share
+}
+
+// shareSeed is what a share is drawn by.
+func shareSeed(t testing.TB) uint64 {
+	t.Helper()
+	text := os.Getenv("KEYTURN_SHARE_SEED")
+	if text == "" {
+		return rand.Uint64()
+	}
+	seed, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("KEYTURN_SHARE_SEED is %q, want a number", text)
+	}
+	return seed
 }
 
 // Root skips the test unless it runs as uid 0.

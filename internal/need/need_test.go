@@ -1,7 +1,10 @@
 package need
 
 import (
+	"flag"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -35,5 +38,45 @@ func TestShare(t *testing.T) {
 	t.Setenv("KEYTURN_FULL", "1")
 	if share := Share(t, 3, cases...); len(share) != len(cases) {
 		t.Errorf("the whole of %v is %v", cases, share)
+	}
+}
+
+// Of the long tests a plain run makes a part, another one each time, and the same for the
+// same seed; a whole run makes all, and so does one that asks for a test by its name.
+func TestLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long tests are not made with -short")
+	}
+	t.Setenv("KEYTURN_FULL", "")
+	t.Setenv("KEYTURN_SOAK", "")
+	byName := flag.Lookup("test.run").Value
+	was := byName.String()
+	t.Cleanup(func() { _ = byName.Set(was) })
+	made := func(pattern string) (names string) {
+		t.Helper()
+		_ = byName.Set(pattern)
+		for i := range 100 {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				Long(t)
+				names += t.Name() + " "
+			})
+		}
+		return names
+	}
+	t.Setenv("KEYTURN_SHARE_SEED", "7")
+	one := made("")
+	if n := strings.Count(one, " "); n < 10 || n > 50 {
+		t.Errorf("of 100 long tests %d are made, want one in %d", n, longShare)
+	}
+	t.Setenv("KEYTURN_SHARE_SEED", "8")
+	if other := made(""); other == one {
+		t.Errorf("two seeds have the same tests made: %s", one)
+	}
+	if n := strings.Count(made("Test"), " "); n != 100 {
+		t.Errorf("of 100 long tests that are asked for, %d are made", n)
+	}
+	t.Setenv("KEYTURN_FULL", "1")
+	if n := strings.Count(made(""), " "); n != 100 {
+		t.Errorf("of 100 long tests, a whole run makes %d", n)
 	}
 }
