@@ -91,7 +91,7 @@ places since, it is refused.
 A request that nobody approves of lapses after 7 days; "keyturn run back" withdraws it.`,
 		Args: exactly(1), ValidArgsFunction: completeOpenRuns(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
-			return c.ask(cmd, args[0], "approve")
+			return c.ask(cmd, args[0], "approve", "approved")
 		}),
 	}
 }

@@ -282,7 +282,7 @@ func runAllCommand(env environ, cmd *cobra.Command, every, done string) *cobra.C
 			return err
 		}
 		if !all {
-			return c.ask(cmd, args[0], cmd.Name())
+			return c.ask(cmd, args[0], cmd.Name(), done)
 		}
 		var out map[string]int
 		if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+cmd.Name(), nil, &out); err != nil {
@@ -299,12 +299,13 @@ func runAllCommand(env environ, cmd *cobra.Command, every, done string) *cobra.C
 	return cmd
 }
 
-func (c *client) ask(cmd *cobra.Command, id, verb string) error {
+// ask asks something of a run; done is what it is then.
+func (c *client) ask(cmd *cobra.Command, id, verb, done string) error {
 	var out startedJSON
 	if err := c.call(cmd.Context(), http.MethodPost, "/runs/"+url.PathEscape(id)+"/"+verb, nil, &out); err != nil {
 		return err
 	}
-	return showLine(cmd, out, "run %s: %s\n", id, verb)
+	return showLine(cmd, out, "run %s is %s\n", id, done)
 }
 
 func runBackCommand(env environ) *cobra.Command {
