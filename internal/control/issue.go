@@ -184,5 +184,5 @@ func refusal(rules *policy.Rulebook, r policy.Request) error {
 		why += ", but does not stand for every host, as a certificate of this authority does"
 	}
 	return trust.Errorf(trust.Denied, "no certificate as %q: %s", clip(r.Login), why).
-		WithHint("it would open every host, so that a policy has to let in to all of them: keyturn policy allow --user NAME --host '*' --login LOGIN")
+		WithHint("it would open every host, so that a policy has to let in to all of them: keyturn policy allow --user NAME --host '*' --login LOGIN; an authority that only some hosts trust is one of their application: keyturn ca create NAME --application APPLICATION")
 }
