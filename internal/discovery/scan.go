@@ -33,7 +33,7 @@ func (d *Discoverer) read(ctx context.Context, tenant trust.TenantID, h inventor
 		return inventory.Scan{}, err
 	}
 	defer hands.Close()
-	s := scanner{hands: hands, scan: inventory.Scan{Host: h.ID, Outcome: inventory.Scanned, Opens: map[trust.KeyID]bool{hands.OpenedBy: true}}}
+	s := scanner{hands: hands, scan: inventory.Scan{Host: h.ID, Outcome: inventory.Scanned, Homeless: map[string]string{}, Opens: map[trust.KeyID]bool{hands.OpenedBy: true}}}
 	sshd, err := hands.Sshd(ctx)
 	if err != nil {
 		return inventory.Scan{}, err
@@ -186,6 +186,9 @@ func (s *scanner) account(ctx context.Context, user string) error {
 	}
 	if identities.Left != "" {
 		s.leave(user, "", identities.Left)
+	}
+	if identities.Homeless != "" {
+		s.scan.Homeless[user] = identities.Homeless
 	}
 	for i, id := range identities.List {
 		half := inventory.Identity{Key: id.Key, Format: id.Info.Format, Encrypted: id.Info.Encrypted, Comment: id.Comment, Link: id.Link, Apart: id.Apart}

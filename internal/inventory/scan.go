@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"keyturn/internal/store"
@@ -41,6 +42,10 @@ type Scan struct {
 	Notes  []Note
 	Files  []FoundFile
 	Unread []UnreadFile
+	// Homeless are the accounts whose home directory does not exist, by name, with that
+	// directory. What was known in it stays: it may be on a file system that is not
+	// mounted.
+	Homeless map[string]string
 	// Known are the lines of known_hosts files that hold a key.
 	Known []KnownHost
 	// Users are the accounts that were gone through: a file of theirs that is
@@ -50,6 +55,9 @@ type Scan struct {
 	// known of other accounts stays, as hearsay.
 	Complete bool
 }
+
+// NoHome is why a file could not be read whose account's home directory does not exist.
+const NoHome = "the home directory of its account does not exist"
 
 // A Delta says what became different in the inventory.
 type Delta struct {
@@ -160,6 +168,9 @@ func (s Scan) fate(p trust.Place) (why string, gone bool) {
 		if u.User == p.User && (u.Path == "" || u.Path == p.Path) {
 			return plainText(u.Why, maxComment), false
 		}
+	}
+	if home := s.Homeless[p.User]; home != "" && strings.HasPrefix(p.Path, home+"/") {
+		return NoHome, false
 	}
 	if s.Complete || slices.Contains(s.Users, p.User) {
 		return "", true

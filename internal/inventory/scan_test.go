@@ -670,6 +670,28 @@ func TestHearsayIsAsOldAsItsLastScan(t *testing.T) {
 	}
 }
 
+// What lies in a home directory that is not there stays known; what lies elsewhere, and
+// what other accounts have, is gone when a scan does not find it.
+func TestHomelessAccount(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, inventory.Schema)
+	h := addHost(t, s, "web1", 1000)
+	home, central, bobs := authorizedFile(h.ID, "alice", 1), authorizedFile(h.ID, "alice", 1), authorizedFile(h.ID, "bob", 1)
+	central.Path = "/etc/ssh/keys/alice"
+	record(t, s, inventory.Scan{Host: h.ID, Complete: true, Files: []inventory.FoundFile{home, central, bobs}})
+	away := inventory.Scan{Host: h.ID, Complete: true, Users: []string{"alice", "bob"}, Homeless: map[string]string{"alice": strings.TrimSuffix(home.Path, "/.ssh/authorized_keys")}}
+	for _, scan := range []inventory.Scan{away, away, {Host: h.ID, Complete: true, Users: []string{"alice", "bob"}}} {
+		record(t, s, scan)
+		view(t, s, func(tx *store.Tx) error {
+			places, err := inventory.Authorized(tx, inventory.PlaceFilter{Key: userKeyID(1)}, nil, 10)
+			if stays := scan.Homeless != nil; len(places) == 1 != stays || stays && places[0].Path != home.Path {
+				t.Errorf("with %v homeless, known are %v", scan.Homeless, places)
+			}
+			return err
+		})
+	}
+}
+
 // What a line grants is as the host's server reads it, also where that changes
 // and the file does not.
 func TestRefusedByTheServer(t *testing.T) {

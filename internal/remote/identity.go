@@ -21,6 +21,8 @@ type IdentityFiles struct {
 	// PublicPerm and CertificatePerm are those of X.pub and X-cert.pub, which come back
 	// with them; nil where they are not known.
 	PublicPerm, CertificatePerm *Perm
+	// Nowhere: there is no such directory.
+	Nowhere bool
 	// Fixed says why Install would be refused there, or is empty.
 	Fixed string
 	// PublicForeign and CertificateForeign say why the owner and group of X.pub and
@@ -73,6 +75,7 @@ func (h *Host) IdentityFiles(ctx context.Context, user, path string) (IdentityFi
 	return IdentityFiles{
 		Private: files[0].Content, Public: files[1].Content, Certificate: files[2].Content,
 		PublicPerm: files[1].perm(), CertificatePerm: files[2].perm(),
+		Nowhere:       files[0].Absent && files[0].Real == "",
 		Fixed:         cmp.Or(files[0].Fixed, files[1].Immutable, files[2].Immutable),
 		PublicForeign: files[1].Foreign, CertificateForeign: files[2].Foreign,
 	}, nil

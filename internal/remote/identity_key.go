@@ -136,10 +136,13 @@ type Identity struct {
 }
 
 // Identities are the private key files in the ~/.ssh of an account, in the order of
-// their names. Left says what of them is not in List, if anything is not.
+// their names. Left says what of them is not in List, if anything is not. Homeless is the
+// home directory of the account where that does not exist: it was removed, or the file
+// system that it lies on is not mounted.
 type Identities struct {
-	List []Identity
-	Left string
+	List     []Identity
+	Left     string
+	Homeless string
 }
 
 // FilesAndIdentities returns what Files does, and the identities of user. No private
@@ -185,6 +188,9 @@ func (h *Host) readIdentities(a answer, dir string) (found Identities, err error
 		case l.word == "identity":
 			format, encrypted, _ := strings.Cut(l.rest, " ")
 			found.List = append(found.List, Identity{Info: KeyInfo{Format: format, Encrypted: encrypted != "no"}})
+			continue
+		case l.word == "left" && l.rest == "home":
+			found.Homeless = strings.TrimSuffix(dir, "/.ssh")
 			continue
 		case l.word == "left" && l.rest == "many":
 			found.Left = "there are more files or private keys in " + dir + " than are looked at"

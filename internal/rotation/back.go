@@ -264,7 +264,7 @@ func findAgain(tx *store.Tx, places []spec) error {
 // the old one again. Where nobody else has the old private half, the run could not
 // bring it back, and goes back at once. An authorized place that never got the new
 // key cannot be installed for: the run goes back, unless the old key is refused there, or
-// the account is gone, to which nobody logs in.
+// the account or its directory is gone.
 func (ro *Rotator) leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Effect, error) {
 	c, err := decode(r, t)
 	if err != nil {
@@ -293,9 +293,9 @@ func (ro *Rotator) leaveRotation(tx *store.Tx, r job.Run, t job.Target) (job.Eff
 		return job.Effect{}, err // the old key does not open it either, and nothing was touched
 	}
 	for row, of := range map[string]job.Target{"Baseline": {List: Places, N: c.spec.Place}, "Authorize": {List: Authorized, N: c.spec.Order}} {
-		var gone nobody
+		var gone missing
 		of.Name = c.spec.name()
-		if _, err := r.In(tx).ResultOf(row, of, &gone); err != nil || gone.NoAccount {
+		if _, err := r.In(tx).ResultOf(row, of, &gone); err != nil || gone.Missing {
 			return job.Effect{}, err
 		}
 	}

@@ -92,22 +92,32 @@ func (ro *Rotator) baseline(ctx context.Context, r job.Run, t job.Target) (job.R
 	return done, c.noAccount(err)
 }
 
-// nobody is what rows Baseline and Authorize save of a place whose account the host
-// does not know: a person who says to go on without it says that it is gone for good.
-type nobody struct {
-	Why       string `json:"why"`
-	NoAccount bool   `json:"no_account"`
+// missing is what rows Baseline and Authorize save of a place that is not there, and may
+// be there again at any time. A person who says to go on without it says that it will not.
+type missing struct {
+	Why     string `json:"why"`
+	Missing bool   `json:"missing"`
 }
 
-// noAccount saves that err says so, where it does, and what then is to be done.
+// away holds the run at a place that is missing: whoever uses the key there would be shut
+// out when it is back. mend is what would bring it back.
+func (c cell) away(why, mend string) error {
+	return cmp.Or[error](c.run.Save(missing{why, true}), trust.Errorf(trust.Conflict, "%s", why).
+		WithHint("where it is gone for good, keyturn run leave %s %s goes on without it; %s, then keyturn run resume %s", c.run.ID, c.spec.name(), mend, c.run.ID))
+}
+
+// noAccount holds the run where err says that the host does not know the account.
 func (c cell) noAccount(err error) error {
 	none := (*remote.NoAccountError)(nil)
 	if !errors.As(err, &none) {
 		return err
 	}
-	return cmp.Or[error](c.run.Save(nobody{none.Error(), true}), trust.Errorf(trust.NotFound, "%w", none).
-		WithHint("where it is gone for good, keyturn run leave %s %s goes on without it; where the host does not reach what knows its accounts, mend that, then keyturn run resume %s",
-			c.run.ID, c.spec.name(), c.run.ID))
+	return c.away(none.Error(), "where the host does not reach what knows its accounts, mend that")
+}
+
+// noDirectory holds the run where the directory of the file does not exist.
+func (c cell) noDirectory() error {
+	return c.away(fmt.Sprintf("the directory of %s does not exist on %s", c.spec.Path, c.spec.Name), "where its file system is not mounted, mount it")
 }
 
 // enforced refuses a host that must not be changed.
@@ -139,6 +149,9 @@ func (ro *Rotator) baselineAuthorized(ctx context.Context, c cell, h *reach.Hand
 	})
 	if err != nil {
 		return nil, err
+	}
+	if file.Absent && file.Real == "" {
+		return nil, c.noDirectory()
 	}
 	if f.Why, err = fit(c, file); err != nil {
 		return nil, err
@@ -385,6 +398,8 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 	}
 	key, info, err := files.Key()
 	switch {
+	case files.Nowhere:
+		return nil, c.noDirectory()
 	case err != nil:
 		return ro.pass(ctx, c, fmt.Sprintf("%s on %s: %v", c.spec.Path, c.spec.Name, err))
 	case info.Encrypted:

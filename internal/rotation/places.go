@@ -206,6 +206,7 @@ func refuseFile(s spec, o inventory.Obstacle, changes bool) error {
 	case changes && o.Fixed != "":
 		return trust.Errorf(trust.Conflict, "%s cannot be changed, as the last scan found it: %s", s.name(), o.Fixed).
 			WithHint("mend that, then keyturn scan %s", s.Name)
+	case o.UnreadWhy == inventory.NoHome: // row Baseline looks again, and somebody may leave the place
 	case o.UnreadWhy != "":
 		return trust.Errorf(trust.Conflict, "%s could not be read at the last scan: %s", s.name(), o.UnreadWhy).WithHint("keyturn scan %s", s.Name)
 	}

@@ -136,6 +136,56 @@ func TestAccountIsGone(t *testing.T) {
 	nothingLeft(t, hosts[0])
 }
 
+// A home directory that is away, such as one on a file system that is not mounted, holds
+// the run before anything is changed, also where a scan saw it away: with what uses and
+// accepts the old key there, nobody is shut out when it is back.
+func TestHomeIsAway(t *testing.T) {
+	need.Long(t)
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	private, err := os.ReadFile(deploy.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity := "/home/alice/.ssh/deploy"
+	hosts[1].WriteFile(t, "alice", identity, private, 0o600)
+	n.scan()
+	var started run
+	refused := func(why string) {
+		t.Helper()
+		n.json(&started, "rotate", old.UUID, "--soak", "0s")
+		r := n.await(started.Run, "held", isState("held"))
+		if !strings.Contains(r.Reason, why) {
+			t.Errorf("the run says %q, want %q", r.Reason, why)
+		}
+		want(t, hosts[0], "alice", deploy.path, "")
+	}
+	why := "the directory of /home/alice/.ssh/"
+	for _, scanned := range []bool{false, true} {
+		hosts[1].Sh(t, "mv /home/alice /home/alice.away")
+		if scanned {
+			n.scan()
+			if got := n.key(old.UUID); len(got.Authorized) != 2 || len(got.Identities) != 1 {
+				t.Fatalf("a scan without the home directory knows of %+v", got)
+			}
+		}
+		refused(why)
+		hosts[1].Sh(t, "mv /home/alice.away /home/alice")
+		n.ok("run", "resume", started.Run)
+		n.await(started.Run, "done", isState("done"))
+		for _, h := range hosts {
+			want(t, h, "alice", "", deploy.path)
+		}
+		n.ok("rollback", old.UUID, "--wait", "--soak", "0s")
+		n.scan()
+	}
+	hosts[1].Sh(t, "rm -r /home/alice")
+	refused(why)
+	n.ok("run", "leave", started.Run, "web2")
+	n.await(started.Run, "partial", isState("partial"))
+	want(t, hosts[0], "alice", deploy.path, "") // an identity was left: nothing is withdrawn
+}
+
 // A full disk holds the run with a sentence and leaves the file as it was, before
 // the run adds and before it withdraws; with room again, the run goes on.
 func TestDiskFull(t *testing.T) {

@@ -7,6 +7,7 @@ nonce=$1; shift; n=0; m=0;
 wait=; command -v timeout >/dev/null && wait="timeout 10";
 begin() { $wait dd if="$1" bs="$2" count=1 2>/dev/null; };
 for dir in "$@"; do
+  a=${dir%/*}; [ -d "${a:-/}" ] || echo left home;
   for f in "$dir"/* "$dir"/.[a-zA-Z0-9]*; do
     [ -f "$f" ] && [ -r "$f" ] || continue;
     m=$((m+1)); [ $m -le 2000 ] || { echo left many; break 2; };
