@@ -2,16 +2,19 @@ package keyring
 
 import (
 	"bytes"
+	"io"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 )
 
-// To open the private half of an authority takes longer than to sign with it, and one
-// may sign thousands of times a second. So SignAgain keeps what it opened for openFor
-// and no longer, in use or not; then it is wiped, as it is when this process destroys
-// the key or changes the key-encryption key. What is kept counts only for a row that
+// To open a private half takes longer than to sign with it. An authority may sign
+// thousands of times a second, and the key of a run logs in to each of its hosts. So
+// SignAgain and Signer keep what they opened for openFor and no longer, in use or not;
+// then it is wiped, as it is when this process destroys the key or changes the
+// key-encryption key. What is kept counts only for a row that
 // holds the very bytes that it was opened from, as the transaction that lets somebody
 // sign has found it: where the row is gone or was sealed anew, by whichever process,
 // nobody signs with it.
@@ -26,18 +29,57 @@ type opened struct {
 
 	mu      sync.RWMutex // read by who signs
 	private Private      // guarded by mu
-	signer  ssh.Signer   // guarded by mu; nil once it is wiped
+	signer  *signer      // guarded by mu; nil once it is wiped
 }
 
 // sign reports false if o was wiped.
-func (o *opened) sign(data []byte) (signature *ssh.Signature, ok bool, err error) {
+func (o *opened) sign(random io.Reader, data []byte, algorithm string) (signature *ssh.Signature, ok bool, err error) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	if o.signer == nil {
 		return nil, false, nil
 	}
-	signature, err = o.signer.Sign(nil, data) // without a random number
+	signature, err = o.signer.SignWithAlgorithm(random, data, algorithm)
 	return signature, true, err
+}
+
+// sign signs with the private half of s as it is kept, or opens it again. The empty
+// algorithm stands for the best, and no random for the same signature each time.
+func (s Sealed) sign(random io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	for {
+		o, err := s.keyring.opened(s)
+		if err != nil {
+			return nil, err
+		}
+		if signature, ok, err := o.sign(random, data, algorithm); ok {
+			return signature, err
+		}
+	}
+}
+
+// A keptSigner signs with a private half that is kept open while it is in use.
+type keptSigner struct {
+	sealed     Sealed
+	public     ssh.PublicKey
+	algorithms []string
+}
+
+var _ ssh.MultiAlgorithmSigner = (*keptSigner)(nil)
+
+// PublicKey implements ssh.Signer.
+func (s *keptSigner) PublicKey() ssh.PublicKey { return s.public }
+
+// Algorithms implements ssh.MultiAlgorithmSigner: best first.
+func (s *keptSigner) Algorithms() []string { return slices.Clone(s.algorithms) }
+
+// Sign implements ssh.Signer with the first of Algorithms.
+func (s *keptSigner) Sign(random io.Reader, data []byte) (*ssh.Signature, error) {
+	return s.sealed.sign(random, data, "")
+}
+
+// SignWithAlgorithm implements ssh.AlgorithmSigner.
+func (s *keptSigner) SignWithAlgorithm(random io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	return s.sealed.sign(random, data, algorithm)
 }
 
 // wipe waits for who signs.
@@ -60,12 +102,12 @@ func (k *Keyring) opened(s Sealed) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, err := newSigner(p.half())
+	signs, err := newSigner(p.half())
 	if err != nil {
 		p.Wipe()
 		return nil, err
 	}
-	return k.keep(s, &opened{sealed: s.sealed, keyset: s.keyset, private: p, signer: signer}), nil
+	return k.keep(s, &opened{sealed: s.sealed, keyset: s.keyset, private: p, signer: signs}), nil
 }
 
 // keptFor returns what is kept of s, or nil. k.mu is held.

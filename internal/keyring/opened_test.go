@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"keyturn/internal/store"
 	"keyturn/internal/store/storetest"
@@ -103,6 +106,32 @@ func TestSignAgain(t *testing.T) {
 	g.public = other.Public()
 	if now := g.sign(); &now[0] == &third[0] {
 		t.Error("signs with what was there before")
+	}
+}
+
+// The signers of a key for logins share one private half that is open, and open it again
+// when it was wiped meanwhile.
+func TestSignersShare(t *testing.T) {
+	g := newSigning(t)
+	first, err := g.keyring.Signer(t.Context(), storetest.Tenant, "ca")
+	must(t, err)
+	half := g.open()
+	second, err := g.keyring.Signer(t.Context(), storetest.Tenant, "ca")
+	must(t, err)
+	if now := g.open(); half == nil || &now[0] != &half[0] {
+		t.Error("opened again for the second signer")
+	}
+	must(t, g.keyring.Settle(KEK{}))
+	if g.open() != nil || !bytes.Equal(half, wiped) {
+		t.Error("the private half is open after the key-encryption key has changed")
+	}
+	for _, signer := range []ssh.Signer{first, second} {
+		signature, err := signer.Sign(rand.Reader, []byte("data"))
+		must(t, err)
+		must(t, signer.PublicKey().Verify([]byte("data"), signature))
+	}
+	if g.open() == nil {
+		t.Error("what has signed is not kept open")
 	}
 }
 

@@ -19,7 +19,7 @@ type signer struct {
 
 var _ ssh.MultiAlgorithmSigner = (*signer)(nil)
 
-func newSigner(h *half) (ssh.MultiAlgorithmSigner, error) {
+func newSigner(h *half) (*signer, error) {
 	inner, err := ssh.NewSignerFromSigner(h.key)
 	if err != nil {
 		return nil, err

@@ -113,15 +113,7 @@ func (s Sealed) Sign(data []byte, algorithm string) (*ssh.Signature, error) {
 // and ECDSA by RFC 6979, without a random number. It is for keys that sign often: the
 // private half stays open for a while, see openFor.
 func (s Sealed) SignAgain(data []byte) (*ssh.Signature, error) {
-	for {
-		o, err := s.keyring.opened(s)
-		if err != nil {
-			return nil, err
-		}
-		if signature, ok, err := o.sign(data); ok {
-			return signature, err
-		}
-	}
+	return s.sign(nil, data, "")
 }
 
 // open refuses a private half that does not belong to the public half beside it.
@@ -146,18 +138,29 @@ func (s Sealed) open() (Private, error) {
 }
 
 // Signer returns what signs with the private half of key id of tenant: for an
-// SSH login, a host's key exchange, a certificate. The private half stays here.
-// A key that is not held is NotFound.
+// SSH login, a host's key exchange, a certificate. The private half stays here, open
+// for a while, see openFor. A key that is not held is NotFound.
 func (k *Keyring) Signer(ctx context.Context, tenant trust.TenantID, id trust.KeyID) (ssh.Signer, error) {
-	var p Private
+	var s Sealed
 	err := k.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
-		p, err = k.private(tx, id)
+		s, err = k.Sealed(tx, id)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return newSigner(p.half())
+	if _, err := k.opened(s); err != nil {
+		return nil, err // and not at the login, which would blame the host
+	}
+	public, err := trust.ParsePublicKeyBlob(s.public)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := public.SSH()
+	if err != nil {
+		return nil, err
+	}
+	return &keptSigner{sealed: s, public: parsed, algorithms: Algorithms(public)}, nil
 }
 
 // Reveal returns the private half of key id as the text of an unencrypted file,
