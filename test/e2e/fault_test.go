@@ -186,6 +186,34 @@ func TestHomeIsAway(t *testing.T) {
 	want(t, hosts[0], "alice", deploy.path, "") // an identity was left: nothing is withdrawn
 }
 
+// Accounts of a directory that is asked for each by name, and lists none, as SSSD does
+// unless it is told otherwise, are found by what lies where homes do.
+func TestAccountsThatAreNotListed(t *testing.T) {
+	need.Long(t)
+	t.Parallel()
+	n, hosts, deploy, old := two(t)
+	// Stands in for SSSD, which the hosts of the lab do not have.
+	hosts[1].Sh(t, `mv /usr/bin/getent /usr/bin/getent.all
+cat >/usr/bin/getent <<'END'
+#!/bin/sh
+[ "$*" = passwd ] || exec getent.all "$@"
+getent.all passwd | grep -v ^alice:
+END
+chmod 755 /usr/bin/getent
+mkdir -m 755 /home/example.com; mv /home/alice /home/example.com/alice; sed -i s,/home/alice,/home/example.com/alice, /etc/passwd`)
+	n.kill() // what it had seen of web2 is forgotten
+	n.start()
+	n.scan()
+	if got := n.key(old.UUID).places(); got != "web1:alice:"+aliceKeys+"\nweb2:alice:/home/example.com/alice/.ssh/authorized_keys\n" {
+		t.Fatalf("the scan found\n%s", got)
+	}
+	n.rotate(old)
+	for _, h := range hosts {
+		want(t, h, "alice", "", deploy.path)
+		nothingLeft(t, h)
+	}
+}
+
 // A full disk holds the run with a sentence and leaves the file as it was, before
 // the run adds and before it withdraws; with room again, the run goes on.
 func TestDiskFull(t *testing.T) {
