@@ -190,10 +190,10 @@ func lastRead(h Host, f File) time.Time {
 // PutFile writes what a run found in, or put into, one file: its row, and in
 // exchange for all that were there the rows of its keys. Errors: as RecordScan.
 func PutFile(tx *store.Tx, f FoundFile) (Delta, error) {
-	if _, err := HostRevision(tx, f.Host); err != nil {
-		return Delta{}, err
-	}
 	old, ok, err := fileAt(tx, f.Place, f.Kind)
+	if err == nil && !ok { // of a host that is not known no file is, either
+		_, err = HostRevision(tx, f.Host)
+	}
 	if err != nil {
 		return Delta{}, err
 	}
