@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,9 +38,9 @@ type Account struct {
 }
 
 // Accounts returns the accounts of the host that the login may see, in the order of
-// its database.
+// its database, and those that it does not list, and whose homes lie in /home.
 func (h *Host) Accounts(ctx context.Context) ([]Account, error) {
-	answers, err := h.runAll(ctx, h.listing())
+	answers, err := h.runAll(ctx, h.listing(), call{op: opHomes, as: h.strongest()})
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +48,15 @@ func (h *Host) Accounts(ctx context.Context) ([]Account, error) {
 	if err != nil {
 		return nil, err
 	}
+	owners, err := h.readAccounts(answers[1])
+	if err != nil {
+		return nil, err
+	}
+	listed := map[string]bool{}
+	for _, a := range accounts {
+		listed[a.User] = true
+	}
+	accounts = append(accounts, slices.DeleteFunc(owners, func(a Account) bool { return listed[a.User] })...)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, a := range accounts {

@@ -239,7 +239,8 @@ var (
 	opGenerate   = op{"generate", true, long, "common who lock sum keep generate"}
 	opIdentities = op{"identities", false, usual, "common resolve identities"}
 	opLogin      = op{"login", false, long, "common who scratch login"}
-	opAccounts   = op{"accounts", false, usual, "common accounts"}
+	opAccounts   = op{"accounts", false, usual, "common passwd accounts"}
+	opHomes      = op{"homes", false, usual, "common passwd homes"}
 	opLookup     = op{"lookup", false, usual, "common lookup"}
 	opUses       = op{"uses", false, long, "common uses"}
 	opSshd       = op{"sshd", false, usual, "common sshd"}
@@ -249,7 +250,7 @@ var (
 
 // ops returns all of them.
 func ops() []op {
-	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opLookup, opUses, opSshd, opConfig, opMain}
+	return []op{opHello, opRead, opHold, opSwap, opRelease, opInstall, opGenerate, opIdentities, opLogin, opAccounts, opHomes, opLookup, opUses, opSshd, opConfig, opMain}
 }
 
 // script returns the text of the op as it goes over the wire.
