@@ -166,7 +166,7 @@ func targetAddCommand(env environ) *cobra.Command {
 		Short: "Make a target of the host at an address, or of one that is added with it",
 		Long: `Make a target. Where a host was added at one of the addresses with "keyturn host add",
 on port 22 or the only one there, it is that host. Else a host is added that Keyturn
-knows and never logs in to, until "keyturn host add" takes it in at that address.`,
+knows and never logs in to, until "keyturn host add" takes it in at that address, on whatever port.`,
 		Example: "  keyturn target add web1 --ip 10.0.0.5 --tag env=prod",
 		Args:    exactly(1),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {

@@ -34,8 +34,14 @@ func AddHost(tx *store.Tx, h Host) (Host, error) {
 	if err := refuseTaken(tx, h); err != nil {
 		return Host{}, err
 	}
-	known, err := one(tx, sqlEnrolHost, tx.Tenant(), h.ID, h.Name, h.Address, h.User, h.Become, h.Mode, h.State, h.Reason)
-	if err == nil && !known {
+	at, err := UnenrolledAt(tx, h.Address)
+	if err != nil {
+		return Host{}, err
+	}
+	known := at == h.ID
+	if known {
+		_, err = one(tx, sqlEnrolHost, tx.Tenant(), h.ID, h.Name, h.Address, h.User, h.Become, h.Mode, h.State, h.Reason)
+	} else {
 		_, err = tx.Exec(sqlAddHost, tx.Tenant(), h.ID, h.Name, h.Address, h.User,
 			h.Become, h.Mode, h.State, h.Reason, store.Micros(tx.Now()))
 	}
@@ -135,13 +141,26 @@ func RemoveHost(tx *store.Tx, id trust.HostID, revision int64) ([]trust.KeyID, e
 	return keys, nil
 }
 
-// UnenrolledAt returns the id of the Unenrolled host at an address, or nothing.
+// UnenrolledAt returns the id of the Unenrolled host that one at an address is, or
+// nothing: the host at that very address or, as targets have no port, the target of its IP address.
 func UnenrolledAt(tx *store.Tx, address string) (id trust.HostID, err error) {
 	if address, err = ParseAddress(address); err != nil {
 		return "", err
 	}
-	err = tx.QueryRow(sqlUnenrolledAt, tx.Tenant(), address).Scan(&id)
-	return id, missing(err, nil)
+	err = missing(tx.QueryRow(sqlUnenrolledAt, tx.Tenant(), address).Scan(&id), nil)
+	ip := ipOf(address)
+	if err != nil || id != "" || !ip.IsValid() {
+		return id, err
+	}
+	there, err := targetAt(tx, TargetAddress{IP: ip.String(), Network: DefaultNetwork(tx.Tenant())})
+	if err != nil || there.ID == "" {
+		return "", err
+	}
+	h, err := HostByID(tx, there.ID)
+	if err != nil || h.State != Unenrolled {
+		return "", err
+	}
+	return h.ID, nil
 }
 
 // HostByID returns a host, or a NotFound error.

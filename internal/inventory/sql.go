@@ -35,8 +35,8 @@ const (
 	sqlUpdateHost = `UPDATE hosts SET name = $4, address = $5, login_user = $6, become = $7, mode = $8, state = $9, reason = $10,
 		revision = revision + 1 WHERE tenant = $1 AND id = $2 AND revision = $3`
 	// sqlEnrolHost takes a host in that was only a target.
-	sqlEnrolHost = `UPDATE hosts SET name = $3, login_user = $5, become = $6, mode = $7, state = $8, reason = $9,
-		revision = revision + 1 WHERE tenant = $1 AND id = $2 AND address = $4 AND state = 'unenrolled'`
+	sqlEnrolHost = `UPDATE hosts SET name = $3, address = $4, login_user = $5, become = $6, mode = $7, state = $8, reason = $9,
+		revision = revision + 1 WHERE tenant = $1 AND id = $2 AND state = 'unenrolled'`
 	sqlUnenrolledAt   = `SELECT id FROM hosts WHERE tenant = $1 AND address = $2 AND state = 'unenrolled'`
 	sqlTouchHost      = `UPDATE hosts SET revision = revision + 1 WHERE tenant = $1 AND id = $2`
 	sqlTaken          = `SELECT name, address FROM hosts WHERE tenant = $1 AND id <> $2 AND (name = $3 OR address = $4) ORDER BY name <> $3 LIMIT 1`

@@ -89,6 +89,22 @@ func TestTargetsAreHosts(t *testing.T) {
 			t.Errorf("its target is %+v", got)
 		}
 
+		// A target has no port: whatever port its sshd listens at, the first host there is it.
+		update(t, s, func(tx *store.Tx) error {
+			id, err := inventory.UnenrolledAt(tx, "10.0.0.6:2222")
+			if err != nil || id != second.ID {
+				t.Fatalf("who is to be taken in at another port is %q, %v", id, err)
+			}
+			now, err := inventory.AddHost(tx, inventory.Host{ID: id, Name: "web6", Address: "10.0.0.6:2222", User: "root"})
+			if now.ID != second.ID || now.Address != "10.0.0.6:2222" || now.State != inventory.Enrolling {
+				t.Errorf("taken in at another port it is %+v", now)
+			}
+			if id, err := inventory.UnenrolledAt(tx, "10.0.0.6:2223"); err != nil || id != "" {
+				t.Errorf("once more it is %q, %v", id, err)
+			}
+			return err
+		})
+
 		// The host first. It is a target as soon as it has an IP address, and one that is
 		// written is that one.
 		byName := addHostAt(t, s, "db", "db.example.com:22")
