@@ -215,7 +215,7 @@ func (r removedAuthorityJSON) signsNext() string {
 		}
 	}
 	if len(r.Authorities) == 0 {
-		return ""
+		return fmt.Sprintf("nothing signs as %s any more, and its profile went with it; for another of the name: keyturn ca create %s, then keyturn ca profile %[1]s\n", name, name)
 	}
 	return fmt.Sprintf("nothing signs as %s now; for another key: keyturn ca rotate %s\n", name, name)
 }

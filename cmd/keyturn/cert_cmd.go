@@ -88,6 +88,7 @@ By an authority for hosts it is a host's, and principals are the names of that h
 	set.BoolVar(&verify, "verify-required", false, "a security key has to have verified its user")
 	_ = cmd.RegisterFlagCompletionFunc("ca", completeAuthorities(env))
 	require(cmd, "ca", "public-key", "principal")
+	filled(cmd, "valid", "force-command", "source-address")
 	return cmd
 }
 
@@ -230,11 +231,15 @@ func krlCommand(env environ) *cobra.Command {
 		Long: `Get the key revocation list. With --out it takes the place of a file, in one step and
 only if it is a list that sshd can read: a host whose RevokedKeys cannot be read lets
 nobody in. The file keeps its owner and mode; everybody can read a new one, as ssh has
-to for RevokedHostKeys. Without --out, what is revoked is printed. Hosts can fetch it themselves from
+to for RevokedHostKeys. With --out - the list is written to standard output. Without --out, what is revoked is printed. Hosts can fetch it themselves from
 GET /api/v1/krl, with If-None-Match.`,
-		Example: `  keyturn krl --out /etc/ssh/revoked_keys`,
-		Args:    noArgs,
+		Example: `  keyturn krl --out /etc/ssh/revoked_keys
+  keyturn krl --out - | ssh web1 'cat >/etc/ssh/revoked_keys.new && ssh-keygen -Q -l -f /etc/ssh/revoked_keys.new >/dev/null && mv /etc/ssh/revoked_keys.new /etc/ssh/revoked_keys'`,
+		Args: noArgs,
 		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
+			if out == "-" && asJSON(cmd) {
+				return &usageError{cmd.CommandPath(), errors.New("--json says what became of a file: give it a name with --out")}
+			}
 			data, err := c.fetch(cmd.Context(), "/krl")
 			if err != nil {
 				return err
@@ -242,6 +247,10 @@ GET /api/v1/krl, with If-None-Match.`,
 			k, err := trust.ParseKRL(data)
 			if err != nil {
 				return trust.Errorf(trust.Unavailable, "what %s answered is no list that sshd reads: %w", c.server, err)
+			}
+			if out == "-" {
+				_, err := cmd.OutOrStdout().Write(data)
+				return err
 			}
 			if out != "" {
 				if err := replacePublicFile(out, data); err != nil {
@@ -252,7 +261,8 @@ GET /api/v1/krl, with If-None-Match.`,
 			return show(cmd, said, func(w io.Writer) error { return printKRL(w, said) })
 		}),
 	}
-	cmd.Flags().StringVar(&out, "out", "", "the file to make or replace")
+	cmd.Flags().StringVar(&out, "out", "", "the file to make or replace; - for standard output")
+	filled(cmd, "out")
 	return cmd
 }
 

@@ -5,11 +5,14 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"keyturn/internal/oidc/oidctest"
+	"keyturn/internal/trust"
 )
 
 // What ends takes along the certificates that were asked for with it, or are for it: an
@@ -215,5 +218,48 @@ func TestListKeepsItsMode(t *testing.T) {
 	mode(0o640)
 	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
 		t.Errorf("the link to the list is %v, %v", info.Mode(), err)
+	}
+}
+
+// What is no regular file, such as a pipe or a device, is not replaced by one; the list
+// goes to standard output by the name that has everywhere.
+func TestListGoesToFilesOnly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	pipe, nowhere := filepath.Join(w.dir, "pipe"), filepath.Join(w.dir, "nowhere")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(filepath.Join(w.dir, "none"), nowhere)); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []struct{ out, why string }{{pipe, "is not a regular file"}, {nowhere, "a symbolic link to what does not exist"}, {w.dir, "is not a regular file"}, {"", "--out is empty"}} {
+		w.refused(at.why, "krl", "--out", at.out)
+	}
+	if info, err := os.Lstat(pipe); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		t.Errorf("the pipe is %v, %v", info.Mode(), err)
+	}
+	if k, err := trust.ParseKRL([]byte(w.ok("krl", "--out", "-"))); err != nil || k.Version != 0 {
+		t.Errorf("standard output holds %+v, %v", k, err)
+	}
+	w.refused("--json says what became of a file", "krl", "--out", "-", "--json")
+}
+
+// A flag that is given and empty, as by a script of which a variable is, is not taken for
+// one that is left out: that would be a certificate that opens more.
+func TestEmptyFlagsOfCertificates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	w.ok("ca", "create", "people")
+	var p policyJSON
+	w.json(&p, "policy", "allow", "--user", "admin", "--host", "*", "--login", "deploy", "--login", "root")
+	if !slices.Equal(p.Logins, []string{"deploy", "root"}) {
+		t.Errorf("both logins are to be let in, and the policy has %q", p.Logins)
+	}
+	w.keyFile(w.dir+"/id", "id")
+	sign := []string{"cert", "sign", "--ca", "people", "--public-key", w.dir + "/id.pub", "--principal", "deploy"}
+	for _, flag := range []string{"force-command", "source-address", "valid"} {
+		w.refused("--"+flag+" is empty", append(sign, "--"+flag, "")...)
+	}
+	w.refused("--login is empty", "policy", "add", "x", "--include", "everyone", "--login", "")
+	if said := w.ok("ca", "remove", "people"); !strings.Contains(said, "keyturn ca create people") {
+		t.Errorf("without its only key, what is next for the name is not said: %s", said)
 	}
 }

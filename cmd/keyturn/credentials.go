@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -109,12 +110,20 @@ func changeLogins(env environ, change func(servers map[string]savedLogin)) error
 // replacePublicFile writes a file that everybody may read, or whoever could read the one
 // at path, and puts it in the place of that one, or of what that leads to.
 func replacePublicFile(path string, data []byte) error {
-	if there, err := filepath.EvalSymlinks(path); err == nil {
-		path = there
-	}
 	was, err := os.Stat(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%s is a symbolic link to what does not exist", path)
+		}
+	case err != nil:
 		return err
+	case !was.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", path)
+	default:
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return err
+		}
 	}
 	return replaceFile(path, data, func(f *os.File) error {
 		if was == nil {

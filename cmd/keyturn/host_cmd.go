@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"keyturn/internal/trust"
@@ -481,6 +482,22 @@ func readGiven(cmd *cobra.Command, what, otherwise string) (string, error) {
 		err = &usageError{cmd.CommandPath(), fmt.Errorf("standard input holds no password; %s", otherwise)}
 	}
 	return secret, err
+}
+
+// filled refuses flags of a command that are given and empty, as by a script of which a
+// variable is: to leave them out would do more than what was asked for.
+func filled(cmd *cobra.Command, names ...string) {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, name := range names {
+			f := cmd.Flags().Lookup(name)
+			list, several := f.Value.(pflag.SliceValue)
+			if f.Changed && (f.Value.String() == "" || several && slices.Contains(list.GetSlice(), "")) {
+				return &usageError{cmd.CommandPath(), fmt.Errorf("--%s is empty", name)}
+			}
+		}
+		return run(cmd, args)
+	}
 }
 
 // require makes flags of a command required, as usage errors.

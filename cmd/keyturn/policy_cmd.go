@@ -178,8 +178,9 @@ func policyAllowCommand(env environ) *cobra.Command {
 		Login string `json:"login"`
 		Port  int    `json:"port,omitempty"`
 	}
+	var logins []string
 	cmd := &cobra.Command{
-		Use: "allow --user NAME --host PATTERN --login LOGIN", Short: "Let a user log in to hosts",
+		Use: "allow --user NAME --host PATTERN --login LOGIN ...", Short: "Let a user log in to hosts",
 		Long: `Let a user log in to the host of a name, or to all hosts whose names a pattern
 matches ("*" stands for any characters, "?" for one), as an account there. The user
 has a policy of its own for those hosts from then on; saying it twice changes nothing.
@@ -191,8 +192,10 @@ Nobody may log in whom no policy lets in.`,
 		Args: noArgs,
 		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			var p policyJSON
-			if err := c.call(cmd.Context(), http.MethodPost, "/logins/allow", in, &p); err != nil {
-				return err
+			for _, in.Login = range logins { // all are of one policy
+				if err := c.call(cmd.Context(), http.MethodPost, "/logins/allow", in, &p); err != nil {
+					return err
+				}
 			}
 			return show(cmd, p, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "%s may log in to %s as %s, by policy %s\n", plain(in.User), plain(in.Host), plain(strings.Join(p.Logins, ", ")), p.ID)
@@ -202,7 +205,7 @@ Nobody may log in whom no policy lets in.`,
 	}
 	cmd.Flags().StringVar(&in.User, "user", "", "the user who may log in")
 	cmd.Flags().StringVar(&in.Host, "host", "", "the host, or a pattern of names of hosts")
-	cmd.Flags().StringVar(&in.Login, "login", "", "the account on the host")
+	cmd.Flags().StringArrayVar(&logins, "login", nil, "the account on the host; several if repeated")
 	cmd.Flags().IntVar(&in.Port, "port", 0, "the port of the hosts' sshd (default that of the host of this name, or 22)")
 	require(cmd, "user", "host", "login")
 	_ = cmd.RegisterFlagCompletionFunc("user", completeUsers(env))

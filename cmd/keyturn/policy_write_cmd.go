@@ -106,6 +106,7 @@ reusable: "keyturn policy use" gives it to applications.`,
 	cmd.Flags().Lookup("precedence").Usage += " (default behind all others)"
 	cmd.Flags().StringVar(&application, "application", "", "name or id of the application that it is for (default: any that is given it)")
 	require(cmd, "include")
+	filled(cmd, "login", "application")
 	_ = cmd.RegisterFlagCompletionFunc("application", completeApplications(env))
 	return cmd
 }

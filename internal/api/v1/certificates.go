@@ -53,7 +53,7 @@ type issueCertificate struct {
 		PublicKey       string    `json:"public_key" minLength:"1" maxLength:"20000" doc:"The key to be certified, as a line of a file"`
 		Principals      []string  `json:"principals" minItems:"1" maxItems:"256" doc:"The accounts on hosts to get in as, or the names of a host"`
 		Valid           string    `json:"valid,omitempty" maxLength:"20" doc:"For how long, such as 5m; what the authority's profile says if absent"`
-		ForceCommand    string    `json:"force_command,omitempty" maxLength:"4096" doc:"The only command that it runs"`
+		ForceCommand    string    `json:"force_command,omitempty" minLength:"1" maxLength:"4096" doc:"The only command that it runs"`
 		SourceAddresses []string  `json:"source_addresses,omitempty" maxItems:"64" doc:"Addresses and networks from which alone it lets in"`
 		VerifyRequired  bool      `json:"verify_required,omitempty" doc:"Whether a security key has to have verified its user"`
 		Extensions      *[]string `json:"extensions,omitempty" maxItems:"32" doc:"Of those of the authority's profile; all of them if absent"`
