@@ -149,29 +149,36 @@ the output of "keyturn known-hosts". There is no way back.`,
 
 func knownHostsCommand(env environ) *cobra.Command {
 	var host, authorities string
-	var hashed bool
+	var hashed, revoked bool
 	cmd := &cobra.Command{
 		Use:   "known-hosts",
 		Short: "Print by which keys hosts are known at the gateway, as lines for known_hosts",
 		Long: `Print by which keys hosts are known at the gateway, as lines for known_hosts. While
-the seed is rotated, they hold the old keys and the new ones. Keys of a seed that
-was compromised are marked as @revoked.
+the seed is rotated, they hold the old keys and the new ones.
+
+Keys of seeds that were compromised are in none of these lines. --revoked prints them
+alone, as a file for ssh's option RevokedHostKeys: for who may know them from elsewhere.
 
 The name in a line is not that of the host, but one that says which host at whose
 gateway, for ssh's option HostKeyAlias: under the host's own name, a client that
 also connects to it directly would forget the gateway's key each time.
 
-For each certificate authority that signs for hosts there is a line with
-@cert-authority, good for those names only: by it ssh accepts the certificates of
-"keyturn seed certify". For each that was removed, there is one with @revoked, by
-which ssh refuses them. --authorities only prints these alone, which stay the same
-when the seed is rotated and when hosts are added.`,
-		Example: "  keyturn known-hosts > ~/.ssh/known_hosts_gateway\n  keyturn known-hosts --for web1 --hashed",
+--authorities only prints other lines: one with @cert-authority for each certificate
+authority that signs for hosts, good for those names only, by which ssh accepts the
+certificates of "keyturn seed certify"; and for each that was removed, one with @revoked, by
+which ssh refuses them. They stay the same when the seed is rotated and when hosts are
+added. --authorities too prints both kinds. A client that has such a line of a host learns
+no key of it any more: it goes by certificates alone, or its file has to be made anew
+in each rotation.`,
+		Example: "  keyturn known-hosts > ~/.ssh/known_hosts_gateway\n  keyturn known-hosts --for web1 --hashed\n  keyturn known-hosts --revoked > ~/.ssh/revoked_gateway_keys",
 		Args:    noArgs,
 		RunE: with(env, func(cmd *cobra.Command, c *client, _ []string) error {
 			query := ofHost(host)
 			if hashed {
 				query.Set("hashed", "true")
+			}
+			if revoked {
+				query.Set("revoked", "true")
 			}
 			query.Set("authorities", authorities)
 			lines, err := list[string](cmd.Context(), c, "/known-hosts", "lines", query)
@@ -189,7 +196,10 @@ when the seed is rotated and when hosts are added.`,
 	}
 	cmd.Flags().StringVar(&host, "for", "", "only the keys of this host, by name or id")
 	cmd.Flags().BoolVar(&hashed, "hashed", false, "hash the names, as HashKnownHosts does; patterns cannot be")
-	cmd.Flags().StringVar(&authorities, "authorities", "too", "lines of certificate authorities: too, only or none")
+	cmd.Flags().StringVar(&authorities, "authorities", "none", "lines of certificate authorities: too, only or none")
+	cmd.Flags().BoolVar(&revoked, "revoked", false, "the keys of compromised seeds instead, for RevokedHostKeys")
+	cmd.MarkFlagsMutuallyExclusive("revoked", "hashed")
+	cmd.MarkFlagsMutuallyExclusive("revoked", "authorities")
 	_ = cmd.RegisterFlagCompletionFunc("for", completeHosts(env))
 	_ = cmd.RegisterFlagCompletionFunc("authorities", cobra.FixedCompletions([]string{"too", "only", "none"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

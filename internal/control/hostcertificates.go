@@ -145,6 +145,10 @@ type KnownHostsRequest struct {
 	// Authorities says whether there are lines of authorities for hosts, and of those that
 	// were removed: beside the keys, alone, or not.
 	Authorities AuthorityLines
+	// Revoked asks for the keys of revoked seeds instead, as RevokedHostKeys of
+	// ssh_config(5) reads them. There are no lines with @revoked: a client that has one of a host
+	// learns no key of it any more (UpdateHostKeys).
+	Revoked bool
 }
 
 // AuthorityLines is which lines there are of authorities.
@@ -162,16 +166,23 @@ const (
 func (p *Plane) PrintKnownHosts(ctx context.Context, actor identity.Actor, r KnownHostsRequest, page Page) (lines []string, next string, err error) {
 	list, next, err := p.identities(ctx, actor, r.Host, page, func(tx *store.Tx) error {
 		lines = nil
-		if page.After != "" || r.Authorities == AuthoritiesNone {
+		if page.After != "" || r.Authorities == AuthoritiesNone || r.Revoked {
 			return nil
 		}
 		lines, err = p.authorityLines(tx, r)
 		return err
 	})
-	if err != nil || r.Authorities == AuthoritiesOnly {
+	if err != nil || r.Authorities == AuthoritiesOnly && !r.Revoked {
 		return lines, "", err
 	}
 	for _, k := range list {
+		switch {
+		case k.Revoked != r.Revoked:
+			continue
+		case r.Revoked:
+			lines = append(lines, k.Key.String()+" "+k.Name)
+			continue
+		}
 		line, err := k.KnownHosts(r.Hashed)
 		if err != nil {
 			return nil, "", err

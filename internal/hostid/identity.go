@@ -91,11 +91,7 @@ func (s Shown) Identities(host trust.HostID) (list []Identity, err error) {
 // KnownHosts returns the line by which known_hosts holds the key, with the name hashed or
 // not.
 func (i Identity) KnownHosts(hashed bool) (string, error) {
-	line, err := trust.KnownHostText([]string{name(i.Name, hashed)}, i.Key, "")
-	if i.Revoked {
-		line = string(trust.RevokedMarker) + " " + line
-	}
-	return line, err
+	return trust.KnownHostText([]string{name(i.Name, hashed)}, i.Key, "")
 }
 
 // name returns a name as known_hosts holds it, hashed or not.

@@ -365,10 +365,8 @@ func TestRevokedHostCertificates(t *testing.T) {
 			i := newIdentity(t, hosts.NewWorld(t).Boot(t, hosts.Spec{Name: "client", Root: root}), true)
 			i.know("regular", i.authority("", false))
 			i.quiet("settled", 0, 1)
-			compromised, revokedLines := i.seeds.Standing().Present, ""
-			for l := range strings.Lines(i.line(false)) {
-				revokedLines += "@revoked " + l
-			}
+			compromised := i.seeds.Standing().Present
+			i.know("revoked", keysOf(i.line(false)))
 			next, _ := i.seeds.Replace(i.fresh(), i.now)
 			i.become(next)
 			i.quiet("compromised", 0, 1)
@@ -379,9 +377,10 @@ func TestRevokedHostCertificates(t *testing.T) {
 			if said := i.connect("regular", 1, "RevokedHostKeys=/root/krl"); !strings.Contains(said, "revoked by file /root/krl") || !strings.Contains(said, "exit 255") {
 				t.Errorf("the compromised seed's: %s", said)
 			}
-			i.know("regular", i.authority("", false)+revokedLines)
-			i.quiet("with revoked lines", 0)
-			if said := i.connect("regular", 1); !strings.Contains(said, revoked) || !strings.Contains(said, "exit 255") {
+			if said := i.connect("regular", 0, "RevokedHostKeys=/root/revoked"); said != "exit 0\n" {
+				t.Errorf("the new seed's, where the old keys are revoked: %s", said)
+			}
+			if said := i.connect("regular", 1, "RevokedHostKeys=/root/revoked"); !strings.Contains(said, revoked) || !strings.Contains(said, "exit 255") {
 				t.Errorf("a certificate of a revoked key: %s", said)
 			}
 		})
@@ -411,7 +410,7 @@ func (i *identity) revoke(keyID string) (list string) {
 
 const (
 	changed = "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!"
-	revoked = "WARNING: REVOKED HOST KEY DETECTED!"
+	revoked = " revoked by file /root/revoked"
 )
 
 func (i *identity) warnings() {
@@ -444,15 +443,36 @@ func (i *identity) warnings() {
 	next, _ := i.seeds.Replace(i.fresh(), i.now)
 	i.become(next)
 	i.expect("regular", changed)
-	lines := i.line(false)
-	for l := range strings.Lines(was) {
-		lines += "@revoked " + l
-	}
-	i.know("regular", lines)
+	i.know("regular", i.line(false))
 	i.expect("regular", "exit 0\n")
-	if said := i.connect("regular", 1); !strings.Contains(said, revoked) || !strings.Contains(said, "exit 255") {
+	if said := i.connect("regular", 1); !strings.Contains(said, changed) || !strings.Contains(said, "exit 255") {
+		i.Errorf("a key of before: %s", said)
+	}
+	// Who has the old key from elsewhere refuses it by "keyturn known-hosts --revoked".
+	i.know("revoked", keysOf(was))
+	i.know("both", was+i.line(false))
+	if said := i.connect("both", 1, "RevokedHostKeys=/root/revoked"); !strings.Contains(said, revoked) || !strings.Contains(said, "exit 255") {
 		i.Errorf("a revoked key: %s", said)
 	}
+
+	// And the next rotation is one without a word again, for both.
+	i.catchUp()
+	id = i.announce()
+	i.quiet("announced after that", 0)
+	i.expect("both", "exit 0\n", "RevokedHostKeys=/root/revoked")
+	i.turn(hostid.Seeds.Present, id)
+	i.quiet("presented after that", 0)
+	i.expect("both", "exit 0\n", "RevokedHostKeys=/root/revoked")
+}
+
+// keysOf returns the keys of lines of known_hosts, as "keyturn known-hosts --revoked" has
+// those of a seed that is revoked.
+func keysOf(lines string) (keys string) {
+	for l := range strings.Lines(lines) {
+		_, key, _ := strings.Cut(l, " ")
+		keys += key
+	}
+	return keys
 }
 
 // expect has a client connect, and hear something of its ssh.

@@ -65,7 +65,8 @@ type gatewayKnownHosts struct {
 	Host   string `query:"host" maxLength:"255" doc:"The name or id of one host"`
 	Hashed bool   `query:"hashed" doc:"Whether names are hashed, as by HashKnownHosts. Patterns cannot be"`
 
-	Authorities string `query:"authorities" enum:"too,only,none" default:"too" doc:"Whether there are lines with @cert-authority, for each authority that signs for hosts, and @revoked, for those that were removed: beside the keys, alone, or not"`
+	Authorities string `query:"authorities" enum:"too,only,none" default:"none" doc:"Whether there are lines with @cert-authority, for each authority that signs for hosts, and @revoked, for those that were removed: beside the keys, alone, or not. A client that has such a line learns no keys"`
+	Revoked     bool   `query:"revoked" doc:"The keys of revoked seeds instead, a line for each, as RevokedHostKeys of ssh_config(5) reads them"`
 }
 
 type certifyHost struct {
@@ -125,10 +126,10 @@ func (d door) seedRoutes(a huma.API) {
 			}
 			return out, err
 		})
-	operation(d, a, http.MethodGet, "/known-hosts", "print-known-hosts", "List the same keys as lines of a known_hosts file, and first the authorities that sign for hosts",
+	operation(d, a, http.MethodGet, "/known-hosts", "print-known-hosts", "List the same keys as lines of a known_hosts file, the authorities that sign for hosts, or the keys that are revoked",
 		func(ctx context.Context, who control.Actor, in *gatewayKnownHosts) (knownHosts, error) {
 			lines, next, err := d.plane.PrintKnownHosts(ctx, who, control.KnownHostsRequest{
-				Host: in.Host, Hashed: in.Hashed, Authorities: control.AuthorityLines(in.Authorities),
+				Host: in.Host, Hashed: in.Hashed, Authorities: control.AuthorityLines(in.Authorities), Revoked: in.Revoked,
 			}, in.page())
 			return knownHosts{Lines: append([]string{}, lines...), Next: next}, err
 		})
