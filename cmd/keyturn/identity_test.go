@@ -432,6 +432,25 @@ func TestIdentityThatOpensNothing(t *testing.T) {
 	w.await(r.Run, func(r runJSON) bool { return r.State == "back" })
 }
 
+// An identity file that ssh does not read for its line ends is not exchanged for one that it
+// reads, and could not come back as it was.
+func TestIdentityWithCRLF(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	k, identity := w.inPlace()
+	before := w.read(identity)
+	w.write(identity, strings.ReplaceAll(before, "\n", "\r\n"))
+	var r runJSON
+	w.json(&r, "rotate", k.UUID, "--share", "--soak", "0s")
+	w.held(r.Run, "Baseline", "end in CR LF")
+	w.write(identity, before)
+	w.ok("run", "resume", r.Run)
+	w.await(r.Run, func(r runJSON) bool { return r.State == "done" })
+	if now := w.heldBy(identity); now == k.PublicKey {
+		t.Errorf("%s holds the old key", identity)
+	}
+}
+
 // A certificate beside an identity is of the key that goes. A dry run says so
 // before, and the run does after. The old key, which can be brought back from then
 // on, is shown as held.

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -407,6 +408,11 @@ func (ro *Rotator) baselineIdentity(ctx context.Context, c cell, h *reach.Hands)
 			WithHint("keyturn run leave %s %s", c.run.ID, c.spec.name())
 	case key != c.pair.OldKey && key != c.pair.NewKey:
 		return ro.pass(ctx, c, fmt.Sprintf("%s on %s holds another key by now, %s", c.spec.Path, c.spec.Name, key.Fingerprint()))
+	}
+	if info.Format == "openssh" && bytes.Contains(files.Private, []byte("KEY-----\r")) {
+		// Nobody logs in by it, and it would come back as it is (sshkey.c, MARK_BEGIN).
+		return nil, trust.Errorf(trust.Conflict, "the lines of identity file %s on %s end in CR LF, and ssh does not read it", c.spec.Path, c.spec.Name).
+			WithHint("mend that (sed -i 's/\\r$//' %s on %s), then keyturn run resume %s; keyturn run leave %s %s goes on without it", c.spec.Path, c.spec.Name, c.run.ID, c.run.ID, c.spec.name())
 	}
 	if _, err := keyring.ParseFormat(info.Format); err != nil {
 		return nil, trust.Errorf(trust.Conflict, "identity file %s on %s is in the format of another program (%s), which no new key can be written in", c.spec.Path, c.spec.Name, info.Format).
