@@ -59,6 +59,11 @@ func TestApplicationsByTheCommandLine(t *testing.T) {
 	if out := w.ok("policy", "list"); !strings.Contains(out, "break-glass  allow     user:alice") {
 		t.Errorf("policies:\n%s", out)
 	}
+	for _, args := range [][]string{{"use"}, {"unuse"}, {"show"}} {
+		if out := w.ok("__complete", "policy", args[0], ""); !strings.Contains(out, shared.Policy.ID) || strings.Contains(out, own.Policy.ID) != (args[0] == "show") {
+			t.Errorf("completion of policy %s:\n%s", args[0], out)
+		}
+	}
 	w.ok("policy", "set", own.Policy.ID, "--precedence", "5")
 	w.ok("policy", "use", shared.Policy.ID, "--application", "web", "--precedence", "1")
 	if w.json(&d, "policy", "test", "--user", "alice", "--host", "www1", "--port", "2222", "--login", "root"); !d.Allowed || d.Policy != shared.Policy.ID {

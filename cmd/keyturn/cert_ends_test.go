@@ -247,17 +247,22 @@ func TestListGoesToFilesOnly(t *testing.T) {
 func TestEmptyFlagsOfCertificates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 0)
+	w.env = map[string]string{"KEYTURN_SERVER": w.client.server, "KEYTURN_USER": "admin", "KEYTURN_PASSWORD": testPassword}
 	w.ok("ca", "create", "people")
 	var p policyJSON
 	w.json(&p, "policy", "allow", "--user", "admin", "--host", "*", "--login", "deploy", "--login", "root")
 	if !slices.Equal(p.Logins, []string{"deploy", "root"}) {
 		t.Errorf("both logins are to be let in, and the policy has %q", p.Logins)
 	}
-	w.keyFile(w.dir+"/id", "id")
+	id := w.keyFile(w.dir+"/id", "id")
+	w.ok("key", "import", w.dir+"/id")
 	sign := []string{"cert", "sign", "--ca", "people", "--public-key", w.dir + "/id.pub", "--principal", "deploy"}
 	for _, flag := range []string{"force-command", "source-address", "valid"} {
 		w.refused("--"+flag+" is empty", append(sign, "--"+flag, "")...)
 	}
+	// A key that lies nowhere is refused with what to do instead, before anything is to be confirmed.
+	w.ok(sign...)
+	w.refused("keyturn key delete", "rotate", w.key(id).UUID, "--compromised")
 	w.refused("--login is empty", "policy", "add", "x", "--include", "everyone", "--login", "")
 	if said := w.ok("ca", "remove", "people"); !strings.Contains(said, "keyturn ca create people") {
 		t.Errorf("without its only key, what is next for the name is not said: %s", said)

@@ -252,7 +252,7 @@ func keyDeleteCommand(env environ) *cobra.Command {
 		Long: `Delete keys. A key that is accepted somewhere, or whose private half lies somewhere,
 is refused with those places: retire or rotate it. For 30 days "keyturn key restore"
 brings a deleted key back; then what Keyturn held of it is destroyed. Certificates that
-were signed for it are revoked at once.`,
+were signed for it are revoked; hosts learn of it by the next list, "keyturn krl".`,
 		Args: atLeast(1), ValidArgsFunction: completeKeys(env, "active"),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var deleted []keyJSON
@@ -374,6 +374,9 @@ func (c *client) confirmCompromised(cmd *cobra.Command, ids []string, supplied b
 		}
 		if k.Run != "" {
 			return trust.Errorf(trust.Conflict, "key %s is in run %s, which has not ended", k.UUID, k.Run).WithHint("keyturn run show %s", k.Run)
+		}
+		if len(k.Authorized)+len(k.Identities) == 0 {
+			return nil // there is nothing to confirm: the server says what to do instead
 		}
 		fmt.Fprintf(w, "key %s (%s) is accepted in %d places, and lies in %d that are known:\n", k.UUID, plain(k.Comment), len(k.Authorized), len(k.Identities))
 		for _, p := range k.Identities {

@@ -260,8 +260,18 @@ that does not help, unless --source says which it is to be.`,
 	return cmd
 }
 
-func completePolicies(env environ) cobra.CompletionFunc {
+func completePolicies(env environ) cobra.CompletionFunc { return completePoliciesOf(env, policies) }
+
+// completeReusable completes policies that applications can share.
+func completeReusable(env environ) cobra.CompletionFunc {
+	return completePoliciesOf(env, func(ctx context.Context, c *client) ([]policyJSON, error) {
+		all, err := policies(ctx, c)
+		return slices.DeleteFunc(all, func(p policyJSON) bool { return !p.Reusable }), err
+	})
+}
+
+func completePoliciesOf(env environ, list func(context.Context, *client) ([]policyJSON, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return complete(env, cmd, policies, func(p policyJSON) string { return p.ID + "\t" + plain(p.Name+" "+strings.Join(p.Hosts, " or ")) })
+		return complete(env, cmd, list, func(p policyJSON) string { return p.ID + "\t" + plain(p.Name+" "+strings.Join(p.Hosts, " or ")) })
 	}
 }

@@ -140,7 +140,7 @@ func policyUseCommand(env environ) *cobra.Command {
 	var application string
 	var precedence int
 	cmd := &cobra.Command{
-		Use: "use ID --application NAME [--precedence N]", Short: "Give an application a reusable policy, or another place to it", Args: exactly(1), ValidArgsFunction: completePolicies(env),
+		Use: "use ID --application NAME [--precedence N]", Short: "Give an application a reusable policy, or another place to it", Args: exactly(1), ValidArgsFunction: completeReusable(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			body := map[string]int{}
 			if precedence > 0 {
@@ -163,7 +163,7 @@ func policyUseCommand(env environ) *cobra.Command {
 func policyUnuseCommand(env environ) *cobra.Command {
 	var application string
 	cmd := &cobra.Command{
-		Use: "unuse ID --application NAME", Short: "Take a reusable policy away from an application", Args: exactly(1), ValidArgsFunction: completePolicies(env),
+		Use: "unuse ID --application NAME", Short: "Take a reusable policy away from an application", Args: exactly(1), ValidArgsFunction: completeReusable(env),
 		RunE: with(env, func(cmd *cobra.Command, c *client, args []string) error {
 			var out map[string]string
 			if err := c.call(cmd.Context(), http.MethodDelete, usedBy(application, args[0]), nil, &out); err != nil {
