@@ -142,8 +142,7 @@ func (s Sealed) open() (Private, error) {
 // for a while, see openFor. A key that is not held is NotFound.
 func (k *Keyring) Signer(ctx context.Context, tenant trust.TenantID, id trust.KeyID) (ssh.Signer, error) {
 	var s Sealed
-	// Over before it could be interrupted, as reach reads the rows of hosts.
-	err := k.store.View(context.WithoutCancel(ctx), tenant, func(tx *store.Tx) (err error) {
+	err := k.store.View(ctx, tenant, func(tx *store.Tx) (err error) {
 		s, err = k.Sealed(tx, id)
 		return err
 	})

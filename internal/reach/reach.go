@@ -342,15 +342,13 @@ func (r *Reach) Disprove(ctx context.Context, tenant trust.TenantID, login trust
 }
 
 // row returns a host as the inventory has it. It is asked for at every step of a
-// run, and seldom another than it was: then its revision is all that is read. That is
-// over before it could be interrupted, and for the driver of SQLite to watch for that
-// takes as long.
+// run, and seldom another than it was: then its revision is all that is read.
 func (r *Reach) row(ctx context.Context, tenant trust.TenantID, host trust.HostID) (row inventory.Host, err error) {
 	name := hostName{tenant, host}
 	r.mu.Lock()
 	known, ok := r.rows[name]
 	r.mu.Unlock()
-	err = r.store.View(context.WithoutCancel(ctx), tenant, func(tx *store.Tx) error {
+	err = r.store.View(ctx, tenant, func(tx *store.Tx) error {
 		if ok {
 			revision, err := inventory.HostRevision(tx, host)
 			if err != nil || revision == known.Revision {
