@@ -191,7 +191,7 @@ func TestAuthorityRemovedTwice(t *testing.T) {
 	if w.json(&all, "ca", "show", "people"); len(all) != 1 || all[0].State != "signing" || all[0].ID != next {
 		t.Errorf("then there are %+v", all)
 	}
-	if out := w.ok("ca", "remove", "people"); strings.Contains(out, "nothing signs") {
+	if out := w.ok("ca", "remove", "people"); !strings.Contains(out, "nothing signs as people any more") || !strings.Contains(out, "keyturn ca create people") {
 		t.Errorf("of the last one it says %q", out)
 	}
 	w.refused("there is no authority", "ca", "remove", "people")

@@ -443,6 +443,12 @@ func TestIdentityWithCRLF(t *testing.T) {
 	var r runJSON
 	w.json(&r, "rotate", k.UUID, "--share", "--soak", "0s")
 	w.held(r.Run, "Baseline", "end in CR LF")
+	w.ok("run", "back", r.Run, "--wait")
+	if _, out, errs := w.try("rotate", k.UUID, "--share", "--dry-run"); !strings.Contains(out+errs, "a rotation would be held") || !strings.Contains(out+errs, "end in CR LF") {
+		t.Errorf("a dry run says\n%s%s", out, errs)
+	}
+	w.json(&r, "rotate", k.UUID, "--share", "--soak", "0s")
+	w.held(r.Run, "Baseline", "end in CR LF")
 	w.write(identity, before)
 	w.ok("run", "resume", r.Run)
 	w.await(r.Run, func(r runJSON) bool { return r.State == "done" })

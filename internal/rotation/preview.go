@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
@@ -89,13 +90,15 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 		}
 		key, info, err := files.Key()
 		switch {
+		case files.Nowhere:
+			return nil, c.noDirectory()
 		case err != nil:
 			return nil, r.Save(Preview{Why: err.Error()})
 		case key != c.pair.OldKey:
 			return nil, r.Save(Preview{Why: fmt.Sprintf("%s holds another key by now, %s", c.spec.name(), key.Fingerprint())})
 		}
-		if files.Fixed != "" {
-			return nil, c.fixed(files.Fixed)
+		if err := c.exchangeable(files, info); err != nil {
+			return nil, err
 		}
 		text := fmt.Sprintf("would hold the new private key, in the same format (%s), owner and mode", info.Format)
 		if files.Certificate != nil {
@@ -116,6 +119,9 @@ func (ro *Rotator) foresee(ctx context.Context, r job.Run, t job.Target) (job.Re
 	files, why, err := ro.authorizedFiles(ctx, c, h)
 	if err != nil {
 		return nil, err
+	}
+	if i := slices.IndexFunc(files, at(c.spec.Path)); i >= 0 && files[i].Absent && files[i].Real == "" {
+		return nil, c.noDirectory()
 	}
 	if why != "" {
 		return nil, r.Save(Preview{Why: why})

@@ -153,6 +153,9 @@ func TestHomeIsAway(t *testing.T) {
 	var started run
 	refused := func(why string) {
 		t.Helper()
+		if _, out, errs := n.try("rotate", old.UUID, "--dry-run"); strings.Count(out+errs, "a rotation would be held: "+why) != 2 {
+			t.Errorf("a dry run says\n%s%s", out, errs)
+		}
 		n.json(&started, "rotate", old.UUID, "--soak", "0s")
 		r := n.await(started.Run, "held", isState("held"))
 		if !strings.Contains(r.Reason, why) {
